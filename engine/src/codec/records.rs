@@ -1,0 +1,216 @@
+//! A run of encoded records, each with its length before it: what a batch holds on disk, and what
+//! travels in a frame.
+
+use bytes::Bytes;
+
+use super::{Cursor, DecodeError, Tag, decode, encode, put_varint};
+use crate::{
+    limits::RECORD_BYTES_MAX,
+    model::{Offset, Record, Running},
+};
+
+/// Records being gathered.
+#[derive(Clone, Debug, Default)]
+pub struct RecordsBuf {
+    bytes: Vec<u8>,
+    scratch: Vec<u8>,
+    count: u32,
+    span: u64,
+}
+
+impl RecordsBuf {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a record.
+    pub fn push(&mut self, record: &Record) {
+        self.scratch.clear();
+        encode(record, &mut self.scratch);
+        put_varint(self.scratch.len() as u64, &mut self.bytes);
+        self.bytes.extend_from_slice(&self.scratch);
+        self.count += 1;
+        self.span += record.span();
+    }
+
+    /// Appends a record that is encoded already and takes `span` offsets.
+    pub fn push_encoded(&mut self, record: &[u8], span: u64) {
+        put_varint(record.len() as u64, &mut self.bytes);
+        self.bytes.extend_from_slice(record);
+        self.count += 1;
+        self.span += span;
+    }
+
+    /// Appends records that were gathered elsewhere.
+    pub fn append(&mut self, records: &Records) {
+        self.bytes.extend_from_slice(&records.bytes);
+        self.count += records.count;
+        self.span += records.span;
+    }
+
+    /// Their bytes with lengths.
+    pub fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many offsets they take.
+    pub fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The records gathered so far; none remain.
+    pub fn take(&mut self) -> Records {
+        let count = std::mem::take(&mut self.count);
+        let span = std::mem::take(&mut self.span);
+        Records { bytes: Bytes::from(std::mem::take(&mut self.bytes)), count, span }
+    }
+}
+
+/// Records in their canonical encoding, checked to be whole: each length and tag, not each field.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    bytes: Bytes,
+    count: u32,
+    span: u64,
+}
+
+impl Records {
+    /// Takes foreign bytes for `count` records.
+    pub fn parse(bytes: Bytes, count: u32) -> Result<Self, DecodeError> {
+        let mut records = Self { bytes, count, span: 0 };
+        let (mut cursor, mut span) = (Cursor::new(&records.bytes), 0_u64);
+        for _ in 0..count {
+            let record = framed(&mut cursor)?;
+            let spans = span_of(&record)?;
+            span = span.checked_add(spans).ok_or(DecodeError::Malformed("too many records"))?;
+        }
+        cursor.end()?;
+        records.span = span;
+        Ok(records)
+    }
+
+    /// Just one.
+    pub fn one(record: &Record) -> Self {
+        let mut buf = RecordsBuf::new();
+        buf.push(record);
+        buf.take()
+    }
+
+    /// All bytes, lengths included.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// How many records, a skipped run being one.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// How many offsets they take.
+    pub fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The records' bytes, one after the other.
+    pub fn iter(&self) -> impl Iterator<Item = Bytes> + '_ {
+        let mut cursor = Cursor::new(&self.bytes);
+        std::iter::from_fn(move || framed(&mut cursor).ok())
+    }
+
+    /// The records with their first offsets, if the first of all is at `first`.
+    pub fn decode(
+        &self,
+        first: Offset,
+    ) -> impl Iterator<Item = Result<(Offset, Record), DecodeError>> + '_ {
+        let mut at = first;
+        self.iter().map(move |bytes| {
+            let record = decode(&bytes)?;
+            let offset = at;
+            at = at.forward(record.span());
+            Ok((offset, record))
+        })
+    }
+
+    /// The running checksum behind them.
+    pub fn running(&self, before: Running) -> Running {
+        if self.span == u64::from(self.count) && !self.iter().any(|record| is_skip(&record)) {
+            return before.extend(&self.bytes);
+        }
+        self.iter().fold(before, |running, record| match decode(&record) {
+            Ok(Record::Skip { running, .. }) => running,
+            _ => {
+                let mut framed = Vec::with_capacity(record.len() + 5);
+                put_varint(record.len() as u64, &mut framed);
+                framed.extend_from_slice(&record);
+                running.extend(&framed)
+            }
+        })
+    }
+
+    /// Without the records of the first `span` offsets. A skipped run that straddles the place is cut.
+    #[must_use]
+    pub fn after(&self, span: u64) -> Self {
+        let (mut left, mut buf) = (span, RecordsBuf::new());
+        for record in self.iter() {
+            let spans = span_of(&record).unwrap_or(1);
+            if left >= spans {
+                left -= spans;
+                continue;
+            }
+            match decode(&record) {
+                Ok(Record::Skip { count, running }) if left > 0 => {
+                    buf.push(&Record::Skip { count: count - left, running });
+                    left = 0;
+                }
+                _ => buf.push_encoded(&record, spans),
+            }
+        }
+        buf.take()
+    }
+
+    /// Only the records of the first `span` offsets; a skipped run that straddles the place is left out.
+    #[must_use]
+    pub fn until(&self, span: u64) -> Self {
+        let (mut left, mut buf) = (span, RecordsBuf::new());
+        for record in self.iter() {
+            let spans = span_of(&record).unwrap_or(1);
+            if spans > left {
+                break;
+            }
+            left -= spans;
+            buf.push_encoded(&record, spans);
+        }
+        buf.take()
+    }
+}
+
+/// How many offsets an encoded record takes.
+pub(crate) fn span_of(record: &Bytes) -> Result<u64, DecodeError> {
+    match Tag::of(record)? {
+        Tag::Skip => decode(record).map(|record| record.span()),
+        _ => Ok(1),
+    }
+}
+
+fn is_skip(record: &[u8]) -> bool {
+    record.first() == Some(&(Tag::Skip as u8))
+}
+
+fn framed(cursor: &mut Cursor<'_>) -> Result<Bytes, DecodeError> {
+    let length = cursor.length(RECORD_BYTES_MAX)?;
+    if length == 0 {
+        return Err(DecodeError::Malformed("an empty record"));
+    }
+    cursor.take(length)
+}

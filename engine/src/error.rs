@@ -1,0 +1,96 @@
+//! What went wrong with a journal, sorted by what the caller must do next.
+
+use std::{io, path::PathBuf};
+
+use crate::{
+    codec::DecodeError,
+    model::{Offset, StreamId},
+};
+
+/// Why a journal did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The budget does not allow it. Wait until something was trimmed and try again; nothing was lost.
+    #[error("the journal is full: {used} of {budget} bytes are used")]
+    Full {
+        /// Bytes on disk and staged.
+        used: u64,
+        /// Bytes that this writer may use.
+        budget: u64,
+    },
+    /// The disk is full. What is staged stays staged; try again when there is room.
+    #[error("no space left on the device while writing {path}")]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The disk refused. A failed write or sync is final for its file: the stream takes nothing more until
+    /// it is opened anew.
+    #[error("cannot {operation} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An earlier failure made the stream unusable until it is opened anew.
+    #[error("the stream {stream} took a write error earlier and must be opened anew")]
+    Poisoned {
+        /// Which.
+        stream: StreamId,
+    },
+    /// Bytes that were durable are not what was written. The stream halts; nothing was changed.
+    #[error("{segment} is corrupt at byte {at} (offset {offset}): {reason}")]
+    Corrupt {
+        /// The file.
+        segment: PathBuf,
+        /// Where in it.
+        at: u64,
+        /// The record that was expected there.
+        offset: Offset,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A record was offered that does not follow the last one. The sender must start where we end.
+    #[error("record {got} was offered where {expected} is next")]
+    Hole {
+        /// The next offset of the stream.
+        expected: Offset,
+        /// The one that was offered.
+        got: Offset,
+    },
+    /// The records asked for were trimmed already.
+    #[error("record {wanted} was asked for, but the stream starts at {first}")]
+    Trimmed {
+        /// The first record that is held.
+        first: Offset,
+        /// The one that was asked for.
+        wanted: Offset,
+    },
+    /// A record cannot be decoded.
+    #[error("record {offset}: {source}")]
+    Record {
+        /// Which.
+        offset: Offset,
+        /// Why.
+        source: DecodeError,
+    },
+    /// Another process holds the journal.
+    #[error("{path} is in use by another process")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A file of a version that this program does not know. It was not touched.
+    #[error("{path} has format version {version}; this program knows version {known}")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        version: u16,
+        /// What we know.
+        known: u16,
+    },
+}

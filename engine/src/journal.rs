@@ -1,0 +1,174 @@
+//! The journal: every stream that a node holds, in append-only segmented checksummed files.
+//!
+//! **Durable** means: the bytes survive power loss, because `fdatasync` of the file, and for a new file `fsync`
+//! of its folder, has returned success. Five watermarks, each at most the one before it:
+//! *appended* (in memory), *synced* (durable here), *applied* (in the local database) and, at a peer, *shipped* and
+//! *acked*. Nothing is told to anybody about a record before it is synced.
+//!
+//! One folder a stream, `<origin>-<epoch>`; in it one file a segment, named by its base offset. A segment opens with
+//! the [`Tail`] at its base, so that opening a stream costs its last segment, and reading may start at any.
+//! Writers [`append`](Stream::append) in memory and wait for the *synced* watermark; one
+//! [`sync`](Stream::sync) writes all that waits with one write and one fdatasync.
+//!
+//! What this code refuses to do: retry a failed sync, cut bytes that were proven durable, skip a record that it
+//! cannot read, or number a record twice.
+
+mod budget;
+mod format;
+pub mod inspect;
+mod reader;
+mod recovery;
+mod segment;
+mod stream;
+mod tail;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use budget::Budget;
+pub use budget::Usage;
+pub use reader::{Block, Reader};
+pub use stream::{Stream, Watermarks};
+pub use tail::{Mark, Open, Tail};
+
+use crate::{
+    Error,
+    limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
+    model::{Origin, StreamId},
+    storage::{Disk, Lock},
+};
+
+/// How a journal is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whose changes are captured here; all other streams are received.
+    pub own: Origin,
+    /// Size at which a segment ends, in bytes. Clamped so that the budget holds many.
+    pub segment: u64,
+    /// What all streams together may take on disk, in bytes.
+    pub budget: u64,
+}
+
+/// All streams of a node.
+#[derive(Debug)]
+pub struct Journal {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    options: Options,
+    budget: Arc<Budget>,
+    streams: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
+    changed: watch::Sender<u64>,
+    _lock: Box<dyn Lock>,
+}
+
+/// A stream that could not be opened. The others are not affected.
+#[derive(Debug)]
+pub struct Unopened {
+    /// Which.
+    pub id: StreamId,
+    /// Why.
+    pub error: Error,
+}
+
+impl Journal {
+    /// Opens or creates the journal in `dir` and recovers its streams. Streams that cannot be
+    /// recovered are named, not touched, and not opened.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process has it; [`Error::Io`] if the folder cannot be used.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Self, Vec<Unopened>), Error> {
+        let io =
+            |operation, path: &Path, source| Error::Io { operation, path: path.to_owned(), source };
+        disk.create_dir(dir).map_err(|error| io("create", dir, error))?;
+        let lock_path = dir.join("LOCK");
+        let lock = disk
+            .lock(&lock_path)
+            .map_err(|error| io("lock", &lock_path, error))?
+            .ok_or(Error::Locked { path: lock_path })?;
+        let options = Options { segment: segment_bytes(options), ..options };
+        let journal = Self {
+            budget: Arc::new(Budget::new(options.budget, options.own)),
+            disk,
+            dir: dir.to_owned(),
+            options,
+            streams: Mutex::default(),
+            changed: watch::Sender::new(0),
+            _lock: lock,
+        };
+        let names = journal.disk.list(dir).map_err(|error| io("list", dir, error))?;
+        let mut unopened = Vec::new();
+        for id in names.iter().filter_map(|name| name.parse().ok()) {
+            if let Err(error) = journal.open_stream(id) {
+                unopened.push(Unopened { id, error });
+            }
+        }
+        Ok((journal, unopened))
+    }
+
+    /// The stream, if it is held and open.
+    pub fn stream(&self, id: StreamId) -> Option<Arc<Stream>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// The stream, which is created if it is not held yet.
+    ///
+    /// # Errors
+    /// What opening or creating its files may fail with.
+    pub fn open_stream(&self, id: StreamId) -> Result<Arc<Stream>, Error> {
+        let mut streams = self.lock();
+        if let Some(stream) = streams.get(&id) {
+            return Ok(stream.clone());
+        }
+        let stream = Arc::new(Stream::open(
+            self.disk.clone(),
+            &self.dir.join(id.to_string()),
+            id,
+            self.options.segment,
+            self.budget.clone(),
+        )?);
+        streams.insert(id, stream.clone());
+        self.changed.send_modify(|generation| *generation += 1);
+        Ok(stream)
+    }
+
+    /// All streams that are open.
+    pub fn streams(&self) -> Vec<Arc<Stream>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Changes whenever a stream was added.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Whose changes are captured here.
+    pub fn own(&self) -> Origin {
+        self.options.own
+    }
+
+    /// What is used of the budget.
+    pub fn usage(&self) -> Usage {
+        self.budget.usage()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<StreamId, Arc<Stream>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The configured segment size, but so that a received stream's reserve holds several.
+fn segment_bytes(options: Options) -> u64 {
+    options.segment.min(options.budget / 32).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! The bytes on disk: the only module that knows where in a segment a field stands.
+//!
+//! ```text
+//! segment  magic 8 | version 2 | zero 2 | origin 16 | epoch 16 | base offset 8 | running checksum 4
+//!          | preamble length 4 | preamble CRC 4 | header CRC 4      then the preamble, then batches
+//! batch    header CRC 4 | payload CRC 4 | stored length 4 | raw length 4 | first offset 8 | synced_upto 8
+//!          | records 4 | running checksum before 4 | chain 4 | kind 1 | codec 1 | zero 2      then the payload
+//! ```
+//!
+//! All integers are little-endian. Every CRC is CRC-32 (IEEE). A batch header's covers also what is not written in it:
+//! the stream, the segment's base offset and the batch's position, so that a valid batch in the wrong place
+//! is not valid; `chain` is the header CRC of the batch before it, or of the segment header.
+
+use crate::model::{Epoch, Offset, Origin, Running, StreamId};
+
+/// The version of everything in this file, and of the records' encoding.
+pub(crate) const VERSION: u16 = 1;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 68;
+pub(crate) const BATCH_HEADER_BYTES: usize = 48;
+
+const MAGIC: [u8; 8] = *b"THINWIRE";
+const _: () = assert!(8 + 2 + 2 + 16 + 16 + 8 + 4 + 4 + 4 + 4 == SEGMENT_HEADER_BYTES);
+const _: () = assert!(4 * 4 + 2 * 8 + 3 * 4 + 4 == BATCH_HEADER_BYTES);
+
+/// The head of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    pub(crate) stream: StreamId,
+    pub(crate) base: Offset,
+    pub(crate) running: Running,
+    pub(crate) preamble_len: u32,
+    pub(crate) preamble_crc: u32,
+}
+
+/// Why bytes are not a segment header.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NotSegment {
+    /// Written by a version of the program that knows more.
+    Version(u16),
+    /// Not one at all, or damaged.
+    Damaged,
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut out = [0; SEGMENT_HEADER_BYTES];
+        out[..8].copy_from_slice(&MAGIC);
+        out[8..10].copy_from_slice(&VERSION.to_le_bytes());
+        out[12..28].copy_from_slice(self.stream.origin.as_bytes());
+        out[28..44].copy_from_slice(self.stream.epoch.as_bytes());
+        out[44..52].copy_from_slice(&self.base.get().to_le_bytes());
+        out[52..56].copy_from_slice(&self.running.get().to_le_bytes());
+        out[56..60].copy_from_slice(&self.preamble_len.to_le_bytes());
+        out[60..64].copy_from_slice(&self.preamble_crc.to_le_bytes());
+        let crc = crc32fast::hash(&out[..64]);
+        out[64..].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Result<Self, NotSegment> {
+        if bytes[..8] != MAGIC {
+            return Err(NotSegment::Damaged);
+        }
+        let version = u16::from_le_bytes([bytes[8], bytes[9]]);
+        if crc32fast::hash(&bytes[..64]) != u32_at(bytes, 64) {
+            return Err(NotSegment::Damaged);
+        }
+        if version != VERSION {
+            return Err(NotSegment::Version(version));
+        }
+        Ok(Self {
+            stream: StreamId {
+                origin: Origin::from_bytes(id_at(bytes, 12)),
+                epoch: Epoch::from_bytes(id_at(bytes, 28)),
+            },
+            base: Offset::new(u64_at(bytes, 44)),
+            running: Running::new(u32_at(bytes, 52)),
+            preamble_len: u32_at(bytes, 56),
+            preamble_crc: u32_at(bytes, 60),
+        })
+    }
+
+    /// What the first batch's chain is.
+    pub(crate) fn crc(&self) -> u32 {
+        u32_at(&self.encode(), 64)
+    }
+}
+
+/// What a batch holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Records, numbered from `first`.
+    Records,
+    /// A source mark: takes no offset and is not shipped.
+    Mark,
+}
+
+/// How a batch's payload is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Codec {
+    Plain,
+    Lz4,
+}
+
+/// The head of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BatchHeader {
+    pub(crate) kind: Kind,
+    pub(crate) codec: Codec,
+    pub(crate) payload_crc: u32,
+    pub(crate) stored_len: u32,
+    pub(crate) raw_len: u32,
+    pub(crate) first: Offset,
+    pub(crate) synced_upto: Offset,
+    pub(crate) records: u32,
+    pub(crate) running: Running,
+    pub(crate) chain: u32,
+}
+
+/// Where a batch stands: what its checksum covers without it being written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) stream: StreamId,
+    pub(crate) base: Offset,
+    pub(crate) at: u64,
+}
+
+impl BatchHeader {
+    pub(crate) fn encode(&self, place: Place) -> [u8; BATCH_HEADER_BYTES] {
+        let mut out = [0; BATCH_HEADER_BYTES];
+        out[4..8].copy_from_slice(&self.payload_crc.to_le_bytes());
+        out[8..12].copy_from_slice(&self.stored_len.to_le_bytes());
+        out[12..16].copy_from_slice(&self.raw_len.to_le_bytes());
+        out[16..24].copy_from_slice(&self.first.get().to_le_bytes());
+        out[24..32].copy_from_slice(&self.synced_upto.get().to_le_bytes());
+        out[32..36].copy_from_slice(&self.records.to_le_bytes());
+        out[36..40].copy_from_slice(&self.running.get().to_le_bytes());
+        out[40..44].copy_from_slice(&self.chain.to_le_bytes());
+        out[44] = match self.kind {
+            Kind::Records => 1,
+            Kind::Mark => 2,
+        };
+        out[45] = match self.codec {
+            Codec::Plain => 0,
+            Codec::Lz4 => 1,
+        };
+        let crc = header_crc(&out, place);
+        out[..4].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// The header and its checksum, which the next batch's chain must repeat.
+    pub(crate) fn decode(bytes: &[u8; BATCH_HEADER_BYTES], place: Place) -> Option<(Self, u32)> {
+        let crc = u32_at(bytes, 0);
+        if header_crc(bytes, place) != crc {
+            return None;
+        }
+        let header = Self {
+            kind: match bytes[44] {
+                1 => Kind::Records,
+                2 => Kind::Mark,
+                _ => return None,
+            },
+            codec: match bytes[45] {
+                0 => Codec::Plain,
+                1 => Codec::Lz4,
+                _ => return None,
+            },
+            payload_crc: u32_at(bytes, 4),
+            stored_len: u32_at(bytes, 8),
+            raw_len: u32_at(bytes, 12),
+            first: Offset::new(u64_at(bytes, 16)),
+            synced_upto: Offset::new(u64_at(bytes, 24)),
+            records: u32_at(bytes, 32),
+            running: Running::new(u32_at(bytes, 36)),
+            chain: u32_at(bytes, 40),
+        };
+        Some((header, crc))
+    }
+}
+
+fn header_crc(bytes: &[u8; BATCH_HEADER_BYTES], place: Place) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(place.stream.origin.as_bytes());
+    hasher.update(place.stream.epoch.as_bytes());
+    hasher.update(&place.base.get().to_le_bytes());
+    hasher.update(&place.at.to_le_bytes());
+    hasher.update(&bytes[4..]);
+    hasher.finalize()
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(field)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(field)
+}
+
+fn id_at(bytes: &[u8], at: usize) -> [u8; 16] {
+    let mut field = [0; 16];
+    field.copy_from_slice(&bytes[at..at + 16]);
+    field
+}
+
+/// A segment's file name.
+pub(crate) fn file_name(base: Offset) -> String {
+    format!("{base:020}.seg", base = base.get())
+}
+
+/// The base offset that a file name states; `None` for the name of anything else.
+pub(crate) fn base_of(name: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(".seg")?;
+    let whole = digits.len() == 20 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    whole.then(|| digits.parse().ok().map(Offset::new)).flatten()
+}

@@ -1,0 +1,239 @@
+//! Opening a stream: finding the end of what is durable, by proof.
+//!
+//! - Only the last segment is scanned: a segment is begun only when all before it is durable, so damage in an earlier
+//!   one is corruption, found and reported when it is read.
+//! - The first batch that is not whole is a *torn tail* if nothing says that it was durable: it was never
+//!   acknowledged to anybody, and the file is cut there. If a later batch in the file states, in its
+//!   `synced_upto`, that the record there had been durable, it is *corruption*: the stream halts and the file stays as it is.
+//! - A last segment whose head is damaged and that holds no such proof was being created: it is removed and
+//!   the one before it is the last.
+//! - What is kept is synced again before anything is acknowledged on top of it, because bytes that are read
+//!   need not be on the disk.
+//!
+//! Interrupted at any point and begun again, this ends in the same state.
+
+use std::{path::Path, sync::Arc};
+
+use super::{
+    Mark, Tail,
+    format::{self, BATCH_HEADER_BYTES, BatchHeader, Kind, Place},
+    segment::{Found, OpenError, Segment, decode_state, io_error, records_of},
+};
+use crate::{
+    Error,
+    model::{Offset, StreamId},
+    storage::{Disk, File},
+};
+
+/// A stream as it was found.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// Base offsets and sizes in bytes, ascending. Never empty.
+    pub(super) segments: Vec<(Offset, u64)>,
+    pub(super) last: Segment,
+    pub(super) position: u64,
+    pub(super) chain: u32,
+    pub(super) tail: Tail,
+}
+
+/// Finds the end of the stream in `dir`, which is created if it is not there.
+pub(super) fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    stream: StreamId,
+) -> Result<Recovered, Error> {
+    disk.create_dir(dir).map_err(|error| io_error("create", dir, error))?;
+    let mut bases = list(disk.as_ref(), dir)?;
+    let (last, base_tail) = loop {
+        let Some(&base) = bases.last() else {
+            let tail = Tail::default();
+            bases.push(tail.next);
+            break (Segment::create(disk.as_ref(), dir, stream, &tail)?, tail);
+        };
+        let path = dir.join(format::file_name(base));
+        match Segment::open(disk.as_ref(), &path, stream, true) {
+            Ok(opened) => break opened,
+            Err(OpenError::Other(error)) => return Err(error),
+            Err(OpenError::Damaged(reason)) => {
+                discard_unborn(disk.as_ref(), &path, stream, base, reason)?;
+                bases.pop();
+            }
+        }
+    };
+    let scanned = scan(&last, base_tail)?;
+    cut(&last, scanned.position)?;
+    // The process may have been killed between a name and its sync: nothing goes on top of what a power cut
+    // could still take.
+    for folder in [Some(dir), dir.parent()].into_iter().flatten() {
+        disk.sync_dir(folder).map_err(|error| io_error("sync", folder, error))?;
+    }
+    let segments = sizes(disk.as_ref(), dir, &bases)?;
+    Ok(Recovered {
+        segments,
+        last,
+        position: scanned.position,
+        chain: scanned.chain,
+        tail: scanned.tail,
+    })
+}
+
+/// The base offsets of the segments in a folder, ascending.
+pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Offset>, Error> {
+    let names = disk.list(dir).map_err(|error| io_error("list", dir, error))?;
+    let mut bases: Vec<_> = names.iter().filter_map(|name| format::base_of(name)).collect();
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+fn sizes(disk: &dyn Disk, dir: &Path, bases: &[Offset]) -> Result<Vec<(Offset, u64)>, Error> {
+    let size = |&base: &Offset| {
+        let path = dir.join(format::file_name(base));
+        let file = disk.open(&path, false).map_err(|error| io_error("open", &path, error))?;
+        Ok((base, file.len().map_err(|error| io_error("read the length of", &path, error))?))
+    };
+    bases.iter().map(size).collect()
+}
+
+/// Where a segment's valid part ends.
+pub(super) struct Scanned {
+    pub(super) tail: Tail,
+    pub(super) position: u64,
+    pub(super) chain: u32,
+    /// What stands behind it, if not the end of the file.
+    pub(super) torn: Option<&'static str>,
+}
+
+/// Reads a segment to its last valid batch.
+///
+/// # Errors
+/// [`Error::Corrupt`] if what is not valid is proven to have been durable.
+pub(super) fn scan(segment: &Segment, base_tail: Tail) -> Result<Scanned, Error> {
+    let mut state = Scanned {
+        tail: base_tail,
+        position: segment.body(),
+        chain: segment.header.crc(),
+        torn: None,
+    };
+    loop {
+        let bad = match segment.batch_at(state.position)? {
+            Found::End => return Ok(state),
+            Found::Bad(reason) => reason,
+            Found::Batch { header, crc, payload, next } => {
+                if let Err(reason) = follows(&state, &header) {
+                    reason
+                } else {
+                    // Whole, in its place, and not to be understood: that is no torn write.
+                    let offset = state.tail.next;
+                    take(&mut state.tail, &header, payload)
+                        .map_err(|reason| segment.corrupt(state.position, offset, reason))?;
+                    (state.chain, state.position) = (crc, next);
+                    continue;
+                }
+            }
+        };
+        if proven_durable(segment, state.position, state.tail.next)? {
+            return Err(segment.corrupt(state.position, state.tail.next, bad));
+        }
+        state.torn = Some(bad);
+        return Ok(state);
+    }
+}
+
+/// Whether a batch that is whole in itself continues the state.
+fn follows(state: &Scanned, header: &BatchHeader) -> Result<(), &'static str> {
+    if header.chain != state.chain {
+        return Err("the batch does not follow the one before it");
+    }
+    if header.first != state.tail.next || header.running != state.tail.running {
+        return Err("the batch's first record does not follow the last one");
+    }
+    Ok(())
+}
+
+/// Takes what a batch holds into the state.
+fn take(tail: &mut Tail, header: &BatchHeader, payload: bytes::Bytes) -> Result<(), &'static str> {
+    match header.kind {
+        Kind::Mark => {
+            let mark: Mark = decode_state(&payload).ok_or("the mark cannot be read")?;
+            tail.observe_mark(mark);
+        }
+        Kind::Records => {
+            let records = records_of(header, payload).ok_or("the batch's records are malformed")?;
+            tail.observe(&records).map_err(|_| "a record is malformed")?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a valid batch header anywhere behind `at` says that `offset` had been durable. Batches are
+/// not aligned, so every position is tried.
+fn proven_durable(segment: &Segment, at: u64, offset: Offset) -> Result<bool, Error> {
+    let mut window = vec![0; SEARCH_WINDOW + BATCH_HEADER_BYTES];
+    let mut start = at;
+    loop {
+        let read =
+            segment.file.read_at(&mut window, start).map_err(|error| segment.io("read", error))?;
+        if read < BATCH_HEADER_BYTES {
+            return Ok(false);
+        }
+        let found = window[..read]
+            .windows(BATCH_HEADER_BYTES)
+            .enumerate()
+            .any(|(i, bytes)| proves(bytes, segment.place(start + i as u64), offset));
+        if found {
+            return Ok(true);
+        }
+        start += (read - BATCH_HEADER_BYTES + 1) as u64;
+    }
+}
+
+fn proves(bytes: &[u8], place: Place, offset: Offset) -> bool {
+    // The two last bytes of a header are zero and its kind is 1 or 2: this spares most checksums.
+    let plausible = matches!(bytes, [.., 1 | 2, 0 | 1, 0, 0]);
+    let header: Option<&[u8; BATCH_HEADER_BYTES]> = bytes.try_into().ok();
+    plausible
+        && header
+            .and_then(|bytes| BatchHeader::decode(bytes, place))
+            .is_some_and(|(header, _)| header.synced_upto >= offset)
+}
+
+/// Removes a last segment that was being created when the power went; refuses if it was in use.
+fn discard_unborn(
+    disk: &dyn Disk,
+    path: &Path,
+    stream: StreamId,
+    base: Offset,
+    reason: &'static str,
+) -> Result<(), Error> {
+    let file: Arc<dyn File> =
+        disk.open(path, false).map_err(|error| io_error("open", path, error))?.into();
+    let header = format::SegmentHeader {
+        stream,
+        base,
+        running: crate::model::Running::START,
+        preamble_len: 0,
+        preamble_crc: 0,
+    };
+    let segment = Segment { path: path.to_owned(), header, file };
+    // Any valid batch means that the head had been durable before it, and so does the absence of
+    // the segment before it, which is trimmed only later.
+    let predecessor = base == Offset::FIRST || list(disk, dir_of(path))?.len() > 1;
+    if !predecessor || proven_durable(&segment, 0, Offset::ZERO)? {
+        return Err(segment.corrupt(0, base, reason));
+    }
+    disk.remove(path).map_err(|error| io_error("remove", path, error))?;
+    disk.sync_dir(dir_of(path)).map_err(|error| io_error("sync the folder of", path, error))
+}
+
+fn dir_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+fn cut(segment: &Segment, position: u64) -> Result<(), Error> {
+    if segment.len()? > position {
+        segment.file.set_len(position).map_err(|error| segment.io("cut", error))?;
+    }
+    segment.file.sync_data().map_err(|error| segment.io("sync", error))
+}
+
+const SEARCH_WINDOW: usize = 1 << 20;

@@ -1,0 +1,286 @@
+//! One segment file: creating it, opening it, and reading a batch at a position.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    Tail,
+    format::{
+        self, BATCH_HEADER_BYTES, BatchHeader, Codec, Kind, NotSegment, Place,
+        SEGMENT_HEADER_BYTES, SegmentHeader, VERSION,
+    },
+};
+use crate::{
+    Error,
+    codec::Records,
+    limits::{BATCH_BYTES_MAX, DEPTH_MAX, PREAMBLE_BYTES_MAX},
+    model::{Offset, StreamId},
+    storage::{Disk, File},
+};
+
+/// An open segment. Sharing it shares the file.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) path: PathBuf,
+    pub(super) header: SegmentHeader,
+    pub(super) file: Arc<dyn File>,
+}
+
+/// What stands at a position of a segment.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A whole, valid batch.
+    Batch { header: BatchHeader, crc: u32, payload: Bytes, next: u64 },
+    /// The end of the file.
+    End,
+    /// Anything else, and why it is not a batch.
+    Bad(&'static str),
+}
+
+/// Why a segment could not be opened.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// Its head is damaged: never made durable, or rotten.
+    Damaged(&'static str),
+    Other(Error),
+}
+
+impl Segment {
+    /// Creates the segment whose first record will be `tail.next`, durably.
+    pub(super) fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        stream: StreamId,
+        tail: &Tail,
+    ) -> Result<Self, Error> {
+        let path = dir.join(format::file_name(tail.next));
+        let preamble = encode_preamble(tail);
+        let header = SegmentHeader {
+            stream,
+            base: tail.next,
+            running: tail.running,
+            preamble_len: u32_len(preamble.len()),
+            preamble_crc: crc32fast::hash(&preamble),
+        };
+        let mut head = header.encode().to_vec();
+        head.extend_from_slice(&preamble);
+        let file = disk.create(&path).map_err(|source| io_error("create", &path, source))?;
+        if let Err((operation, source)) = fill(disk, dir, file.as_ref(), &head) {
+            // A head without a body would stand in the way of the next attempt, and after a power cut for the end of
+            // the stream. If it cannot be removed for certain, the caller must not go on.
+            let removed = disk.remove(&path).and_then(|()| disk.sync_dir(dir));
+            removed.map_err(|source| Error::Io {
+                operation: "remove",
+                path: path.clone(),
+                source,
+            })?;
+            return Err(io_error(operation, &path, source));
+        }
+        Ok(Self { path, header, file: file.into() })
+    }
+
+    /// Opens the segment at `path`, with the state at its base.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        stream: StreamId,
+        write: bool,
+    ) -> Result<(Self, Tail), OpenError> {
+        let other = |operation, source| OpenError::Other(io_error(operation, path, source));
+        let file = disk.open(path, write).map_err(|error| other("open", error))?;
+        if write {
+            // Who will write on trusts the device alone: the cache may hold what it never took.
+            file.forget_cached().map_err(|error| other("evict from the cache", error))?;
+        }
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        let read = file.read_at(&mut bytes, 0).map_err(|error| other("read", error))?;
+        if read < bytes.len() {
+            return Err(OpenError::Damaged("the header is incomplete"));
+        }
+        let header = SegmentHeader::decode(&bytes).map_err(|why| match why {
+            NotSegment::Damaged => OpenError::Damaged("the header is damaged"),
+            NotSegment::Version(version) => {
+                OpenError::Other(Error::Version { path: path.to_owned(), version, known: VERSION })
+            }
+        })?;
+        let named = path.file_name().and_then(|name| format::base_of(name.to_str()?));
+        if header.stream != stream || named != Some(header.base) {
+            // Whole, but not what belongs here: taken for unborn, it would be removed.
+            return Err(OpenError::Other(Error::Corrupt {
+                segment: path.to_owned(),
+                at: 0,
+                offset: named.unwrap_or(header.base),
+                reason: "the header is that of another segment".to_owned(),
+            }));
+        }
+        let segment = Self { path: path.to_owned(), header, file: file.into() };
+        let tail = segment.read_preamble()?;
+        Ok((segment, tail))
+    }
+
+    fn read_preamble(&self) -> Result<Tail, OpenError> {
+        let damaged = OpenError::Damaged("the state at its head is damaged");
+        let len = self.header.preamble_len as usize;
+        if len > PREAMBLE_BYTES_MAX {
+            return Err(damaged);
+        }
+        let mut bytes = vec![0; len];
+        let read = self
+            .file
+            .read_at(&mut bytes, SEGMENT_HEADER_BYTES as u64)
+            .map_err(|error| OpenError::Other(io_error("read", &self.path, error)))?;
+        if read < len || crc32fast::hash(&bytes) != self.header.preamble_crc {
+            return Err(damaged);
+        }
+        decode_preamble(&bytes)
+            .filter(|tail| tail.next == self.header.base && tail.running == self.header.running)
+            .ok_or(damaged)
+    }
+
+    /// Where its first batch stands.
+    pub(super) fn body(&self) -> u64 {
+        SEGMENT_HEADER_BYTES as u64 + u64::from(self.header.preamble_len)
+    }
+
+    /// Its length.
+    pub(super) fn len(&self) -> Result<u64, Error> {
+        self.file.len().map_err(|error| self.io("read the length of", error))
+    }
+
+    /// What checksums of a batch at `at` cover beside it.
+    pub(super) fn place(&self, at: u64) -> Place {
+        Place { stream: self.header.stream, base: self.header.base, at }
+    }
+
+    /// Reads what stands at `at`.
+    pub(super) fn batch_at(&self, at: u64) -> Result<Found, Error> {
+        let mut bytes = [0; BATCH_HEADER_BYTES];
+        match self.file.read_at(&mut bytes, at).map_err(|error| self.io("read", error))? {
+            0 => return Ok(Found::End),
+            BATCH_HEADER_BYTES => {}
+            _ => return Ok(Found::Bad("the batch's header is incomplete")),
+        }
+        let Some((header, crc)) = BatchHeader::decode(&bytes, self.place(at)) else {
+            return Ok(Found::Bad("the batch's header does not match its checksum"));
+        };
+        let (stored, raw) = (header.stored_len as usize, header.raw_len as usize);
+        if stored > BATCH_BYTES_MAX || raw > BATCH_BYTES_MAX {
+            return Ok(Found::Bad("the batch is longer than any that is written"));
+        }
+        let body = at + BATCH_HEADER_BYTES as u64;
+        if self.len()? < body + stored as u64 {
+            return Ok(Found::Bad("the batch is incomplete"));
+        }
+        let mut payload = vec![0; stored];
+        self.file.read_at(&mut payload, body).map_err(|error| self.io("read", error))?;
+        if crc32fast::hash(&payload) != header.payload_crc {
+            return Ok(Found::Bad("the batch's records do not match their checksum"));
+        }
+        let next = body + stored as u64;
+        Ok(match unpack(header.codec, payload, raw) {
+            Some(payload) => Found::Batch { header, crc, payload, next },
+            None => Found::Bad("the batch's records cannot be unpacked"),
+        })
+    }
+
+    /// A corruption of this segment.
+    pub(super) fn corrupt(&self, at: u64, offset: Offset, reason: impl Into<String>) -> Error {
+        Error::Corrupt { segment: self.path.clone(), at, offset, reason: reason.into() }
+    }
+
+    /// A failure on this file.
+    pub(super) fn io(&self, operation: &'static str, source: io::Error) -> Error {
+        io_error(operation, &self.path, source)
+    }
+}
+
+/// Appends a batch to `out`, which begins at `start` in the segment; returns its header's checksum.
+pub(super) fn put_batch(
+    segment: &Segment,
+    start: u64,
+    mut header: BatchHeader,
+    payload: &[u8],
+    out: &mut Vec<u8>,
+) -> u32 {
+    let packed = lz4_flex::block::compress(payload);
+    let stored = match packed.len() < payload.len() {
+        true => {
+            header.codec = Codec::Lz4;
+            &packed
+        }
+        false => payload,
+    };
+    header.raw_len = u32_len(payload.len());
+    header.stored_len = u32_len(stored.len());
+    header.payload_crc = crc32fast::hash(stored);
+    let bytes = header.encode(segment.place(start + out.len() as u64));
+    out.extend_from_slice(&bytes);
+    out.extend_from_slice(stored);
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// The records of a batch of records.
+pub(super) fn records_of(header: &BatchHeader, payload: Bytes) -> Option<Records> {
+    debug_assert_eq!(header.kind, Kind::Records);
+    Records::parse(payload, header.records).ok()
+}
+
+/// A value in the form in which marks and preambles are stored.
+pub(super) fn encode_state<T: serde::Serialize>(state: &T) -> Vec<u8> {
+    rmp_serde::to_vec(state).expect("the journal's own state has no unserialisable part")
+}
+
+/// The reverse; `None` for bytes that are not one.
+pub(super) fn decode_state<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
+    decoder.set_max_depth(DEPTH_MAX);
+    T::deserialize(&mut decoder).ok()
+}
+
+fn encode_preamble(tail: &Tail) -> Vec<u8> {
+    encode_state(tail)
+}
+
+fn decode_preamble(bytes: &[u8]) -> Option<Tail> {
+    decode_state(bytes)
+}
+
+fn fill(
+    disk: &dyn Disk,
+    dir: &Path,
+    file: &dyn File,
+    head: &[u8],
+) -> Result<(), (&'static str, io::Error)> {
+    file.write_all_at(head, 0).map_err(|error| ("write", error))?;
+    file.sync_data().map_err(|error| ("sync", error))?;
+    disk.sync_dir(dir).map_err(|error| ("sync the folder of", error))
+}
+
+fn unpack(codec: Codec, payload: Vec<u8>, raw: usize) -> Option<Bytes> {
+    match codec {
+        Codec::Plain => (payload.len() == raw).then(|| Bytes::from(payload)),
+        Codec::Lz4 => {
+            let mut out = vec![0; raw];
+            let written = lz4_flex::block::decompress_into(&payload, &mut out).ok()?;
+            (written == raw).then(|| Bytes::from(out))
+        }
+    }
+}
+
+/// An I/O failure, with a full disk told apart.
+pub(super) fn io_error(operation: &'static str, path: &Path, source: io::Error) -> Error {
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    match full.contains(&source.kind()) {
+        true => Error::NoSpace { path: path.to_owned() },
+        false => Error::Io { operation, path: path.to_owned(), source },
+    }
+}
+
+fn u32_len(len: usize) -> u32 {
+    u32::try_from(len).expect("batches and preambles are bounded by limits far below 4 GiB")
+}

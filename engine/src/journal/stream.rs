@@ -1,0 +1,572 @@
+//! One stream: appending, group commit, rotation, trimming, and the watermarks that all others watch.
+//!
+//! Two locks, always taken in this order: `writer` is held across disk writes, `state` never is.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    Mark, Open, Reader, Tail, Usage,
+    budget::Budget,
+    format::{self, BatchHeader, Codec, Kind},
+    recovery::recover,
+    segment::{Segment, encode_state, put_batch},
+};
+use crate::{
+    Error,
+    codec::{DecodeError, Records, RecordsBuf},
+    limits::{BATCH_BYTES, PRIMING_BYTES, STAGED_BYTES_MAX},
+    model::{Halt, HaltedBy, Offset, Running, StreamId},
+    storage::Disk,
+};
+
+/// How far a stream has come at this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The first record that is still held; one after the last if none is.
+    pub first: Offset,
+    /// The last record in memory.
+    pub appended: Offset,
+    /// The last durable record.
+    pub synced: Offset,
+    /// The last durable record that leaves no transaction or copy open.
+    pub complete: Offset,
+    /// The last record whose effect the local database holds durably.
+    pub applied: Offset,
+    /// Bytes on disk.
+    pub bytes: u64,
+}
+
+/// A stream that this node holds. All methods may be called from any thread; those that touch the disk
+/// say so.
+#[derive(Debug)]
+pub struct Stream {
+    id: StreamId,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    budget: Arc<Budget>,
+    writer: Mutex<Writer>,
+    state: Mutex<State>,
+    marks: watch::Sender<Watermarks>,
+    halts: Mutex<BTreeMap<HaltedBy, Halt>>,
+    halted: watch::Sender<Option<Halt>>,
+}
+
+/// The end of the last segment, as it is on disk.
+#[derive(Debug)]
+struct Writer {
+    segment: Segment,
+    position: u64,
+    chain: u32,
+    next: Offset,
+    running: Running,
+}
+
+#[derive(Debug)]
+struct State {
+    tail: Tail,
+    staged: Vec<Staged>,
+    staged_bytes: usize,
+    segments: Vec<(Offset, u64)>,
+    durable_mark: Option<Mark>,
+    poisoned: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Staged {
+    Records(Records),
+    Mark(Mark),
+}
+
+impl Stream {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        id: StreamId,
+        segment_bytes: u64,
+        budget: Arc<Budget>,
+    ) -> Result<Self, Error> {
+        let found = recover(&disk, dir, id)?;
+        let bytes = found.segments.iter().map(|(_, bytes)| bytes).sum();
+        budget.register(id, bytes);
+        let last = found.tail.next.prev();
+        let marks = Watermarks {
+            first: found.segments.first().map_or(Offset::FIRST, |(base, _)| *base),
+            appended: last,
+            synced: last,
+            complete: found.tail.complete,
+            applied: Offset::ZERO,
+            bytes,
+        };
+        Ok(Self {
+            id,
+            disk,
+            dir: dir.to_owned(),
+            segment_bytes,
+            budget,
+            writer: Mutex::new(Writer {
+                segment: found.last,
+                position: found.position,
+                chain: found.chain,
+                next: found.tail.next,
+                running: found.tail.running,
+            }),
+            state: Mutex::new(State {
+                durable_mark: found.tail.mark,
+                tail: found.tail,
+                staged: Vec::new(),
+                staged_bytes: 0,
+                segments: found.segments,
+                poisoned: false,
+            }),
+            marks: watch::Sender::new(marks),
+            halts: Mutex::default(),
+            halted: watch::Sender::new(None),
+        })
+    }
+
+    /// Which stream it is.
+    pub fn id(&self) -> StreamId {
+        self.id
+    }
+
+    /// How far it is.
+    pub fn watermarks(&self) -> Watermarks {
+        *self.marks.borrow()
+    }
+
+    /// The same, to wait for changes of.
+    pub fn watch(&self) -> watch::Receiver<Watermarks> {
+        self.marks.subscribe()
+    }
+
+    /// The state behind the last appended record.
+    pub fn tail(&self) -> Tail {
+        self.state().tail.clone()
+    }
+
+    /// The next offset, the running checksum before it and what is open there: the part of the
+    /// [`tail`](Self::tail) that costs nothing to have.
+    pub fn end(&self) -> (Offset, Running, Option<Open>) {
+        let tail = &self.state().tail;
+        (tail.next, tail.running, tail.open)
+    }
+
+    /// The last mark that is durable.
+    pub fn durable_mark(&self) -> Option<Mark> {
+        self.state().durable_mark
+    }
+
+    /// Whether so much waits for the disk that a writer should wait for the *synced* watermark first.
+    pub fn is_congested(&self) -> bool {
+        self.state().staged_bytes >= STAGED_BYTES_MAX
+    }
+
+    /// What this stream uses of the budget, and what it may use in all as things are.
+    pub fn allowance(&self) -> Usage {
+        self.budget.allowance(self.id)
+    }
+
+    /// Whether an earlier failure made the stream refuse all writes until it is opened anew.
+    pub fn is_poisoned(&self) -> bool {
+        self.state().poisoned
+    }
+
+    /// Stages records behind those appended before and returns the last one's offset. They are
+    /// durable once the *synced* watermark has reached it. Does not touch the disk.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the budget has no room: nothing was staged. [`Error::Record`] for a record that cannot
+    /// be decoded, [`Error::Poisoned`] after a failed write.
+    pub fn append(&self, records: Records) -> Result<Offset, Error> {
+        let mut state = self.state();
+        self.stage(&mut state, records)
+    }
+
+    /// Like [`append`](Self::append), for records whose first offset is known. Those that are held already are
+    /// dropped.
+    ///
+    /// # Errors
+    /// Also [`Error::Hole`] if `first` is beyond the next offset.
+    pub fn append_at(&self, first: Offset, records: Records) -> Result<Offset, Error> {
+        let mut state = self.state();
+        let next = state.tail.next;
+        if first > next {
+            return Err(Error::Hole { expected: next, got: first });
+        }
+        if first.get().checked_add(records.span()).is_none() {
+            let source = DecodeError::Malformed("more records than can be numbered");
+            return Err(Error::Record { offset: first, source });
+        }
+        let held = next.since(first);
+        if held >= records.span() {
+            return Ok(next.prev());
+        }
+        let new = if held == 0 { records } else { records.after(held) };
+        self.stage(&mut state, new)
+    }
+
+    /// Stages a mark: it takes no offset, is not shipped, and is durable with the next sync.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] after a failed write.
+    pub fn mark(&self, mark: Mark) -> Result<(), Error> {
+        let mut state = self.state();
+        self.check(&state)?;
+        state.tail.observe_mark(mark);
+        // Only the last of several in a row says anything, unless one before it opened a gap.
+        match state.staged.last_mut() {
+            Some(Staged::Mark(last)) if !last.released => *last = mark,
+            _ => state.staged.push(Staged::Mark(mark)),
+        }
+        drop(state);
+        self.marks.send_modify(|_| {});
+        Ok(())
+    }
+
+    /// Whether anything waits for the disk.
+    pub fn has_staged(&self) -> bool {
+        !self.state().staged.is_empty()
+    }
+
+    /// Writes all that is staged, with one write and one fdatasync, and returns the *synced* watermark. Blocks
+    /// on the disk. Concurrent calls wait for each other, and find nothing left to do.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] leaves everything staged for another try. Any other failure poisons the stream: what
+    /// was staged is not durable and must be appended again after it was opened anew.
+    pub fn sync(&self) -> Result<Offset, Error> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let (staged, staged_bytes, after, tail) = {
+            let mut state = self.state();
+            self.check(&state)?;
+            if state.staged.is_empty() {
+                return Ok(self.watermarks().synced);
+            }
+            let bytes = std::mem::take(&mut state.staged_bytes);
+            // What is staged is all that the state is ahead of the disk, so this is the state behind the write.
+            let tail = self.is_full(&writer, bytes as u64).then(|| state.tail.clone());
+            (std::mem::take(&mut state.staged), bytes, self.end_of(&state), tail)
+        };
+        let written = self.write(&mut writer, &staged);
+        let grown = match written {
+            Ok(grown) => grown,
+            Err(error) => return Err(self.failed(error, staged, staged_bytes)),
+        };
+        self.budget.give(self.id, staged_bytes as u64);
+        self.budget.force(self.id, grown);
+        self.publish(&after, grown);
+        if let Some(tail) = tail.filter(|_| self.is_full(&writer, 0)) {
+            self.rotate(&mut writer, &tail)?;
+        }
+        Ok(after.last)
+    }
+
+    /// Says how far the local database holds the stream durably.
+    pub fn set_applied(&self, applied: Offset) {
+        self.marks.send_if_modified(|marks| {
+            let changed = marks.applied != applied;
+            marks.applied = applied;
+            changed
+        });
+    }
+
+    /// Says why somebody cannot go on with the stream at this node, or that it can. What others say stays.
+    pub fn set_halted(&self, by: HaltedBy, halt: Option<Halt>) {
+        let mut halts = self.halts.lock().unwrap_or_else(PoisonError::into_inner);
+        match halt {
+            Some(halt) => halts.insert(by, halt),
+            None => halts.remove(&by),
+        };
+        let gravest = halts.values().next().cloned();
+        self.halted.send_if_modified(|held| {
+            let changed = *held != gravest;
+            *held = gravest;
+            changed
+        });
+    }
+
+    /// Why the stream stands still at this node, the gravest reason first; to read or to wait for changes of.
+    pub fn halted(&self) -> watch::Receiver<Option<Halt>> {
+        self.halted.subscribe()
+    }
+
+    /// Why one of its users cannot go on with it.
+    pub fn halted_by(&self, by: HaltedBy) -> Option<Halt> {
+        self.halts.lock().unwrap_or_else(PoisonError::into_inner).get(&by).cloned()
+    }
+
+    /// A reader whose first record is the one at `from`. It ends at the *synced* watermark of the moment
+    /// and goes on when that has moved.
+    ///
+    /// # Errors
+    /// [`Error::Trimmed`] if the record is held no more.
+    pub fn read(self: &Arc<Self>, from: Offset) -> Result<Reader, Error> {
+        Reader::open(self.clone(), from)
+    }
+
+    /// The running checksum behind the record at `offset`, which proves a shared prefix. Reads the disk.
+    /// `None` if that cannot be told: it is before what is held, or not durable yet.
+    ///
+    /// # Errors
+    /// What reading may fail with.
+    pub fn running_at(self: &Arc<Self>, offset: Offset) -> Result<Option<Running>, Error> {
+        if offset == Offset::ZERO {
+            return Ok(Some(Running::START));
+        }
+        let marks = self.watermarks();
+        if offset > marks.synced || offset < marks.first.prev() {
+            return Ok(None);
+        }
+        super::reader::running_at(self, offset)
+    }
+
+    /// Removes whole segments from the front, as far as all their records are at or before `upto`. Unless
+    /// `pressed`, what compression is primed with is kept. Touches the disk. Returns the bytes freed.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; what was removed before stays removed.
+    pub fn trim(&self, upto: Offset, pressed: bool) -> Result<u64, Error> {
+        let mut freed = 0;
+        while let Some((base, bytes)) = self.oldest_before(upto, pressed) {
+            // Readers are told first, so that none looks for a file that is gone.
+            let mut state = self.state();
+            state.segments.remove(0);
+            let first = state.segments.first().map_or(state.tail.next, |(base, _)| *base);
+            drop(state);
+            self.marks.send_modify(|marks| {
+                marks.first = first;
+                marks.bytes -= bytes;
+            });
+            let path = self.segment_path(base);
+            self.disk.remove(&path).map_err(|source| Error::Io {
+                operation: "remove",
+                path: path.clone(),
+                source,
+            })?;
+            self.budget.give(self.id, bytes);
+            freed += bytes;
+        }
+        if freed > 0 {
+            self.disk.sync_dir(&self.dir).map_err(|source| Error::Io {
+                operation: "sync",
+                path: self.dir.clone(),
+                source,
+            })?;
+        }
+        Ok(freed)
+    }
+
+    /// The first segment, if it may go.
+    fn oldest_before(&self, upto: Offset, pressed: bool) -> Option<(Offset, u64)> {
+        let state = self.state();
+        let [(base, bytes), (next_base, _), ..] = state.segments[..] else {
+            return None;
+        };
+        // Only what everybody has can prime compression.
+        let acked = state.segments[1..].windows(2).filter(|pair| pair[1].0.prev() <= upto);
+        let behind: u64 = acked.map(|pair| pair[0].1).sum();
+        let primed = pressed || behind >= PRIMING_BYTES;
+        (next_base.prev() <= upto && primed).then_some((base, bytes))
+    }
+
+    fn stage(&self, state: &mut State, records: Records) -> Result<Offset, Error> {
+        self.check(state)?;
+        if records.is_empty() {
+            return Ok(state.tail.next.prev());
+        }
+        let bytes = records.bytes().len();
+        self.budget.take(self.id, bytes as u64)?;
+        if let Err(error) = state.tail.observe(&records) {
+            // The state is ahead of what can be written now; only reading it anew is safe.
+            state.poisoned = true;
+            return Err(error);
+        }
+        state.staged.push(Staged::Records(records));
+        state.staged_bytes += bytes;
+        let last = state.tail.next.prev();
+        self.marks.send_modify(|marks| marks.appended = last);
+        Ok(last)
+    }
+
+    fn write(&self, writer: &mut Writer, staged: &[Staged]) -> Result<u64, Error> {
+        let synced = self.watermarks().synced;
+        let (mut out, mut chain, mut next, mut running) =
+            (Vec::new(), writer.chain, writer.next, writer.running);
+        for batch in batches(staged) {
+            let (kind, payload, count, span, after) = match &batch {
+                Staged::Mark(mark) => (Kind::Mark, encode_state(mark).into(), 0, 0, running),
+                Staged::Records(records) => {
+                    let after = records.running(running);
+                    let payload = records.bytes().clone();
+                    (Kind::Records, payload, records.count(), records.span(), after)
+                }
+            };
+            let header = BatchHeader {
+                kind,
+                codec: Codec::Plain,
+                payload_crc: 0,
+                stored_len: 0,
+                raw_len: 0,
+                first: next,
+                synced_upto: synced,
+                records: count,
+                running,
+                chain,
+            };
+            chain = put_batch(&writer.segment, writer.position, header, &payload, &mut out);
+            (next, running) = (next.forward(span), after);
+        }
+        let segment = &writer.segment;
+        if let Err(source) = segment.file.write_all_at(&out, writer.position) {
+            let error = segment.io("write", source);
+            if matches!(error, Error::NoSpace { .. }) {
+                // What was written of it is cut off, so that the next try starts on clean ground.
+                segment
+                    .file
+                    .set_len(writer.position)
+                    .map_err(|source| segment.io("cut", source))?;
+            }
+            return Err(error);
+        }
+        segment.file.sync_data().map_err(|source| Error::Io {
+            operation: "sync",
+            path: segment.path.clone(),
+            source,
+        })?;
+        writer.position += out.len() as u64;
+        (writer.chain, writer.next, writer.running) = (chain, next, running);
+        Ok(out.len() as u64)
+    }
+
+    fn failed(&self, error: Error, staged: Vec<Staged>, staged_bytes: usize) -> Error {
+        let mut state = self.state();
+        match error {
+            Error::NoSpace { .. } => {
+                let newer = std::mem::replace(&mut state.staged, staged);
+                state.staged.extend(newer);
+                state.staged_bytes += staged_bytes;
+            }
+            _ => state.poisoned = true,
+        }
+        drop(state);
+        self.marks.send_modify(|_| {});
+        error
+    }
+
+    fn publish(&self, after: &EndOf, grown: u64) {
+        let mut state = self.state();
+        state.durable_mark = after.mark;
+        if let Some((_, bytes)) = state.segments.last_mut() {
+            *bytes += grown;
+        }
+        drop(state);
+        self.marks.send_modify(|marks| {
+            marks.synced = after.last;
+            marks.complete = after.complete;
+            marks.bytes += grown;
+        });
+    }
+
+    /// Whether a segment ends once that much more was written to it. One without records has nothing to end: the
+    /// next would begin where it does.
+    fn is_full(&self, writer: &Writer, more: u64) -> bool {
+        writer.position - writer.segment.body() + more >= self.segment_bytes
+    }
+
+    /// Begins a new segment behind what was just written.
+    fn rotate(&self, writer: &mut Writer, tail: &Tail) -> Result<(), Error> {
+        if tail.next == writer.segment.header.base {
+            return Ok(());
+        }
+        let segment = match Segment::create(self.disk.as_ref(), &self.dir, self.id, tail) {
+            // The old one just grows on until there is room for a new one.
+            Err(Error::NoSpace { .. }) => return Ok(()),
+            Err(error) => {
+                self.state().poisoned = true;
+                return Err(error);
+            }
+            Ok(created) => created,
+        };
+        let bytes = segment.body();
+        self.budget.force(self.id, bytes);
+        (writer.position, writer.chain) = (bytes, segment.header.crc());
+        writer.segment = segment;
+        self.state().segments.push((tail.next, bytes));
+        self.marks.send_modify(|marks| marks.bytes += bytes);
+        Ok(())
+    }
+
+    fn end_of(&self, state: &State) -> EndOf {
+        EndOf { last: state.tail.next.prev(), complete: state.tail.complete, mark: state.tail.mark }
+    }
+
+    fn check(&self, state: &State) -> Result<(), Error> {
+        match state.poisoned {
+            true => Err(Error::Poisoned { stream: self.id }),
+            false => Ok(()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The base of the segment that holds `offset`, or will; `None` if it is held no more.
+    pub(super) fn segment_with(&self, offset: Offset) -> Option<Offset> {
+        let state = self.state();
+        let after = state.segments.partition_point(|(base, _)| *base <= offset);
+        state.segments.get(after.checked_sub(1)?).map(|(base, _)| *base)
+    }
+
+    pub(super) fn segment_path(&self, base: Offset) -> PathBuf {
+        self.dir.join(format::file_name(base))
+    }
+
+    pub(super) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
+    }
+}
+
+/// What becomes true when the staged records are durable.
+struct EndOf {
+    last: Offset,
+    complete: Offset,
+    mark: Option<Mark>,
+}
+
+/// Gathers small runs of records into batches of the usual size and splits none.
+fn batches(staged: &[Staged]) -> Vec<Staged> {
+    let (mut out, mut buf) = (Vec::new(), RecordsBuf::new());
+    let flush = |buf: &mut RecordsBuf, out: &mut Vec<Staged>| {
+        if !buf.is_empty() {
+            out.push(Staged::Records(buf.take()));
+        }
+    };
+    for item in staged {
+        match item {
+            Staged::Mark(_) => {
+                flush(&mut buf, &mut out);
+                out.push(item.clone());
+            }
+            Staged::Records(records) if records.bytes().len() >= BATCH_BYTES => {
+                flush(&mut buf, &mut out);
+                out.push(item.clone());
+            }
+            Staged::Records(records) => {
+                buf.append(records);
+                if buf.bytes_len() >= BATCH_BYTES {
+                    flush(&mut buf, &mut out);
+                }
+            }
+        }
+    }
+    flush(&mut buf, &mut out);
+    out
+}

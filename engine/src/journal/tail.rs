@@ -1,0 +1,176 @@
+//! What must be known at the end of a stream to continue it: kept up record by record, and written at
+//! the head of each segment so that opening costs the last segment only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    codec::{DecodeError, Records, Tag, decode, put_varint},
+    error::Error,
+    model::{Copy, Lsn, Offset, Record, Relation, RelationId, Running},
+};
+
+/// What the source said of itself, journaled before it is confirmed to it. An idle database advances by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// All that was committed before this position is in the journal or not captured.
+    pub lsn: Lsn,
+    /// The source's timeline.
+    pub timeline: u32,
+    /// The source's system identifier.
+    pub system: u64,
+    /// Whether the source's log was let go of here: what comes next has a gap, until every table was copied again.
+    pub released: bool,
+}
+
+/// A transaction or copy that has begun and not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// Where it begins.
+    pub begin: Offset,
+    /// The transaction's id; none for a copy.
+    pub xid: Option<u32>,
+    /// The transaction's commit position, or the position that the copy is as of.
+    pub lsn: Lsn,
+    /// How many of its records are held, relations not counted.
+    pub records: u64,
+    /// The running checksum of those alone, beginning with the `Begin`.
+    pub hash: Running,
+}
+
+/// The state at the end of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    /// The offset of the next record.
+    pub next: Offset,
+    /// The running checksum up to there.
+    pub running: Running,
+    /// The last record that leaves nothing open: apply may go as far.
+    pub complete: Offset,
+    /// What has begun and not ended.
+    pub open: Option<Open>,
+    /// The last complete transaction: where its commit record begins and ends.
+    pub last_commit: Option<(Lsn, Lsn)>,
+    /// The last mark.
+    pub mark: Option<Mark>,
+    /// The tables as last described.
+    pub relations: BTreeMap<RelationId, Relation>,
+    /// The tables whose rows a complete copy has brought into the stream.
+    pub copied: BTreeSet<RelationId>,
+    copying: Vec<RelationId>,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            next: Offset::FIRST,
+            running: Running::START,
+            complete: Offset::ZERO,
+            open: None,
+            last_commit: None,
+            mark: None,
+            relations: BTreeMap::new(),
+            copied: BTreeSet::new(),
+            copying: Vec::new(),
+        }
+    }
+}
+
+impl Tail {
+    /// The state after more records.
+    pub fn observe(&mut self, records: &Records) -> Result<(), Error> {
+        for record in records.iter() {
+            self.observe_one(&record)
+                .map_err(|source| Error::Record { offset: self.next, source })?;
+        }
+        Ok(())
+    }
+
+    /// The state after a mark.
+    pub(super) fn observe_mark(&mut self, mark: Mark) {
+        self.mark = Some(mark);
+        if mark.released {
+            self.copied.clear();
+            self.copying.clear();
+        }
+    }
+
+    fn observe_one(&mut self, bytes: &Bytes) -> Result<(), DecodeError> {
+        let tag = Tag::of(bytes)?;
+        let mut framed = Vec::with_capacity(5);
+        put_varint(bytes.len() as u64, &mut framed);
+        let running = self.running.extend(&framed).extend(bytes);
+        let span = match tag {
+            Tag::Insert | Tag::Update | Tag::Delete | Tag::Truncate | Tag::Message => {
+                self.count(&framed, bytes);
+                1
+            }
+            _ => self.structure(decode(bytes)?, &framed, bytes),
+        };
+        if tag != Tag::Skip {
+            self.running = running;
+        }
+        self.next = self.next.forward(span);
+        if self.open.is_none() {
+            self.complete = self.next.prev();
+        }
+        Ok(())
+    }
+
+    /// Follows a record that begins, ends or describes; returns how many offsets it takes.
+    fn structure(&mut self, record: Record, framed: &[u8], bytes: &[u8]) -> u64 {
+        match record {
+            Record::Begin { xid, lsn, .. } => {
+                self.open = Some(self.opened(Some(xid), lsn));
+                self.count(framed, bytes);
+            }
+            Record::CopyBegin(copy) => {
+                self.open = Some(self.opened(None, copy.lsn));
+                self.copying = tables(&copy);
+            }
+            Record::Commit { end } => {
+                if let Some(open) = self.open.take() {
+                    self.last_commit = Some((open.lsn, end));
+                }
+            }
+            Record::CopyEnd { .. } => {
+                self.open = None;
+                self.copied.extend(self.copying.drain(..));
+            }
+            Record::Abort | Record::CopyAbort => {
+                self.open = None;
+                self.copying.clear();
+            }
+            Record::Relation(relation) => {
+                self.relations.insert(relation.id, relation);
+            }
+            Record::Skip { count, running } => {
+                // What was withheld or trimmed behind the beginning of a transaction took its end with it.
+                if self.open.is_some_and(|open| open.xid.is_some()) {
+                    self.open = None;
+                }
+                self.running = running;
+                return count;
+            }
+            _ => {}
+        }
+        1
+    }
+
+    fn opened(&self, xid: Option<u32>, lsn: Lsn) -> Open {
+        Open { begin: self.next, xid, lsn, records: 0, hash: Running::START }
+    }
+
+    fn count(&mut self, framed: &[u8], bytes: &[u8]) {
+        if let Some(open) = &mut self.open {
+            open.records += 1;
+            open.hash = open.hash.extend(framed).extend(bytes);
+        }
+    }
+}
+
+fn tables(copy: &Copy) -> Vec<RelationId> {
+    copy.tables.iter().map(|table| table.relation).collect()
+}

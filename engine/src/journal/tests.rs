@@ -1,0 +1,378 @@
+//! The journal on a real folder: what is appended is read, what is torn is cut, what is corrupt halts.
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of the tests' own")]
+
+use std::{fs, path::PathBuf};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    codec::{Records, RecordsBuf},
+    model::{Epoch, Lsn, Offset, Record, RelationId, Row, Running, Timestamp, Value},
+    storage::disk::RealDisk,
+};
+
+struct Place {
+    dir: TempDir,
+    options: Options,
+}
+
+impl Place {
+    fn new() -> Self {
+        let own = Origin::from_bytes([7; 16]);
+        let options = Options { own, segment: 64 << 10, budget: 1 << 30 };
+        Self { dir: TempDir::new().unwrap(), options }
+    }
+
+    fn id(&self) -> StreamId {
+        StreamId { origin: self.options.own, epoch: Epoch::from_bytes([9; 16]) }
+    }
+
+    fn open(&self) -> Result<(Journal, Arc<Stream>), Error> {
+        let (journal, mut unopened) =
+            Journal::open(Arc::new(RealDisk), self.dir.path(), self.options)?;
+        if let Some(unopened) = unopened.pop() {
+            return Err(unopened.error);
+        }
+        let stream = journal.open_stream(self.id())?;
+        Ok((journal, stream))
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let dir = self.dir.path().join(self.id().to_string());
+        let mut paths: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+}
+
+/// A row of a few hundred bytes that do not compress, the same for the same number.
+fn insert(number: u64) -> Record {
+    let mut state = number + 1;
+    let mut byte = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let bytes: Vec<u8> = (0..100 + number % 300).map(|_| byte()).collect();
+    Record::Insert { relation: RelationId(1), new: Row(vec![Value::Bytes(Bytes::from(bytes))]) }
+}
+
+/// A transaction of `rows` rows, whose number is its commit position.
+fn transaction(number: u64, rows: u64) -> Records {
+    let mut buf = RecordsBuf::new();
+    let time = Timestamp::from_micros(0);
+    buf.push(&Record::Begin { xid: number as u32, lsn: Lsn::new(number), time });
+    (0..rows).for_each(|row| buf.push(&insert(number * 1_000 + row)));
+    buf.push(&Record::Commit { end: Lsn::new(number + 1) });
+    buf.take()
+}
+
+fn read_all(stream: &Arc<Stream>, from: Offset) -> Result<Vec<(Offset, Record)>, Error> {
+    let (mut reader, mut all) = (stream.read(from)?, Vec::new());
+    while let Some(block) = reader.next_block()? {
+        all.extend(block.records.decode(block.first).map(Result::unwrap));
+    }
+    Ok(all)
+}
+
+#[test]
+fn what_is_synced_is_read_again_from_any_offset_and_after_reopening() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    for number in 1..=300 {
+        stream.append(transaction(number, 8)).unwrap();
+        if number % 7 == 0 {
+            stream.sync().unwrap();
+        }
+    }
+    assert!(stream.watermarks().synced < stream.watermarks().appended);
+    stream.sync().unwrap();
+    let (all, tail) = (read_all(&stream, Offset::FIRST).unwrap(), stream.tail());
+    assert_eq!(all.len(), 3_000);
+    assert!(place.segments().len() > 3, "rotation was not exercised");
+    drop((journal, stream));
+
+    let (_journal, stream) = place.open().unwrap();
+    assert_eq!(stream.tail(), tail);
+    for from in (1..=3_000).step_by(97) {
+        let part = read_all(&stream, Offset::new(from)).unwrap();
+        assert_eq!(part, all[from as usize - 1..]);
+    }
+    let mut running = Running::START;
+    for (offset, record) in &all {
+        running = Records::one(record).running(running);
+        if offset.get() % 191 == 0 {
+            assert_eq!(stream.running_at(*offset).unwrap(), Some(running), "{offset}");
+        }
+    }
+    assert_eq!(tail.running, running);
+}
+
+#[test]
+fn what_was_not_synced_is_not_readable() {
+    let place = Place::new();
+    let (_journal, stream) = place.open().unwrap();
+    stream.append(transaction(1, 1)).unwrap();
+    assert_eq!(read_all(&stream, Offset::FIRST).unwrap(), vec![]);
+    assert_eq!(stream.running_at(Offset::FIRST).unwrap(), None);
+}
+
+#[test]
+fn a_torn_tail_is_cut_at_the_last_whole_batch_wherever_it_is_torn() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    stream.append(transaction(1, 2)).unwrap();
+    stream.sync().unwrap();
+    let kept = fs::metadata(&place.segments()[0]).unwrap().len();
+    stream.append(transaction(2, 2)).unwrap();
+    stream.sync().unwrap();
+    drop((journal, stream));
+    let whole = fs::read(&place.segments()[0]).unwrap();
+    for len in kept..whole.len() as u64 {
+        fs::write(&place.segments()[0], &whole[..len as usize]).unwrap();
+        let (_journal, stream) = place.open().unwrap();
+        assert_eq!(stream.watermarks().synced, Offset::new(4), "cut at {len}");
+        assert_eq!(fs::metadata(&place.segments()[0]).unwrap().len(), kept);
+    }
+}
+
+#[test]
+fn every_flipped_bit_below_a_durable_batch_is_corruption() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    for number in 1..=3 {
+        stream.append(transaction(number, 1)).unwrap();
+        stream.sync().unwrap();
+    }
+    let proven = 6;
+    drop((journal, stream));
+    let path = place.segments()[0].clone();
+    let whole = fs::read(&path).unwrap();
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, &bytes).unwrap();
+        match place.open() {
+            Err(Error::Corrupt { .. } | Error::Version { .. }) => {
+                assert_eq!(fs::read(&path).unwrap(), bytes, "a corrupt file was touched");
+            }
+            Err(other) => panic!("bit {bit}: {other}"),
+            // The last batch is proven by nothing behind it: it may only be cut, never changed.
+            Ok((_journal, stream)) => {
+                assert_eq!(stream.watermarks().synced, Offset::new(proven), "bit {bit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_cut_or_taken_from_the_middle_is_corruption_when_read() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    for number in 1..=600 {
+        stream.append(transaction(number, 4)).unwrap();
+        stream.sync().unwrap();
+    }
+    drop((journal, stream));
+    let first = place.segments()[0].clone();
+    let len = fs::metadata(&first).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&first).unwrap().set_len(len - 9).unwrap();
+    let (journal, stream) = place.open().unwrap();
+    assert!(matches!(read_all(&stream, Offset::FIRST), Err(Error::Corrupt { .. })));
+    drop((journal, stream));
+    fs::remove_file(&place.segments()[1]).unwrap();
+    let (_journal, stream) = place.open().unwrap();
+    assert!(matches!(read_all(&stream, Offset::FIRST), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn records_that_are_held_are_not_numbered_twice_and_a_hole_is_refused() {
+    let place = Place::new();
+    let (_journal, stream) = place.open().unwrap();
+    let records = transaction(1, 8);
+    stream.append_at(Offset::FIRST, records.until(4)).unwrap();
+    assert_eq!(stream.append_at(Offset::FIRST, records.until(3)).unwrap(), Offset::new(4));
+    assert_eq!(stream.append_at(Offset::new(3), records.after(2)).unwrap(), Offset::new(10));
+    let hole = stream.append_at(Offset::new(12), transaction(2, 1));
+    assert!(matches!(hole, Err(Error::Hole { .. })));
+    stream.sync().unwrap();
+    let read: Vec<_> = read_all(&stream, Offset::FIRST).unwrap();
+    let sent: Vec<_> = records.decode(Offset::FIRST).map(Result::unwrap).collect();
+    assert_eq!(read, sent);
+}
+
+#[test]
+fn trimming_removes_whole_segments_and_reading_before_them_says_so() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    for number in 1..=600 {
+        stream.append(transaction(number, 4)).unwrap();
+        stream.sync().unwrap();
+    }
+    let (used, last) = (journal.usage().bytes, stream.watermarks().synced);
+    assert_eq!(stream.trim(last, false).unwrap(), 0, "priming is kept");
+    let freed = stream.trim(Offset::new(1_000), true).unwrap();
+    let marks = stream.watermarks();
+    assert!(freed > 0 && marks.first > Offset::FIRST && marks.first <= Offset::new(1_001));
+    assert_eq!(journal.usage().bytes, used - freed);
+    assert!(matches!(stream.read(Offset::FIRST), Err(Error::Trimmed { .. })));
+    let running = stream.running_at(marks.first.prev()).unwrap();
+    assert!(running.is_some(), "the place before the first record can still be proven");
+    drop((journal, stream));
+    let (_journal, stream) = place.open().unwrap();
+    assert_eq!(stream.watermarks().first, marks.first);
+    assert_eq!(read_all(&stream, marks.first).unwrap().len() as u64, last.since(marks.first) + 1);
+}
+
+#[test]
+fn an_open_transaction_and_a_mark_survive_reopening() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    let mark = Mark { lsn: Lsn::new(5), timeline: 1, system: 77, released: false };
+    stream.append(transaction(6, 2)).unwrap();
+    stream.mark(mark).unwrap();
+    assert_eq!(stream.durable_mark(), None);
+    stream.append(transaction(9, 40).until(30)).unwrap();
+    stream.sync().unwrap();
+    let tail = stream.tail();
+    drop((journal, stream));
+    let (_journal, stream) = place.open().unwrap();
+    assert_eq!(stream.durable_mark(), Some(mark));
+    assert_eq!(stream.tail(), tail);
+    let open = tail.open.unwrap();
+    assert_eq!((open.begin, open.xid, open.records), (Offset::new(5), Some(9), 30));
+    assert_eq!(tail.complete, Offset::new(4));
+    assert_eq!(tail.last_commit, Some((Lsn::new(6), Lsn::new(7))));
+}
+
+#[test]
+fn a_segment_of_marks_alone_grows_on_and_is_never_replaced_by_itself() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    let mark = |lsn| Mark { lsn: Lsn::new(lsn), timeline: 1, system: 7, released: false };
+    for lsn in 1..=1_500 {
+        stream.mark(mark(lsn)).unwrap();
+        stream.sync().unwrap();
+    }
+    assert_eq!(place.segments().len(), 1);
+    assert!(fs::metadata(&place.segments()[0]).unwrap().len() > 64 << 10);
+    stream.append(transaction(1, 1)).unwrap();
+    stream.sync().unwrap();
+    assert_eq!(place.segments().len(), 2, "records end it");
+    drop((journal, stream));
+    let (_journal, stream) = place.open().unwrap();
+    assert_eq!(stream.durable_mark(), Some(mark(1_500)));
+    assert_eq!(stream.watermarks().synced, Offset::new(3));
+}
+
+#[test]
+fn swapped_segments_are_corruption_and_are_not_touched() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    for number in 1..=600 {
+        stream.append(transaction(number, 4)).unwrap();
+        stream.sync().unwrap();
+    }
+    drop((journal, stream));
+    let [.., before, last] = &place.segments()[..] else { panic!("too few segments") };
+    let (first, second) = (fs::read(before).unwrap(), fs::read(last).unwrap());
+    fs::write(before, &second).unwrap();
+    fs::write(last, &first).unwrap();
+    assert!(matches!(place.open(), Err(Error::Corrupt { .. })));
+    assert_eq!((fs::read(before).unwrap(), fs::read(last).unwrap()), (second, first));
+}
+
+#[test]
+fn a_skipped_run_takes_its_offsets_and_carries_the_checksum_over() {
+    let place = Place::new();
+    let (_journal, stream) = place.open().unwrap();
+    let all = transaction(1, 20);
+    let skip = Record::Skip { count: 12, running: all.until(12).running(Running::START) };
+    stream.append(Records::one(&skip)).unwrap();
+    stream.append_at(Offset::new(13), all.after(12)).unwrap();
+    stream.sync().unwrap();
+    assert_eq!(stream.tail().running, all.running(Running::START));
+    let after = stream.running_at(Offset::new(15)).unwrap();
+    assert_eq!(after, Some(all.until(15).running(Running::START)));
+    assert_eq!(stream.running_at(Offset::new(5)).unwrap(), None);
+    let read = read_all(&stream, Offset::new(6)).unwrap();
+    assert_eq!(read[0].1.span(), 7, "a run is cut where reading begins");
+}
+
+#[test]
+fn a_full_budget_refuses_without_losing_and_takes_again_after_trimming() {
+    let mut place = Place::new();
+    place.options.budget = 4 << 20;
+    let (_journal, stream) = place.open().unwrap();
+    let mut number = 0;
+    let full = loop {
+        number += 1;
+        if let Err(error) = stream.append(transaction(number, 20)) {
+            break error;
+        }
+        stream.sync().unwrap();
+    };
+    assert!(matches!(full, Error::Full { .. }), "{full}");
+    let last = stream.watermarks().synced;
+    assert_eq!(last, stream.watermarks().appended);
+    assert!(stream.trim(last, true).unwrap() > 0);
+    assert_eq!(stream.append(transaction(number, 20)).unwrap(), last.forward(22));
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let place = Place::new();
+    let _held = place.open().unwrap();
+    assert!(matches!(place.open(), Err(Error::Locked { .. })));
+}
+
+#[test]
+fn a_segment_of_an_unknown_version_is_refused_and_not_touched() {
+    let place = Place::new();
+    drop(place.open().unwrap());
+    let path = place.segments()[0].clone();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8] = 2;
+    let crc = crc32fast::hash(&bytes[..64]);
+    bytes[64..68].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    assert!(matches!(place.open(), Err(Error::Version { version: 2, .. })));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn verify_finds_nothing_in_a_sound_journal_and_the_place_of_every_damage() {
+    let place = Place::new();
+    let (_journal, stream) = place.open().unwrap();
+    for number in 1..=200 {
+        stream.append(transaction(number, 4)).unwrap();
+        stream.sync().unwrap();
+    }
+    let dirs = inspect::stream_dirs(&RealDisk, place.dir.path()).unwrap();
+    let reports = inspect::verify(&RealDisk, &dirs[0]).unwrap();
+    assert!(reports.len() > 2 && reports.iter().all(|report| report.damage.is_none()));
+    assert_eq!(reports.last().unwrap().last, stream.watermarks().synced);
+    let mut dumped = Vec::new();
+    inspect::dump(&RealDisk, &dirs[0], Offset::new(77), |offset, record| {
+        dumped.push((offset, record.unwrap()));
+        true
+    })
+    .unwrap();
+    assert_eq!(dumped, read_all(&stream, Offset::new(77)).unwrap());
+
+    for path in place.segments() {
+        let whole = fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by(whole.len() / 40) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x40;
+            fs::write(&path, &bytes).unwrap();
+            let reports = inspect::verify(&RealDisk, &dirs[0]).unwrap();
+            let damaged: Vec<_> = reports.iter().filter(|report| report.damage.is_some()).collect();
+            assert_eq!(damaged[0].path, path, "byte {at}");
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+}

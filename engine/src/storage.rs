@@ -1,0 +1,53 @@
+//! The disk as a trait: what the journal relies on, directory syncs among it.
+//!
+//! The seam lies below the journal, at the file system, so that the code one fears runs unchanged on a disk that
+//! loses, tears and fails. Implementations promise: bytes written are durable only once [`File::sync_data`] has
+//! returned success; a created, renamed or removed name only once [`Disk::sync_dir`] of its folder has.
+
+pub mod disk;
+pub mod memory;
+
+use std::{fmt, io, path::Path};
+
+/// A file system.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// Creates a folder that only its owner may enter, and those above it, durably. It may exist.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// The names in a folder, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Creates a file that must not exist, readable by its owner only.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
+    /// Opens a file, for writing too if `write`.
+    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn File>>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes a lock that ends with the process, however that ends; `None` if another process has it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
+}
+
+/// An open file. All access is at a position: no handle has one of its own.
+pub trait File: fmt::Debug + Send + Sync {
+    /// Its length.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether it is empty.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
+    /// Writes all of `buf`, or fails with any part of it written.
+    fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()>;
+    /// Makes all bytes written so far durable. A failure is final: what was written may be lost although
+    /// it can still be read, and a second call may succeed without having written anything.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Cuts the file to `len` bytes.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Makes the next read come from the device where it can, not from the cache: after a failed sync,
+    /// the cache serves bytes that the device never took.
+    fn forget_cached(&self) -> io::Result<()>;
+}
+
+/// A lock that is held until it is dropped.
+pub trait Lock: fmt::Debug + Send + Sync {}
