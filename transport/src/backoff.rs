@@ -1,0 +1,88 @@
+//! When to dial or probe again: pure functions of attempts, silence and randomness.
+
+use std::time::Duration;
+
+/// The time from the start of one dial to the start of the next, after so many that failed in a row. At least a
+/// second, so that nobody is flooded; at most five, so that a short contact is not missed; jittered downwards,
+/// so that many edges behind one outage do not come back in step.
+pub fn dial_delay(failures: u32, random: u64) -> Duration {
+    let steps = failures.saturating_sub(1).min(DOUBLINGS_MAX);
+    let base = (DIAL_DELAY_MIN * 2_u32.pow(steps)).min(DIAL_DELAY_MAX);
+    let cut = base.mul_f64(0.25 * unit(random));
+    (base - cut)
+        .max(DIAL_DELAY_MIN + DIAL_DELAY_MIN.mul_f64(0.25 * unit(random.rotate_left(32))))
+        .min(DIAL_DELAY_MAX)
+}
+
+/// The same while there is a connection that is only silent: probes find out sooner when the link is back, or that
+/// the peer's process is another one, and cost a hundredth. What is left for a dial is a path that
+/// swallows the old connection's packets alone.
+pub fn dial_beside_delay(failures: u32, random: u64) -> Duration {
+    let doublings = failures.min(BESIDE_DOUBLINGS_MAX);
+    dial_delay(u32::MAX, random) * 2_u32.pow(doublings)
+}
+
+/// How long one dial may take. Mostly as long as links with a round trip of a second need; each fourth
+/// one long enough for a link on which a single handshake packet takes seconds.
+pub fn dial_timeout(failures: u32) -> Duration {
+    match failures % 4 {
+        3 => DIAL_TIMEOUT_SLOW,
+        _ => DIAL_TIMEOUT,
+    }
+}
+
+/// How long to wait between probes of a link that has been silent for so long.
+pub fn probe_interval(silence: Duration) -> Duration {
+    match silence {
+        s if s < PROBE_BRISK => Duration::from_secs(1),
+        s if s < PROBE_PATIENT => Duration::from_secs(5),
+        _ => Duration::from_secs(30),
+    }
+}
+
+/// The share of the range of `u64` that lies below a random number.
+fn unit(random: u64) -> f64 {
+    (random >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+const DIAL_DELAY_MIN: Duration = Duration::from_secs(1);
+const DIAL_DELAY_MAX: Duration = Duration::from_secs(5);
+const DOUBLINGS_MAX: u32 = 3;
+const BESIDE_DOUBLINGS_MAX: u32 = 4;
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+const DIAL_TIMEOUT_SLOW: Duration = Duration::from_secs(20);
+
+/// Outages up to an hour end within two seconds of the link's return.
+const PROBE_BRISK: Duration = Duration::from_secs(3_600);
+
+/// A day without an answer is no outage any more, and probes cost 85 bytes each.
+const PROBE_PATIENT: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn dials_are_one_to_five_seconds_apart(failures: u32, random: u64) {
+            let delay = dial_delay(failures, random);
+            prop_assert!(delay >= DIAL_DELAY_MIN && delay <= DIAL_DELAY_MAX, "{delay:?}");
+        }
+    }
+
+    #[test]
+    fn delays_grow_and_are_spread() {
+        assert!(dial_delay(1, u64::MAX) < Duration::from_millis(1_300));
+        assert!(dial_delay(9, 0) == DIAL_DELAY_MAX);
+        assert!(dial_delay(9, u64::MAX) < Duration::from_secs(4));
+    }
+
+    #[test]
+    fn probes_slow_down_when_nobody_has_answered_for_long() {
+        assert_eq!(probe_interval(Duration::ZERO), Duration::from_secs(1));
+        assert_eq!(probe_interval(Duration::from_secs(7_200)), Duration::from_secs(5));
+        assert_eq!(probe_interval(Duration::from_secs(1_000_000)), Duration::from_secs(30));
+    }
+}

@@ -1,0 +1,429 @@
+//! The congestion controller for links that lose packets without being full: pure arithmetic, and its seat in quinn.
+//!
+//! The window follows what was delivered (the best rate of the last rounds times the shortest round trip) and
+//! backs off when packets queue, never because they are lost. Half the losses on a radio link have nothing to do
+//! with its load, and a window that is halved for each of them carries a third of what the link could.
+//!
+//! [`InFlight`] is shared with the driver, because after an outage only the application can know that one more
+//! packet should leave although the window is full: see [`InFlight::grant_probe`].
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use quinn::congestion::{Controller, ControllerFactory};
+use quinn_proto::RttEstimator;
+use tokio::sync::Notify;
+
+/// How much may be unacknowledged. Told of what was sent, acknowledged and lost, and when; asks nothing.
+#[derive(Clone, Debug)]
+pub struct Window {
+    bytes: u64,
+    mtu: u64,
+    round: Round,
+    rounds: u64,
+    /// Delivered rates of the last rounds, in bytes a second.
+    rates: VecDeque<f64>,
+    filling: Option<Filling>,
+    shortest: Shortest,
+    smoothed_rtt: f64,
+}
+
+/// From the sending of a packet to its acknowledgement.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    start: Option<Instant>,
+    acked: u64,
+    sent: u64,
+    lost: u64,
+    app_limited: bool,
+}
+
+/// The first phase: the pipe is being filled, and each acknowledged byte allows another one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Filling {
+    best_rate: f64,
+    rounds_without_gain: u32,
+}
+
+impl Window {
+    /// At the start of a connection whose packets have `mtu` bytes.
+    pub fn new(mtu: u16) -> Self {
+        Self {
+            bytes: INITIAL_WINDOW,
+            mtu: u64::from(mtu),
+            round: Round::IDLE,
+            rounds: 0,
+            rates: VecDeque::with_capacity(RATE_ROUNDS),
+            filling: Some(Filling::default()),
+            shortest: Shortest::default(),
+            smoothed_rtt: 0.0,
+        }
+    }
+
+    /// Bytes that may be unacknowledged.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The best delivered rate of the last rounds, in bytes a second; zero until one was measured.
+    pub fn rate(&self) -> f64 {
+        self.rates.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// The shortest round trip of the last minutes.
+    pub fn min_rtt(&self) -> Option<Duration> {
+        self.shortest.value().map(Duration::from_secs_f64)
+    }
+
+    /// Packets of so many bytes in all were sent.
+    pub fn on_sent(&mut self, now: Instant, bytes: u64) {
+        self.round.start.get_or_insert(now);
+        self.round.sent += bytes;
+    }
+
+    /// A packet that was sent at `sent` was acknowledged.
+    pub fn on_acked(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
+        self.round.acked += bytes;
+        self.round.app_limited |= app_limited;
+        // The connection's own minimum begins as a configured guess, so the samples are taken here.
+        let sample = now.saturating_duration_since(sent).as_secs_f64();
+        self.shortest.observe(now, sample);
+        self.smoothed_rtt = match self.smoothed_rtt {
+            0.0 => sample,
+            smoothed => smoothed + (sample - smoothed) / 8.0,
+        };
+        if self.filling.is_some() && !app_limited {
+            self.bytes = (self.bytes + bytes).min(WINDOW_MAX);
+            self.notice_queue();
+        }
+        if self.round.start.is_some_and(|start| sent >= start && now > start) {
+            self.end_round(now);
+        }
+    }
+
+    /// So many bytes were lost. Says nothing about the link's load, but in the first phase, when a quarter of
+    /// all is lost, the queue in front of the link is overflowing.
+    pub fn on_lost(&mut self, bytes: u64) {
+        self.round.lost += bytes;
+        let sent = self.round.sent.max(8 * self.mtu);
+        if self.filling.is_some() && self.round.lost * 4 > sent {
+            self.stop_filling();
+        }
+    }
+
+    /// Packets have another size from now on.
+    pub fn on_mtu(&mut self, mtu: u16) {
+        self.mtu = u64::from(mtu);
+    }
+
+    fn end_round(&mut self, now: Instant) {
+        let round = std::mem::replace(&mut self.round, Round { start: Some(now), ..Round::IDLE });
+        let Some(start) = round.start else { return };
+        let rate = round.acked as f64 / now.duration_since(start).as_secs_f64();
+        self.rounds += 1;
+        // When there was nothing to send, a low rate says nothing about the link.
+        if !round.app_limited || rate > self.rate() {
+            if self.rates.len() == RATE_ROUNDS {
+                self.rates.pop_front();
+            }
+            self.rates.push_back(rate);
+        }
+        let min_rtt = self.shortest.value().unwrap_or(self.smoothed_rtt);
+        let queued = (self.smoothed_rtt - min_rtt).max(0.0);
+        if !round.app_limited {
+            self.judge_filling();
+        }
+        if self.filling.is_none() {
+            self.follow(round.acked, queued, min_rtt);
+        }
+        self.bytes = self.bytes.clamp(FLOOR_PACKETS * self.mtu, WINDOW_MAX);
+    }
+
+    /// Ends the first phase when the rate grows no more.
+    fn judge_filling(&mut self) {
+        let rate = self.rate();
+        let Some(filling) = &mut self.filling else { return };
+        if rate > filling.best_rate * 1.25 {
+            *filling = Filling { best_rate: rate, rounds_without_gain: 0 };
+        } else {
+            filling.rounds_without_gain += 1;
+        }
+        if filling.rounds_without_gain >= 3 {
+            self.stop_filling();
+        }
+    }
+
+    /// Ends the first phase when packets begin to wait. A round later the queue would overflow.
+    fn notice_queue(&mut self) {
+        let Some(min_rtt) = self.shortest.value() else { return };
+        let queued = self.smoothed_rtt - min_rtt;
+        if !self.rates.is_empty() && queued > (0.4 * min_rtt).max(0.1) {
+            self.stop_filling();
+        }
+    }
+
+    /// The window may be twice what the pipe holds by now; what is too much would only be lost.
+    fn stop_filling(&mut self) {
+        self.filling = None;
+        if let Some(min_rtt) = self.shortest.value()
+            && self.rate() > 0.0
+        {
+            self.bytes = self.bytes.min(self.target(1.5, min_rtt));
+        }
+    }
+
+    /// Sets the window after what the link carries. It shrinks at once and grows as fast as data is delivered.
+    fn follow(&mut self, acked: u64, queued: f64, min_rtt: f64) {
+        let gain = if queued > (0.25 * min_rtt).max(0.1) {
+            1.05
+        } else if self.rounds.is_multiple_of(PROBE_ROUNDS) {
+            1.5
+        } else {
+            1.25
+        };
+        let target = self.target(gain, min_rtt);
+        self.bytes = match target > self.bytes {
+            true => (self.bytes + acked.max(self.mtu)).min(target),
+            false => target,
+        };
+    }
+
+    fn target(&self, gain: f64, min_rtt: f64) -> u64 {
+        let pipe = self.rate() * min_rtt.max(RTT_FLOOR);
+        // Room for acknowledgements that come in bunches; less where a few packets are seconds of the link.
+        let (least, most) = (self.mtu as f64, 3.0 * self.mtu as f64);
+        whole(gain * pipe + (0.25 * pipe).clamp(least, most))
+    }
+}
+
+impl Round {
+    const IDLE: Self = Self { start: None, acked: 0, sent: 0, lost: 0, app_limited: false };
+}
+
+/// A minimum over the last five to ten minutes, so that a path that has become longer is noticed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shortest {
+    since: Option<Instant>,
+    current: Option<f64>,
+    previous: Option<f64>,
+}
+
+impl Shortest {
+    fn observe(&mut self, now: Instant, sample: f64) {
+        let since = *self.since.get_or_insert(now);
+        if now.duration_since(since) >= RTT_BUCKET {
+            (self.previous, self.current, self.since) = (self.current, None, Some(now));
+        }
+        self.current = Some(self.current.map_or(sample, |held| held.min(sample)));
+    }
+
+    fn value(&self) -> Option<f64> {
+        match (self.current, self.previous) {
+            (Some(current), Some(previous)) => Some(current.min(previous)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// What a connection's controller and its driver tell each other.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    bytes: AtomicU64,
+    /// What was left when the last acknowledgement had been taken in.
+    left: AtomicU64,
+    granted: AtomicU64,
+    acks: AtomicU64,
+    rate: AtomicU64,
+    /// What the driver has written, and what of it has left for the first time.
+    written: AtomicU64,
+    left_for_peer: AtomicU64,
+    moved: Notify,
+}
+
+impl InFlight {
+    /// Bytes that were sent and neither acknowledged nor given up; a little more than that between acknowledgements.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Bytes of those that had been sent before the last acknowledgement came; exact.
+    pub fn left(&self) -> u64 {
+        self.left.load(Relaxed)
+    }
+
+    /// How many acknowledgements have come; it changes when the peer is there.
+    pub fn acks(&self) -> u64 {
+        self.acks.load(Relaxed)
+    }
+
+    /// The best delivered rate of the last rounds, in bytes a second.
+    pub fn rate(&self) -> u64 {
+        self.rate.load(Relaxed)
+    }
+
+    /// The driver has written so many bytes to the connection.
+    pub fn wrote(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Waits until little of what was written waits inside the connection, and nothing is being probed. What
+    /// waits there would leave with the probes of an outage, a packet each, and nobody would be there to take it.
+    pub async fn drained(&self) {
+        loop {
+            let moved = self.moved.notified();
+            let unsent =
+                self.written.load(Relaxed).saturating_sub(self.left_for_peer.load(Relaxed));
+            let few = unsent <= (self.rate() / UNSENT_SHARE).max(UNSENT_BYTES);
+            if (few && self.granted.load(Relaxed) == 0) || self.bytes() == 0 {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// Lets a packet more leave although the window is full, until the next acknowledgement. Without it
+    /// nothing, not even a ping, leaves a connection whose window was full when the link went down, except at
+    /// timeouts that double without an end.
+    pub fn grant_probe(&self) {
+        self.granted.store(self.bytes() + PROBE_BYTES, Relaxed);
+        // When it is lost it will be taken off what has left, but it carries nothing of that.
+        self.left_for_peer.fetch_add(PACKET_OVERHEAD * 2, Relaxed);
+    }
+}
+
+/// The whole part; what is beyond the range, or no number, becomes the nearest bound.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+pub(crate) fn whole(value: f64) -> u64 {
+    value as u64
+}
+
+/// Makes a controller for each path of a connection.
+#[derive(Debug)]
+pub struct Factory(pub Arc<InFlight>);
+
+impl ControllerFactory for Factory {
+    fn build(self: Arc<Self>, _: Instant, mtu: u16) -> Box<dyn Controller> {
+        Box::new(Seat { window: Window::new(mtu), shared: self.0.clone() })
+    }
+}
+
+/// The window as quinn wants to see it.
+#[derive(Clone, Debug)]
+struct Seat {
+    window: Window,
+    shared: Arc<InFlight>,
+}
+
+impl Seat {
+    fn remove(&self, bytes: u64) {
+        for count in [&self.shared.bytes, &self.shared.left] {
+            count.store(count.load(Relaxed).saturating_sub(bytes), Relaxed);
+        }
+    }
+
+    fn resync(&self, in_flight: u64) {
+        self.shared.bytes.store(in_flight, Relaxed);
+        self.shared.left.store(in_flight, Relaxed);
+        if in_flight == 0 {
+            self.shared.left_for_peer.store(self.shared.written.load(Relaxed), Relaxed);
+        }
+    }
+}
+
+impl Controller for Seat {
+    fn on_sent(&mut self, now: Instant, bytes: u64, _: u64) {
+        // Packets that only acknowledge are told too. Nobody acknowledges those, but the next
+        // acknowledgement of anything puts the count right.
+        self.shared.bytes.fetch_add(bytes, Relaxed);
+        self.shared.left_for_peer.fetch_add(bytes.saturating_sub(PACKET_OVERHEAD), Relaxed);
+        self.shared.moved.notify_one();
+        self.window.on_sent(now, bytes);
+    }
+
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool, _: &RttEstimator) {
+        self.remove(bytes);
+        self.window.on_acked(now, sent, bytes, limited);
+    }
+
+    fn on_end_acks(&mut self, _: Instant, in_flight: u64, _: bool, _: Option<u64>) {
+        // Packets of a finished handshake leave the count without being acknowledged or lost.
+        self.resync(in_flight);
+        self.shared.granted.store(0, Relaxed);
+        self.shared.acks.fetch_add(1, Relaxed);
+        self.shared.rate.store(whole(self.window.rate()), Relaxed);
+        self.shared.moved.notify_one();
+    }
+
+    fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, lost: u64) {
+        self.remove(lost);
+        let sent = self.shared.left_for_peer.load(Relaxed);
+        let carried = lost - lost / (1_200 / PACKET_OVERHEAD);
+        self.shared.left_for_peer.store(sent.saturating_sub(carried), Relaxed);
+        self.window.on_lost(lost);
+    }
+
+    fn on_mtu_update(&mut self, mtu: u16) {
+        self.window.on_mtu(mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.window.bytes().max(self.shared.granted.load(Relaxed))
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        INITIAL_WINDOW
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// Ten packets, as RFC 9002 has it.
+const INITIAL_WINDOW: u64 = 12_000;
+
+/// A gigabit a second at 100 ms; beyond it only memory grows.
+const WINDOW_MAX: u64 = 16 << 20;
+
+/// Two packets: fewer would never leave, because a whole one must fit. More are seconds of a link that
+/// carries 2,400 bits a second.
+const FLOOR_PACKETS: u64 = 2;
+
+/// Over how many rounds the best rate counts.
+const RATE_ROUNDS: usize = 10;
+
+/// Each so many rounds the window is larger for one, to find out whether the link carries more now.
+const PROBE_ROUNDS: u64 = 6;
+
+/// Shorter round trips say more about schedulers than about pipes.
+const RTT_FLOOR: f64 = 0.010;
+
+/// See [`Shortest`].
+const RTT_BUCKET: Duration = Duration::from_secs(300);
+
+/// One full packet, and not the next one after a probe.
+const PROBE_BYTES: u64 = 1_232;
+
+/// What a packet costs at least beside the data in it. Too little rather than too much: the driver must
+/// never wait for what has left already.
+const PACKET_OVERHEAD: u64 = 28;
+
+/// What may wait inside the connection: enough for one bunch of acknowledgements to be answered at once.
+const UNSENT_BYTES: u64 = 5 << 10;
+
+/// On faster links: a tenth of a second of the link.
+const UNSENT_SHARE: u64 = 10;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! The window against a link of known rate, delay and loss, by arithmetic alone.
+
+use super::*;
+
+/// A link: packets are serialised at its rate, wait in a queue of a second, and are acknowledged a round trip later.
+struct Link {
+    now: Instant,
+    rate: f64,
+    rtt: Duration,
+    loss: f64,
+    random: u64,
+    free_at: Instant,
+    flying: VecDeque<(Instant, Instant, bool)>,
+    delivered: u64,
+    longest_queue: Duration,
+}
+
+impl Link {
+    fn new(rate: f64, rtt_ms: u64, loss: f64) -> Self {
+        let now = Instant::now();
+        Self {
+            now,
+            rate,
+            rtt: Duration::from_millis(rtt_ms),
+            loss,
+            random: 7,
+            free_at: now,
+            flying: VecDeque::new(),
+            delivered: 0,
+            longest_queue: Duration::ZERO,
+        }
+    }
+
+    fn chance(&mut self) -> f64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.random >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Sends as the window allows and delivers, for so long.
+    fn run(&mut self, window: &mut Window, duration: Duration) {
+        let end = self.now + duration;
+        while self.now < end {
+            let mut in_flight = self.flying.len() as u64 * MTU;
+            while in_flight + MTU <= window.bytes() {
+                let start = self.free_at.max(self.now);
+                let queue = start - self.now;
+                self.longest_queue = self.longest_queue.max(queue);
+                let lost = self.chance() < self.loss || queue > Duration::from_secs(1);
+                if queue <= Duration::from_secs(1) {
+                    self.free_at = start + Duration::from_secs_f64(MTU as f64 / self.rate);
+                }
+                self.flying.push_back((self.now, self.free_at.max(self.now) + self.rtt, lost));
+                window.on_sent(self.now, MTU);
+                in_flight += MTU;
+            }
+            let Some((sent, back, lost)) = self.flying.pop_front() else { break };
+            self.now = self.now.max(back);
+            if lost {
+                window.on_lost(MTU);
+            } else {
+                self.delivered += MTU;
+                window.on_acked(self.now, sent, MTU, false);
+            }
+        }
+    }
+}
+
+const MTU: u64 = 1_200;
+
+fn utilisation(loss: f64) -> f64 {
+    let mut link = Link::new(32_000.0, 600, loss);
+    let mut window = Window::new(1_200);
+    link.run(&mut window, Duration::from_secs(60));
+    link.delivered as f64 / (32_000.0 * 60.0)
+}
+
+#[test]
+fn a_lossy_link_is_filled_all_the_same() {
+    assert!(utilisation(0.0) > 0.93, "{}", utilisation(0.0));
+    assert!(utilisation(0.05) > 0.88, "{}", utilisation(0.05));
+    assert!(utilisation(0.10) > 0.80, "{}", utilisation(0.10));
+}
+
+#[test]
+fn queues_stay_short_once_the_pipe_is_known() {
+    let mut link = Link::new(32_000.0, 600, 0.02);
+    let mut window = Window::new(1_200);
+    link.run(&mut window, Duration::from_secs(30));
+    link.longest_queue = Duration::ZERO;
+    link.run(&mut window, Duration::from_secs(60));
+    assert!(link.longest_queue < Duration::from_millis(500), "{:?}", link.longest_queue);
+}
+
+#[test]
+fn a_very_slow_link_is_not_buried() {
+    let mut link = Link::new(300.0, 3_000, 0.0);
+    let mut window = Window::new(1_200);
+    link.run(&mut window, Duration::from_secs(300));
+    assert!(window.bytes() <= 4 * MTU, "{}", window.bytes());
+    assert!(window.bytes() >= 2 * MTU);
+}
+
+#[test]
+fn a_link_that_becomes_faster_is_followed() {
+    let mut link = Link::new(16_000.0, 200, 0.0);
+    let mut window = Window::new(1_200);
+    link.run(&mut window, Duration::from_secs(30));
+    let before = window.bytes();
+    link.rate = 64_000.0;
+    link.run(&mut window, Duration::from_secs(60));
+    assert!(window.bytes() > 2 * before, "{before} -> {}", window.bytes());
+}
+
+#[test]
+fn what_the_application_did_not_send_says_nothing_about_the_link() {
+    let start = Instant::now();
+    let mut window = Window::new(1_200);
+    for round in 0..100 {
+        let sent = start + Duration::from_secs(round);
+        window.on_sent(sent, 100);
+        window.on_acked(sent + Duration::from_millis(600), sent, 100, true);
+    }
+    assert_eq!(window.bytes(), INITIAL_WINDOW);
+}
+
+#[test]
+fn the_shortest_round_trip_is_forgotten_after_ten_minutes() {
+    let start = Instant::now();
+    let mut shortest = Shortest::default();
+    shortest.observe(start, 0.1);
+    for second in 1..1_000 {
+        shortest.observe(start + Duration::from_secs(second), 0.6);
+        assert_eq!(shortest.value(), Some(if second < 600 { 0.1 } else { 0.6 }), "{second}");
+    }
+}
+
+#[test]
+fn a_probe_may_leave_through_a_full_window_until_the_next_ack() {
+    let shared = Arc::new(InFlight::default());
+    let mut seat = Factory(shared.clone()).seat();
+    let now = Instant::now();
+    seat.on_sent(now, 50_000, 1);
+    assert_eq!(seat.window(), INITIAL_WINDOW);
+    shared.grant_probe();
+    assert_eq!(seat.window(), 51_232);
+    seat.on_congestion_event(now, now, false, 10_000);
+    assert_eq!(shared.bytes(), 40_000);
+    seat.on_end_acks(now, 12, false, None);
+    assert_eq!((seat.window(), shared.bytes(), shared.acks()), (INITIAL_WINDOW, 12, 1));
+}
+
+impl Factory {
+    fn seat(self) -> Box<dyn Controller> {
+        Arc::new(self).build(Instant::now(), 1_200)
+    }
+}

@@ -1,0 +1,293 @@
+//! The driver: quinn and tokio on one side, sessions on the other.
+//!
+//! Only this module knows QUIC. A peer pair has one connection that counts; either side may dial, and both ship over
+//! it. Connections live through outages and are probed by the application; one that has been silent for seconds
+//! is dialled beside, and the loser is closed. What is missing, now or later (an address, an interface,
+//! a name server, the peer), is tried again for ever; only what a user has to mend ends the start.
+
+mod connection;
+mod dialer;
+mod link;
+mod listener;
+mod network;
+mod node;
+mod settings;
+mod vigil;
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use thinwire_engine::{
+    journal::Journal,
+    model::{Offset, Origin, StreamId},
+};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
+
+pub use link::{PeerStatus, PeerStream};
+pub use network::{Network, Resolving, Udp};
+pub use node::Event;
+
+use crate::{
+    frame::CopyRequest,
+    identity::{Identity, tls},
+    peer::Peer,
+};
+use dialer::{Dialer, Sockets};
+use link::Link;
+use listener::{Listener, Unbound};
+use node::Node;
+
+/// What a node's transport is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// Who we are.
+    pub identity: Identity,
+    /// What we call ourselves. A label.
+    pub node_name: String,
+    /// Where peers dial us; without it we only dial.
+    pub listen: Option<SocketAddr>,
+    /// Whom we exchange streams with.
+    pub peers: Vec<Peer>,
+    /// Where streams are.
+    pub journal: Arc<Journal>,
+    /// What the program has to act on.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// What a user has to mend before a node can start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another process listens there.
+    #[error("cannot listen on {address}: another process holds the port")]
+    PortTaken {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// This process may not listen there.
+    #[error("cannot listen on {address}: permission denied")]
+    Denied {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The journal was opened for another node.
+    #[error("the journal belongs to another identity than this node's")]
+    ForeignJournal,
+    /// A peer's key or name is there twice, or is our own.
+    #[error("the peer {name} is configured twice, or is this node itself")]
+    DuplicatePeer {
+        /// The peer.
+        name: String,
+    },
+    /// The identity cannot be used for TLS.
+    #[error("the identity cannot be used: {0}")]
+    Identity(String),
+}
+
+/// What came to the port and was not a peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwelcome {
+    /// Datagrams that are not QUIC.
+    pub garbage: u64,
+    /// Nodes whose key is not configured.
+    pub strangers: u64,
+    /// Handshakes that failed, those of strangers among them.
+    pub failed_handshakes: u64,
+}
+
+/// A running transport. Dropping it ends all connections without a word; [`shutdown`](Self::shutdown) is the
+/// polite way.
+#[derive(Debug)]
+pub struct Transport {
+    node: Arc<Node>,
+    links: Vec<Arc<Link>>,
+    sockets: Arc<Sockets>,
+    tasks: Mutex<JoinSet<()>>,
+    changed: watch::Sender<u64>,
+    listening: Option<SocketAddr>,
+}
+
+impl Transport {
+    /// Starts on the machine's network. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What a user has to mend. Whatever is only missing for now is none.
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        Self::start_on(options, Arc::new(Udp))
+    }
+
+    /// Starts on some network.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_on(options: Options, network: Arc<dyn Network>) -> Result<Self, StartError> {
+        let Options { identity, node_name, listen, peers, journal, events } = options;
+        let own = identity.public().origin();
+        if journal.own() != own {
+            return Err(StartError::ForeignJournal);
+        }
+        check_peers(&identity, &peers)?;
+        let changed = watch::Sender::new(0);
+        let node = Arc::new(Node::new(node_name, journal, network.clone(), events));
+        let links: Vec<_> =
+            peers.into_iter().map(|peer| Arc::new(Link::new(peer, own, changed.clone()))).collect();
+        let sockets = Arc::new(Sockets::new(network, identity.clone()));
+        let mut tasks = JoinSet::new();
+        let mut listening = None;
+        if let Some(address) = listen {
+            let listener = listener(&node, &links, &identity, address)?;
+            let endpoint = match listener.bind() {
+                Ok(endpoint) => Some(endpoint),
+                Err(Unbound::Refused(error)) => return Err(error),
+                Err(Unbound::Weather(error)) => {
+                    tracing::warn!(%address, %error, "cannot listen yet; trying again");
+                    None
+                }
+            };
+            listening = endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
+            tasks.spawn(listener.run(endpoint));
+        }
+        for link in &links {
+            if let Some(address) = link.peer.address.clone() {
+                let crypto = Arc::new(client_crypto(&identity, link)?);
+                let (node, link, sockets) = (node.clone(), link.clone(), sockets.clone());
+                tasks.spawn(Dialer { node, link, address, crypto, sockets }.run());
+            }
+        }
+        Ok(Self { node, links, sockets, tasks: Mutex::new(tasks), changed, listening })
+    }
+
+    /// Where it listens, if it does already; tells the port where any was asked for.
+    pub fn listening(&self) -> Option<SocketAddr> {
+        self.listening
+    }
+
+    /// How all peers are doing, in the order of the configuration.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.links.iter().map(|link| link.status()).collect()
+    }
+
+    /// Changes whenever a peer has acknowledged, connected, gone or failed.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// What came to the port and was not a peer.
+    pub fn unwelcome(&self) -> Unwelcome {
+        Unwelcome {
+            garbage: self.node.tally.garbage.load(Relaxed),
+            strangers: self.node.strangers.count(),
+            failed_handshakes: self.node.failed_handshakes.load(Relaxed),
+        }
+    }
+
+    /// Exchanges nothing with a peer until [`resume`](Self::resume): it is asked to ship nothing, is not dialled, and a
+    /// connection that is there stays, silent. Returns whether there is such a peer.
+    pub fn pause(&self, peer: &str) -> bool {
+        self.with(peer, |link| link.set_paused(true))
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self, peer: &str) -> bool {
+        self.with(peer, |link| link.set_paused(false))
+    }
+
+    /// The copy of a stream that was made for a peer begins at `from`: what the peer lacks before is skipped.
+    pub fn serve_from(&self, peer: &str, stream: StreamId, from: Offset) -> bool {
+        self.with(peer, |link| link.serve_from(stream, from))
+    }
+
+    /// Asks the peer from which a stream comes for a copy: `audience` loads it, `carriers` (we among them) pass it on. It
+    /// comes as part of the stream. Says whether there was a connection to ask over.
+    pub fn request_copy(
+        &self,
+        peer: &str,
+        stream: StreamId,
+        audience: Vec<Origin>,
+        carriers: Vec<Origin>,
+    ) -> bool {
+        let link = self.links.iter().find(|link| link.peer.name == peer);
+        link.is_some_and(|link| link.request_copy(CopyRequest { stream, audience, carriers }))
+    }
+
+    /// What a peer acknowledged in an earlier life of this process, until it says so itself.
+    pub fn known_ack(&self, peer: &str, stream: StreamId, acked: Offset, applied: Offset) -> bool {
+        self.with(peer, |link| link.know(stream, acked, applied))
+    }
+
+    /// Sends the last acknowledgements, says goodbye and ends; within two seconds.
+    pub async fn shutdown(&self) {
+        self.node.stop();
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = async {
+            while tasks.join_next().await.is_some() {}
+            self.sockets.drain().await;
+        };
+        if timeout(SHUTDOWN, ended).await.is_err() {
+            tracing::debug!("connections did not end in time");
+        }
+    }
+
+    fn with(&self, peer: &str, act: impl FnOnce(&Link)) -> bool {
+        let link = self.links.iter().find(|link| link.peer.name == peer);
+        link.map(|link| act(link)).is_some()
+    }
+}
+
+fn check_peers(identity: &Identity, peers: &[Peer]) -> Result<(), StartError> {
+    let mut keys = BTreeSet::from([identity.public()]);
+    let mut names = BTreeSet::new();
+    for peer in peers {
+        if !keys.insert(peer.key) || !names.insert(&peer.name) {
+            return Err(StartError::DuplicatePeer { name: peer.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn listener(
+    node: &Arc<Node>,
+    links: &[Arc<Link>],
+    identity: &Identity,
+    address: SocketAddr,
+) -> Result<Listener, StartError> {
+    let unusable = |error: &dyn std::fmt::Display| StartError::Identity(error.to_string());
+    let keys = links.iter().map(|link| link.peer.key).collect();
+    let config =
+        tls::server(identity, keys, node.strangers.clone()).map_err(|error| unusable(&error))?;
+    let crypto = QuicServerConfig::try_from(config).map_err(|error| unusable(&error))?;
+    Ok(Listener {
+        node: node.clone(),
+        links: links.to_vec(),
+        identity: identity.clone(),
+        config: settings::server(Arc::new(crypto)),
+        address,
+        handshakes: Listener::permits(),
+    })
+}
+
+fn client_crypto(identity: &Identity, link: &Link) -> Result<QuicClientConfig, StartError> {
+    let unusable = |error: &dyn std::fmt::Display| StartError::Identity(error.to_string());
+    let config = tls::client(identity, link.peer.key).map_err(|error| unusable(&error))?;
+    QuicClientConfig::try_from(config).map_err(|error| unusable(&error))
+}
+
+/// Runs what touches the disk where it keeps no other task waiting, if the runtime has such a place.
+fn blocking<R>(work: impl FnOnce() -> R) -> R {
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
+const SHUTDOWN: Duration = Duration::from_secs(2);

@@ -1,0 +1,423 @@
+//! One connection from handshake to end: greeting, deciding whether it counts, and what others may ask of it.
+
+mod pumps;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use thinwire_engine::model::{Offset, StreamId};
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    link::{Facts, Link, Traffic},
+    node::{Event, Node},
+    vigil::hello_timeout,
+};
+use crate::{
+    congestion::InFlight,
+    frame::{
+        Control, ControlDecoder, CopyRequest, FrameError, Hello, Holding, STREAMS_PER_FRAME_MAX,
+        Stop,
+    },
+    session::{
+        Violation,
+        receiver::Receiver,
+        sender::{Effect, PeerMarks, Sender},
+    },
+};
+
+/// A connection whose two sides have greeted each other.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) facts: Facts,
+    connection: Connection,
+    node: Arc<Node>,
+    link: Arc<Link>,
+    in_flight: Arc<InFlight>,
+    sender: Mutex<Sender>,
+    receiver: Mutex<Receiver>,
+    /// There may be something to ship.
+    ship: Notify,
+    /// There may be something to acknowledge.
+    ack: Notify,
+    /// Frames for the peer. Few: a refusal a stream, and what people ask for.
+    control: mpsc::UnboundedSender<Control>,
+    peer_pauses: AtomicBool,
+}
+
+/// A connection as it comes out of the handshake.
+pub(crate) struct Fresh {
+    pub(crate) connection: Connection,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// Whether this node dialled it.
+    pub(crate) dialled: bool,
+    /// Whether this node has given up on all earlier ones.
+    pub(crate) replaces: bool,
+}
+
+/// Why a connection is over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    #[error("{}", describe(.0))]
+    Lost(#[from] ConnectionError),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Violation(#[from] Violation),
+    #[error("the peer's data cannot be decompressed: {0}")]
+    Wire(std::io::Error),
+    #[error("no hello came from the peer after the handshake")]
+    NoHello,
+    #[error("another connection to the same node took over")]
+    Superseded,
+    #[error("the node stops")]
+    Stopping,
+}
+
+impl End {
+    /// What the peer is told.
+    fn code(&self) -> VarInt {
+        VarInt::from_u32(match self {
+            Self::Stopping | Self::Lost(_) => CLOSE_BYE,
+            Self::Superseded => CLOSE_SUPERSEDED,
+            Self::NoHello => CLOSE_NO_HELLO,
+            Self::Frame(FrameError::Version { .. }) => CLOSE_VERSION,
+            Self::Frame(_) | Self::Violation(_) | Self::Wire(_) => CLOSE_MISBEHAVED,
+        })
+    }
+
+    /// Whether it belongs to the ordinary course of things.
+    fn is_quiet(&self) -> bool {
+        match self {
+            Self::Superseded | Self::Stopping | Self::Lost(ConnectionError::LocallyClosed) => true,
+            Self::Lost(ConnectionError::ApplicationClosed(close)) => {
+                [CLOSE_BYE, CLOSE_SUPERSEDED].map(VarInt::from_u32).contains(&close.error_code)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Runs a connection until it is over.
+pub(crate) async fn converse(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) {
+    let connection = fresh.connection.clone();
+    let name = link.peer.name.clone();
+    let end = Box::pin(run(node, link.clone(), fresh)).await;
+    if end.is_quiet() {
+        tracing::debug!(peer = name, reason = %end, "connection over");
+    } else {
+        tracing::warn!(peer = name, reason = %end, "connection over");
+        link.set_error(end.to_string());
+    }
+    connection.close(end.code(), end.to_string().as_bytes());
+}
+
+async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) -> End {
+    let connection = fresh.connection.clone();
+    let patience = hello_timeout(connection.rtt());
+    let greeted = tokio::select! {
+        greeted = greet(&node, &link, fresh) => greeted,
+        () = tokio::time::sleep(patience) => Err(End::NoHello),
+        () = node.stopped() => Err(End::Stopping),
+    };
+    let (conversation, streams) = match greeted {
+        Ok(greeted) => greeted,
+        Err(end) => {
+            link.add_traffic(traffic(&connection));
+            return end;
+        }
+    };
+    let conversation = Arc::new(conversation);
+    match link.register(&conversation) {
+        Err(_) => {
+            link.add_traffic(traffic(&connection));
+            return End::Superseded;
+        }
+        Ok(None) => {}
+        Ok(Some(old)) => old.close(&End::Superseded),
+    }
+    let registered = Registered(conversation);
+    let conversation = &registered.0;
+    let dialled = conversation.facts.dialled;
+    tracing::info!(peer = link.peer.name, address = %connection.remote_address(), dialled, "connected");
+    conversation.begin(&streams.hello);
+    conversation.pump(streams).await
+}
+
+/// Takes a connection out of its peer's status, however it ends.
+struct Registered(Arc<Conversation>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.0.link.unregister(&self.0);
+    }
+}
+
+/// The control streams after the greeting.
+struct Streams {
+    hello: Hello,
+    write: SendStream,
+    outbox: mpsc::UnboundedReceiver<Control>,
+    read: RecvStream,
+    decoder: ControlDecoder,
+}
+
+/// Exchanges hellos. What each side holds is complete before anything is shipped.
+async fn greet(
+    node: &Arc<Node>,
+    link: &Arc<Link>,
+    fresh: Fresh,
+) -> Result<(Conversation, Streams), End> {
+    let Fresh { connection, in_flight, dialled, replaces } = fresh;
+    let mut receiver = Receiver::new(node.journal.clone(), link.peer.clone());
+    let mut write = connection.open_uni().await?;
+    // What is said about streams goes before what is in them.
+    let _ = write.set_priority(1);
+    write_all(&mut write, &hello(node, link, replaces, receiver.holdings())?).await?;
+
+    let mut read = connection.accept_uni().await?;
+    let mut decoder = ControlDecoder::default();
+    let Control::Hello(mut hello) = next_control(&mut read, &mut decoder).await? else {
+        return Err(Violation("does not begin with a hello".into()).into());
+    };
+    let mut sender = Sender::new(node.journal.clone(), link.peer.clone(), link.served_from());
+    let mut holds = std::mem::take(&mut hello.holds);
+    while holds.len() == STREAMS_PER_FRAME_MAX {
+        sender.holds(holds)?;
+        let Control::Holds(more) = next_control(&mut read, &mut decoder).await? else {
+            return Err(Violation("does not say all that it holds".into()).into());
+        };
+        holds = more;
+    }
+    sender.holds(holds)?;
+
+    let (control, outbox) = mpsc::unbounded_channel();
+    let replaces = if dialled { replaces } else { hello.replaces };
+    let conversation = Conversation {
+        facts: Facts { dialled, instance: hello.instance, replaces },
+        connection,
+        node: node.clone(),
+        link: link.clone(),
+        in_flight,
+        sender: Mutex::new(sender),
+        receiver: Mutex::new(receiver),
+        ship: Notify::new(),
+        ack: Notify::new(),
+        control,
+        peer_pauses: AtomicBool::new(hello.paused),
+    };
+    Ok((conversation, Streams { hello, write, outbox, read, decoder }))
+}
+
+/// The hello, and the frames behind it if the node holds many streams.
+fn hello(
+    node: &Node,
+    link: &Link,
+    replaces: bool,
+    holds: Vec<Holding>,
+) -> Result<Vec<u8>, FrameError> {
+    let mut parts = holds.chunks(STREAMS_PER_FRAME_MAX);
+    let mut part = parts.next().unwrap_or_default();
+    let mut bytes = Vec::new();
+    Control::Hello(Hello {
+        name: node.name.clone(),
+        instance: node.instance,
+        replaces,
+        paused: link.is_paused(),
+        wants: link.peer.receive.clone(),
+        holds: part.to_vec(),
+    })
+    .encode(&mut bytes)?;
+    while part.len() == STREAMS_PER_FRAME_MAX {
+        part = parts.next().unwrap_or_default();
+        Control::Holds(part.to_vec()).encode(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+impl Conversation {
+    /// The peer has said what it wants; shipping begins.
+    fn begin(&self, hello: &Hello) {
+        let known = self.link.known();
+        let effects = {
+            let mut sender = self.sender();
+            sender.pause(hello.paused || self.link.is_paused());
+            sender.wants(hello.wants.clone());
+            self.link.set_wants(hello.wants.clone());
+            sender.compare(&known);
+            sender.effects()
+        };
+        self.attend(effects);
+    }
+
+    /// Tells others what the sending half has found.
+    fn attend(&self, effects: Vec<Effect>) {
+        let peer = &self.link.peer;
+        for effect in effects {
+            match effect {
+                Effect::Delivered(bytes) => self.link.delivered(bytes),
+                Effect::CopyNeeded(stream) => {
+                    tracing::info!(peer = peer.name, %stream, "a copy is needed: what the peer lacks was trimmed");
+                    let (peer, origin) = (peer.name.clone(), peer.origin());
+                    self.node.emit(Event::CopyNeeded { peer, origin, stream });
+                }
+                Effect::Stop(stop) => self.refuse(stop),
+                Effect::WentBack(stream, before, now) => {
+                    let name = &peer.name;
+                    let sentence = format!(
+                        "{name} held {stream} up to {before} and now only up to {now}: its disk was rolled back"
+                    );
+                    tracing::warn!(peer = name, %stream, %before, %now, "the peer lost durable records");
+                    self.link.set_error(sentence);
+                }
+            }
+        }
+    }
+
+    /// Tells the peer, and people, that a stream does not go on.
+    fn refuse(&self, stop: Stop) {
+        let (peer, stream) = (&self.link.peer.name, stop.stream);
+        tracing::error!(peer, %stream, code = stop.code, detail = stop.detail, "stream stopped");
+        self.link.set_error(stop.detail.clone());
+        let _ = self.control.send(Control::Stop(stop));
+    }
+
+    /// The peer asks for a copy, which it must be among those to carry.
+    fn copy_requested(&self, request: CopyRequest) -> Result<(), Violation> {
+        let CopyRequest { stream, audience, carriers } = request;
+        let peer = &self.link.peer;
+        let is_shipped = peer.ships(self.node.journal.own(), stream);
+        if !is_shipped || audience.is_empty() || !carriers.contains(&peer.origin()) {
+            return Err(Violation(format!(
+                "asks for a copy of {stream} that is not its to ask for"
+            )));
+        }
+        let peer = peer.name.clone();
+        self.node.emit(Event::CopyRequested { peer, stream, audience, carriers });
+        Ok(())
+    }
+
+    pub(crate) fn request_copy(&self, request: CopyRequest) {
+        let _ = self.control.send(Control::Copy(request));
+    }
+
+    /// Whether the connection under it has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    pub(crate) fn close(&self, end: &End) {
+        self.connection.close(end.code(), end.to_string().as_bytes());
+    }
+
+    pub(crate) fn pause(&self, paused: bool) {
+        let _ = self.control.send(Control::Pause(paused));
+        self.sender().pause(paused || self.peer_pauses.load(Relaxed));
+        self.ship.notify_one();
+    }
+
+    pub(crate) fn serve_from(&self, stream: StreamId, from: Offset) {
+        self.sender().serve_from(stream, from);
+        self.ship.notify_one();
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        traffic(&self.connection)
+    }
+
+    pub(crate) fn rtt(&self) -> Duration {
+        self.connection.rtt()
+    }
+
+    pub(crate) fn marks(&self) -> Vec<(StreamId, PeerMarks)> {
+        self.sender().marks().collect()
+    }
+
+    fn sender(&self) -> MutexGuard<'_, Sender> {
+        self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn receiver(&self) -> MutexGuard<'_, Receiver> {
+        self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn next_control(read: &mut RecvStream, decoder: &mut ControlDecoder) -> Result<Control, End> {
+    loop {
+        if let Some(frame) = decoder.next_frame()? {
+            return Ok(frame);
+        }
+        match read.read_chunk(CONTROL_CHUNK, true).await {
+            Ok(Some(chunk)) => decoder.push(&chunk.bytes),
+            Ok(None) => return Err(Violation("ends its control stream".into()).into()),
+            Err(error) => return Err(read_failed(error)),
+        }
+    }
+}
+
+async fn write_all(write: &mut SendStream, bytes: &[u8]) -> Result<(), End> {
+    write.write_all(bytes).await.map_err(|error| match error {
+        quinn::WriteError::ConnectionLost(error) => error.into(),
+        _ => Violation("does not read what it is sent".into()).into(),
+    })
+}
+
+fn read_failed(error: quinn::ReadError) -> End {
+    match error {
+        quinn::ReadError::ConnectionLost(error) => error.into(),
+        _ => Violation("takes back what it sent".into()).into(),
+    }
+}
+
+/// Bytes of whole packets: what a metered link counts.
+fn traffic(connection: &Connection) -> Traffic {
+    let stats = connection.stats();
+    Traffic {
+        sent: stats.udp_tx.bytes + PACKET_HEADERS * stats.udp_tx.datagrams,
+        received: stats.udp_rx.bytes + PACKET_HEADERS * stats.udp_rx.datagrams,
+    }
+}
+
+/// What a lost connection means to people.
+pub(crate) fn describe(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ApplicationClosed(close) => {
+            format!("the peer closed the connection: {}", String::from_utf8_lossy(&close.reason))
+        }
+        ConnectionError::ConnectionClosed(close)
+            if (TLS_ALERTS..TLS_ALERTS + 256).contains(&u64::from(close.error_code)) =>
+        {
+            format!(
+                "the peer refused the handshake: is this node's key in its configuration? ({close})"
+            )
+        }
+        ConnectionError::TransportError(error) => format!("the handshake failed: {}", error.reason),
+        ConnectionError::Reset => "the peer's process has been restarted".into(),
+        other => other.to_string(),
+    }
+}
+
+/// IPv4 and UDP headers of a packet.
+const PACKET_HEADERS: u64 = 28;
+
+/// Where TLS alerts begin among QUIC's error codes (RFC 9001).
+const TLS_ALERTS: u64 = 0x100;
+
+const CONTROL_CHUNK: usize = 16 << 10;
+
+/// Nothing is wrong.
+const CLOSE_BYE: u32 = 0;
+/// There is a better connection.
+const CLOSE_SUPERSEDED: u32 = 1;
+/// The handshake was all that came.
+const CLOSE_NO_HELLO: u32 = 2;
+/// Another version of the protocol.
+const CLOSE_VERSION: u32 = 3;
+/// The peer did what no honest one does.
+const CLOSE_MISBEHAVED: u32 = 4;

@@ -1,0 +1,371 @@
+//! What moves bytes between a connection and the two halves of its session, until one of them ends.
+
+use std::{collections::BTreeSet, sync::Arc, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use bytes::Bytes;
+use quinn::{FrameStats, RecvStream, SendStream};
+use thinwire_engine::{codec::Records, journal::Stream, model::Offset};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{Conversation, End, Streams, next_control, read_failed, write_all};
+use crate::{
+    endpoint::{
+        blocking, settings,
+        vigil::{Signs, Vigil},
+    },
+    frame::{Control, ControlDecoder, DataDecoder, DataFrame, data_header, put_opening},
+    session::{Violation, receiver::Taken, sender::Outgoing},
+    wire::{Compressor, Decompressor},
+};
+
+type Never = std::convert::Infallible;
+
+impl Conversation {
+    /// Runs until the connection is over, and says why.
+    pub(super) async fn pump(self: &Arc<Self>, streams: Streams) -> End {
+        let Streams { write, outbox, read, decoder, .. } = streams;
+        let end = tokio::select! {
+            end = self.write_control(write, outbox) => end,
+            end = self.read_control(read, decoder) => end,
+            end = self.write_data() => end,
+            end = self.read_data() => end,
+            end = self.watch_streams() => end,
+            end = self.keep_vigil() => end,
+            error = self.connection.closed() => Err(error.into()),
+        };
+        match end {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    /// Sends what is said about streams: acknowledgements at once after a pause, else a part of a round trip apart.
+    async fn write_control(
+        &self,
+        mut write: SendStream,
+        mut outbox: mpsc::UnboundedReceiver<Control>,
+    ) -> Result<Never, End> {
+        let (mut due, mut free_at) = (false, Instant::now());
+        loop {
+            let mut bytes = Vec::new();
+            tokio::select! {
+                biased;
+                () = self.node.stopped() => return Err(self.say_goodbye(write).await),
+                Some(frame) = outbox.recv() => frame.encode(&mut bytes)?,
+                () = self.ack.notified(), if !due => {
+                    due = true;
+                    continue;
+                }
+                () = sleep_until(free_at), if due => {
+                    due = false;
+                    self.encode_acks(&mut bytes)?;
+                    free_at = Instant::now() + (self.connection.rtt() / 4).min(ACK_SPACING_MAX);
+                }
+            }
+            write_all(&mut write, &bytes).await?;
+        }
+    }
+
+    fn encode_acks(&self, bytes: &mut Vec<u8>) -> Result<(), End> {
+        let acks = self.receiver().acks();
+        for part in acks.chunks(crate::frame::STREAMS_PER_FRAME_MAX) {
+            Control::Acks(part.to_vec()).encode(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The last acknowledgements, so that they need not be found out at the next connection.
+    async fn say_goodbye(&self, mut write: SendStream) -> End {
+        let mut bytes = Vec::new();
+        if self.encode_acks(&mut bytes).is_ok() && write_all(&mut write, &bytes).await.is_ok() {
+            let _ = write.finish();
+            let _ = timeout(GOODBYE, write.stopped()).await;
+        }
+        End::Stopping
+    }
+
+    async fn read_control(
+        &self,
+        mut read: RecvStream,
+        mut decoder: ControlDecoder,
+    ) -> Result<Never, End> {
+        loop {
+            match next_control(&mut read, &mut decoder).await? {
+                Control::Hello(_) => return Err(Violation("says hello twice".into()).into()),
+                Control::Holds(holdings) => self.sender().holds(holdings)?,
+                Control::Acks(acks) => {
+                    let effects = {
+                        let mut sender = self.sender();
+                        for ack in &acks {
+                            blocking(|| sender.acked(ack))?;
+                        }
+                        sender.effects()
+                    };
+                    self.attend(effects);
+                    self.link.touch();
+                }
+                Control::Stop(stop) => {
+                    let (peer, stream) = (&self.link.peer.name, stop.stream);
+                    tracing::warn!(peer, %stream, code = stop.code, detail = stop.detail, "the peer stops a stream");
+                    self.sender().stopped(stop.stream);
+                    self.receiver().stopped(&stop);
+                    self.link.set_error(format!("{peer}: {}", stop.detail));
+                }
+                Control::Copy(request) => self.copy_requested(request)?,
+                Control::Pause(paused) => {
+                    self.peer_pauses.store(paused, Relaxed);
+                    self.sender().pause(paused || self.link.is_paused());
+                    self.ship.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Ships: gathers what there is up to the size of a frame, and flushes it, so that nothing waits.
+    async fn write_data(&self) -> Result<Never, End> {
+        let mut write = self.connection.open_uni().await?;
+        let mut compressor = Compressor::new().map_err(End::Wire)?;
+        let mut wire = Vec::with_capacity(2 * WRITE_BYTES);
+        loop {
+            let (batch, effects) = {
+                let mut sender = self.sender();
+                let batch = blocking(|| sender.next_batch());
+                (batch, sender.effects())
+            };
+            self.attend(effects);
+            if batch.is_empty() {
+                self.ship.notified().await;
+                continue;
+            }
+            for outgoing in batch {
+                let (header, records) = encode(outgoing);
+                compressor.push(&header, &mut wire).map_err(End::Wire)?;
+                for part in records.chunks(WRITE_BYTES) {
+                    compressor.push(part, &mut wire).map_err(End::Wire)?;
+                    if wire.len() >= WRITE_BYTES {
+                        self.write_slowly(&mut write, &mut wire).await?;
+                    }
+                }
+            }
+            compressor.flush(&mut wire).map_err(End::Wire)?;
+            self.write_slowly(&mut write, &mut wire).await?;
+        }
+    }
+
+    /// Writes only as fast as the connection sends.
+    async fn write_slowly(&self, write: &mut SendStream, wire: &mut Vec<u8>) -> Result<(), End> {
+        for part in wire.chunks(SLOW_BYTES) {
+            self.in_flight.drained().await;
+            write_all(write, part).await?;
+            self.in_flight.wrote(part.len());
+        }
+        wire.clear();
+        Ok(())
+    }
+
+    /// Takes what is shipped. Not reading is what holds the peer back when the journal is full.
+    async fn read_data(&self) -> Result<Never, End> {
+        let mut read = self.connection.accept_uni().await?;
+        let mut decompressor = Decompressor::new().map_err(End::Wire)?;
+        let mut decoder = DataDecoder::default();
+        loop {
+            let chunk = match read.read_chunk(WRITE_BYTES, true).await {
+                Ok(Some(chunk)) => chunk.bytes,
+                Ok(None) => return Err(Violation("ends its data stream".into()).into()),
+                Err(error) => return Err(read_failed(error)),
+            };
+            let mut rest = &chunk[..];
+            loop {
+                let piece = decompressor.pull(&mut rest).map_err(End::Wire)?;
+                if piece.is_empty() && rest.is_empty() {
+                    break;
+                }
+                decoder.push(piece);
+                while let Some(frame) = decoder.next_frame()? {
+                    self.take(frame).await?;
+                }
+            }
+        }
+    }
+
+    async fn take(&self, frame: DataFrame) -> Result<(), End> {
+        match frame {
+            DataFrame::Open(opening) => {
+                let refused = blocking(|| self.receiver().open(&opening))?;
+                if let Some(stop) = refused {
+                    self.refuse(stop);
+                }
+                self.ack.notify_one();
+                Ok(())
+            }
+            DataFrame::Records { index, first, records } => {
+                let unreadable = self.receiver().inspect(index, &records)?;
+                match unreadable {
+                    Some(stop) => self.refuse(stop),
+                    None => self.append(index, first, records).await?,
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends records, and waits as long as there is no room for them.
+    async fn append(&self, index: u32, first: Offset, records: Records) -> Result<(), End> {
+        loop {
+            let taken = self.receiver().take(index, first, &records)?;
+            match taken {
+                Taken::Done => return Ok(()),
+                Taken::Stopped(stop) => {
+                    self.refuse(stop);
+                    return Ok(());
+                }
+                Taken::Later(stream) => {
+                    // What trims another stream makes room too, and does not show here.
+                    let _ = timeout(FULL_RETRY, stream.watch().changed()).await;
+                }
+            }
+        }
+    }
+
+    /// Notices streams that are new here, and those that have moved.
+    async fn watch_streams(self: &Arc<Self>) -> Result<Never, End> {
+        let mut journal = self.node.journal.watch();
+        let (mut watched, mut watchers) = (BTreeSet::new(), JoinSet::new());
+        loop {
+            journal.mark_unchanged();
+            for stream in self.node.journal.streams() {
+                if watched.insert(stream.id()) {
+                    watchers.spawn(self.clone().watch(stream));
+                }
+            }
+            self.sender().look_for_streams();
+            self.ship.notify_one();
+            let holdings = self.receiver().holdings();
+            for part in holdings.chunks(crate::frame::STREAMS_PER_FRAME_MAX) {
+                let _ = self.control.send(Control::Holds(part.to_vec()));
+            }
+            if journal.changed().await.is_err() {
+                return Err(End::Stopping);
+            }
+        }
+    }
+
+    async fn watch(self: Arc<Self>, stream: Arc<Stream>) {
+        let mut watch = stream.watch();
+        let mut seen = (Offset::ZERO, Offset::ZERO);
+        loop {
+            let marks = *watch.borrow_and_update();
+            if (marks.synced, marks.applied) != seen {
+                seen = (marks.synced, marks.applied);
+                self.sender().moved(stream.id());
+                self.ship.notify_one();
+                self.ack.notify_one();
+            }
+            if watch.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Probes a silent connection, lets it be dialled beside, and fits what waits in it to the link.
+    async fn keep_vigil(self: &Arc<Self>) -> Result<Never, End> {
+        let mut vigil = Vigil::new(Instant::now());
+        let mut window = 0;
+        loop {
+            let waits = vigil.waits(self.signs());
+            let pause = if waits { TICK } else { IDLE_TICK };
+            sleep(pause).await;
+            self.link.passed(pause, waits);
+            let signs = self.signs();
+            let advice = vigil.observe(Instant::now(), signs);
+            if let Some(suspect) = advice.suspect {
+                tracing::info!(peer = self.link.peer.name, suspect, "silence");
+                self.link.suspect(self, suspect);
+            }
+            // Who only listens stays quiet while the link is down, unless it is the one who has to dial.
+            if advice.probe && (self.facts.dialled || self.sender().awaits_acks()) {
+                self.in_flight.grant_probe();
+                let _ = self.connection.send_datagram(Bytes::from_static(PROBE));
+            }
+            let fitting = settings::send_window(self.in_flight.rate(), signs.rtt);
+            if fitting != window {
+                window = fitting;
+                self.connection.set_send_window(window);
+            }
+        }
+    }
+
+    fn signs(&self) -> Signs {
+        let stats = self.connection.stats();
+        Signs {
+            left: self.in_flight.left(),
+            acks: self.in_flight.acks(),
+            asking: asking(&stats.frame_tx),
+            rtt: stats.path.rtt,
+        }
+    }
+}
+
+/// Frames that ask for an acknowledgement.
+fn asking(sent: &FrameStats) -> u64 {
+    [
+        sent.crypto,
+        sent.ping,
+        sent.stream,
+        sent.datagram,
+        sent.max_data,
+        sent.max_stream_data,
+        sent.max_streams_uni,
+        sent.data_blocked,
+        sent.stream_data_blocked,
+        sent.new_connection_id,
+        sent.retire_connection_id,
+        sent.path_challenge,
+        sent.path_response,
+        sent.reset_stream,
+        sent.stop_sending,
+        sent.ack_frequency,
+        sent.immediate_ack,
+        u64::from(sent.handshake_done),
+    ]
+    .iter()
+    .sum()
+}
+
+/// What stands before the records, and the records.
+fn encode(outgoing: Outgoing) -> (Vec<u8>, Bytes) {
+    let mut header = Vec::with_capacity(64);
+    match outgoing {
+        Outgoing::Open(opening) => {
+            put_opening(&opening, &mut header);
+            (header, Bytes::new())
+        }
+        Outgoing::Run(index, run) => {
+            data_header(index, run.first, &run.records, &mut header);
+            (header, run.records.bytes().clone())
+        }
+    }
+}
+
+/// Eight bytes say nothing; that they leave is the point.
+const PROBE: &[u8] = b"thinwire";
+
+/// Bytes that are compressed, written and read at a time.
+const WRITE_BYTES: usize = 32 << 10;
+
+/// Bytes that are written before it is asked again how much waits to be sent.
+const SLOW_BYTES: usize = 2 << 10;
+
+/// Acknowledgements cost 80 bytes each on the way back.
+const ACK_SPACING_MAX: Duration = Duration::from_millis(200);
+
+/// How often a full journal is asked again.
+const FULL_RETRY: Duration = Duration::from_millis(250);
+
+const GOODBYE: Duration = Duration::from_secs(1);
+const TICK: Duration = Duration::from_millis(250);
+const IDLE_TICK: Duration = Duration::from_secs(1);

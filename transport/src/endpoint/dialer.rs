@@ -1,0 +1,199 @@
+//! Dials a peer for ever: whatever is missing, now or later, is weather.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use quinn::{ConnectError, Endpoint, TokioRuntime, crypto::rustls::QuicClientConfig};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    connection::{Fresh, converse, describe},
+    link::{Link, Reach, dialling_unwanted, dialling_wanted},
+    network::{Hardy, Network, Tally},
+    node::Node,
+    settings,
+};
+use crate::{
+    backoff::{dial_beside_delay, dial_delay, dial_timeout},
+    congestion::InFlight,
+    identity::Identity,
+};
+
+/// The sockets that are dialled from, one an address family, made when they are needed.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    network: Arc<dyn Network>,
+    identity: Identity,
+    held: Mutex<[Option<Held>; 2]>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    endpoint: Endpoint,
+    tally: Arc<Tally>,
+}
+
+impl Sockets {
+    pub(crate) fn new(network: Arc<dyn Network>, identity: Identity) -> Self {
+        Self { network, identity, held: Mutex::default() }
+    }
+
+    /// The endpoint from which an address of this family is dialled. A socket that has reported errors is
+    /// replaced: its interface may be gone.
+    fn endpoint(&self, ipv6: bool) -> io::Result<Endpoint> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = &mut held[usize::from(ipv6)];
+        if let Some(Held { endpoint, tally }) = held {
+            if tally.errors.swap(0, Relaxed) > 0 {
+                endpoint.rebind_abstract(Arc::new(Hardy::new(self.bind(ipv6)?, tally.clone())))?;
+            }
+            return Ok(endpoint.clone());
+        }
+        let tally = Arc::new(Tally::default());
+        let socket = Arc::new(Hardy::new(self.bind(ipv6)?, tally.clone()));
+        let config = settings::endpoint(&self.identity, self.network.seed());
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
+        *held = Some(Held { endpoint: endpoint.clone(), tally });
+        Ok(endpoint)
+    }
+
+    fn bind(&self, ipv6: bool) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+        let any: SocketAddr = match ipv6 {
+            true => (Ipv6Addr::UNSPECIFIED, 0).into(),
+            false => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        };
+        self.network.bind(any)
+    }
+
+    /// Forgets an endpoint whose driver has ended.
+    fn forget(&self, ipv6: bool) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(ipv6)] = None;
+    }
+
+    /// Lets the last packets leave.
+    pub(crate) async fn drain(&self) {
+        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        for Held { endpoint, .. } in held.into_iter().flatten() {
+            endpoint.wait_idle().await;
+        }
+    }
+}
+
+/// Keeps a connection to a peer.
+pub(crate) struct Dialer {
+    pub(crate) node: Arc<Node>,
+    pub(crate) link: Arc<Link>,
+    pub(crate) address: String,
+    pub(crate) crypto: Arc<QuicClientConfig>,
+    pub(crate) sockets: Arc<Sockets>,
+}
+
+impl Dialer {
+    /// Runs until the node stops, and its connections have ended.
+    pub(crate) async fn run(self) {
+        let mut connections = JoinSet::new();
+        tokio::select! {
+            () = self.dial_for_ever(&mut connections) => {}
+            () = self.node.stopped() => {}
+        }
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn dial_for_ever(&self, connections: &mut JoinSet<()>) {
+        let mut health = self.link.health();
+        let (mut failures, mut counted) = (0, false);
+        let mut last: Option<Instant> = None;
+        loop {
+            dialling_wanted(&mut health).await;
+            if let Some(last) = last {
+                // A connection that lived is no failure; one that died young is.
+                if std::mem::take(&mut counted) && last.elapsed() > YOUNG {
+                    failures = 0;
+                }
+                let delay = match health.borrow().state {
+                    Reach::Suspect => dial_beside_delay(failures, self.node.random()),
+                    _ => dial_delay(failures, self.node.random()),
+                };
+                tokio::select! {
+                    () = sleep_until(last + delay) => {}
+                    _ = health.changed() => continue,
+                }
+            }
+            let reach = health.borrow().state;
+            if reach == Reach::Up || health.borrow().paused {
+                continue;
+            }
+            last = Some(Instant::now());
+            failures += 1;
+            let dialled = tokio::select! {
+                dialled = self.dial(failures - 1) => dialled,
+                () = dialling_unwanted(&mut health) => continue,
+            };
+            match dialled {
+                Ok((connection, in_flight)) => {
+                    while connections.try_join_next().is_some() {}
+                    let replaces = reach == Reach::Suspect;
+                    let fresh = Fresh { connection, in_flight, dialled: true, replaces };
+                    connections.spawn(converse(self.node.clone(), self.link.clone(), fresh));
+                    // Until it counts, or has ended.
+                    tokio::select! {
+                        () = dialling_unwanted(&mut health) => counted = true,
+                        _ = connections.join_next() => {}
+                    }
+                }
+                Err(reason) => {
+                    tracing::debug!(peer = self.link.peer.name, reason, failures, "dial failed");
+                    self.link.set_error(reason);
+                }
+            }
+        }
+    }
+
+    async fn dial(&self, failures: u32) -> Result<(quinn::Connection, Arc<InFlight>), String> {
+        let address = &self.address;
+        let resolving = timeout(RESOLVE, self.node.network.resolve(address)).await;
+        let found = match resolving {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return Err(format!("cannot resolve {address}: {error}")),
+            Err(_) => return Err(format!("cannot resolve {address}: no answer")),
+        };
+        let turn = (failures as usize).checked_rem(found.len());
+        let Some(target) = turn.and_then(|turn| found.get(turn).copied()) else {
+            return Err(format!("{address} stands for no address"));
+        };
+        let ipv6 = target.is_ipv6();
+        let endpoint = self
+            .sockets
+            .endpoint(ipv6)
+            .map_err(|error| format!("no socket for {target}: {error}"))?;
+        let in_flight = Arc::new(InFlight::default());
+        let config = settings::dialling(self.crypto.clone(), in_flight.clone());
+        let connecting = endpoint.connect_with(config, target, SERVER_NAME).map_err(|error| {
+            if matches!(error, ConnectError::EndpointStopping) {
+                self.sockets.forget(ipv6);
+            }
+            format!("cannot dial {target}: {error}")
+        })?;
+        match timeout(dial_timeout(failures), connecting).await {
+            Ok(Ok(connection)) => Ok((connection, in_flight)),
+            Ok(Err(error)) => Err(format!("{target}: {}", describe(&error))),
+            Err(_) => Err(format!("{target} does not answer")),
+        }
+    }
+}
+
+/// Never leaves the machine: keys, not names, are verified.
+const SERVER_NAME: &str = "thinwire";
+
+const RESOLVE: Duration = Duration::from_secs(4);
+
+/// A connection that ends sooner counts as a failed dial.
+const YOUNG: Duration = Duration::from_secs(10);

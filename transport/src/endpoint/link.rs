@@ -1,0 +1,393 @@
+//! What is known of one peer, whatever connections come and go: which one counts, how far its streams are, what
+//! it cost.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use thinwire_engine::model::{Offset, Origin, StreamId};
+use tokio::sync::watch;
+
+use super::connection::Conversation;
+use crate::{
+    congestion::whole,
+    frame::CopyRequest,
+    peer::{Peer, Streams},
+    session::sender::PeerMarks,
+};
+
+/// A peer, and the connection to it if there is one.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: Peer,
+    own: Origin,
+    inner: Mutex<Inner>,
+    health: watch::Sender<Health>,
+    changed: watch::Sender<u64>,
+}
+
+/// Whether the peer can be reached, for who dials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) state: Reach,
+    pub(crate) paused: bool,
+}
+
+/// How a peer can be reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// There is no connection.
+    #[default]
+    Down,
+    /// There is one.
+    Up,
+    /// There is one that has been silent for too long.
+    Suspect,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    active: Option<Arc<Conversation>>,
+    last_error: Option<String>,
+    past: Traffic,
+    known: BTreeMap<StreamId, PeerMarks>,
+    serve_from: BTreeMap<StreamId, Offset>,
+    goodput: f64,
+    delivered: u64,
+    wants: Option<Streams>,
+}
+
+/// Bytes of whole packets, headers of IP and UDP included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+/// What decides between two connections to the same peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// Whether this node dialled it.
+    pub(crate) dialled: bool,
+    /// The peer's process at the other end.
+    pub(crate) instance: u64,
+    /// Whether its dialler had given up on those before it.
+    pub(crate) replaces: bool,
+}
+
+/// How a peer is doing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerStatus {
+    /// What it is called here.
+    pub name: String,
+    /// The name that its streams bear.
+    pub origin: Origin,
+    /// Whether there is a connection that is not silent.
+    pub connected: bool,
+    /// The round trip, smoothed.
+    pub rtt_ms: Option<u64>,
+    /// Bits of records a second, before compression, that it acknowledged lately, while there was something to ship.
+    pub goodput_bps: u64,
+    /// Bytes of whole packets sent to it since the start.
+    pub bytes_sent: u64,
+    /// Bytes of whole packets that came from it since the start.
+    pub bytes_received: u64,
+    /// What last went wrong, until it is well again.
+    pub last_error: Option<String>,
+    /// Whether nothing is exchanged with it because somebody said so.
+    pub paused: bool,
+    /// The streams that go to it.
+    pub streams: Vec<PeerStream>,
+    /// Which of our streams it takes, as it said when it last connected.
+    pub wants: Option<Streams>,
+}
+
+/// How far a stream is at a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStream {
+    /// Which.
+    pub id: StreamId,
+    /// The last record that was sent.
+    pub shipped: Offset,
+    /// The last that is durable there.
+    pub acked: Offset,
+    /// The last that is in its database.
+    pub applied: Offset,
+}
+
+impl Link {
+    pub(crate) fn new(peer: Peer, own: Origin, changed: watch::Sender<u64>) -> Self {
+        Self {
+            peer,
+            own,
+            inner: Mutex::default(),
+            health: watch::Sender::new(Health::default()),
+            changed,
+        }
+    }
+
+    /// Makes a connection the one that counts, or refuses it because there is a better one. The one that
+    /// counted before is returned, to be closed.
+    pub(crate) fn register(
+        &self,
+        new: &Arc<Conversation>,
+    ) -> Result<Option<Arc<Conversation>>, Arc<Conversation>> {
+        let mut inner = self.lock();
+        let silent = self.health.borrow().state == Reach::Suspect;
+        if let Some(held) = &inner.active
+            && !held.is_over()
+            && !prefer_new(self.own, self.peer.origin(), (held.facts, silent), new.facts)
+        {
+            return Err(held.clone());
+        }
+        let old = inner.active.replace(new.clone());
+        if let Some(old) = &old {
+            inner.retire(old);
+        }
+        inner.last_error = None;
+        drop(inner);
+        self.set_reach(Reach::Up);
+        Ok(old)
+    }
+
+    /// A connection is over.
+    pub(crate) fn unregister(&self, over: &Arc<Conversation>) {
+        let mut inner = self.lock();
+        if !inner.active.as_ref().is_some_and(|active| Arc::ptr_eq(active, over)) {
+            return;
+        }
+        inner.active = None;
+        inner.retire(over);
+        drop(inner);
+        self.set_reach(Reach::Down);
+    }
+
+    /// The traffic of a connection that never counted.
+    pub(crate) fn add_traffic(&self, traffic: Traffic) {
+        self.lock().past.add(traffic);
+    }
+
+    /// The connection has become suspect, or has shown life again.
+    pub(crate) fn suspect(&self, of: &Arc<Conversation>, suspect: bool) {
+        let active = self.lock().active.clone();
+        if active.is_some_and(|active| Arc::ptr_eq(&active, of)) {
+            self.set_reach(if suspect { Reach::Suspect } else { Reach::Up });
+        }
+    }
+
+    pub(crate) fn set_error(&self, error: impl Into<String>) {
+        self.lock().last_error = Some(error.into());
+        self.touch();
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.health.send_modify(|health| health.paused = paused);
+        let active = self.lock().active.clone();
+        if let Some(active) = active {
+            active.pause(paused);
+        }
+        self.touch();
+    }
+
+    pub(crate) fn health(&self) -> watch::Receiver<Health> {
+        self.health.subscribe()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.health.borrow().paused
+    }
+
+    /// The copy that was made for the peer begins there.
+    pub(crate) fn serve_from(&self, stream: StreamId, from: Offset) {
+        let mut inner = self.lock();
+        inner.serve_from.insert(stream, from);
+        let active = inner.active.clone();
+        drop(inner);
+        if let Some(active) = active {
+            active.serve_from(stream, from);
+        }
+    }
+
+    /// Asks the peer for a copy; says whether there is a connection to ask over.
+    pub(crate) fn request_copy(&self, request: CopyRequest) -> bool {
+        let active = self.lock().active.clone();
+        active.map(|active| active.request_copy(request)).is_some()
+    }
+
+    pub(crate) fn served_from(&self) -> BTreeMap<StreamId, Offset> {
+        self.lock().serve_from.clone()
+    }
+
+    /// What the peer acknowledged in an earlier life of this process.
+    pub(crate) fn know(&self, stream: StreamId, acked: Offset, applied: Offset) {
+        let mut inner = self.lock();
+        let marks = inner.known.entry(stream).or_default();
+        marks.acked = marks.acked.max(acked);
+        marks.applied = marks.applied.max(applied);
+        marks.shipped = marks.shipped.max(acked);
+    }
+
+    pub(crate) fn known(&self) -> BTreeMap<StreamId, PeerMarks> {
+        self.lock().known.clone()
+    }
+
+    /// The peer has acknowledged so many more bytes of records.
+    pub(crate) fn delivered(&self, bytes: u64) {
+        self.lock().delivered += bytes;
+        self.touch();
+    }
+
+    /// So much time has passed; `busy` if something was on its way. Idle time says nothing about goodput.
+    pub(crate) fn passed(&self, time: Duration, busy: bool) {
+        let mut inner = self.lock();
+        let delivered = std::mem::take(&mut inner.delivered);
+        if busy || delivered > 0 {
+            let sample = delivered as f64 / time.as_secs_f64();
+            let weight = 1.0 - (-time.as_secs_f64() / GOODPUT_SECONDS).exp();
+            inner.goodput += (sample - inner.goodput) * weight;
+        }
+    }
+
+    pub(crate) fn status(&self) -> PeerStatus {
+        let inner = self.lock();
+        let health = *self.health.borrow();
+        let mut known = inner.known.clone();
+        let mut traffic = inner.past;
+        if let Some(active) = &inner.active {
+            traffic.add(active.traffic());
+            known.extend(active.marks());
+        }
+        let streams = known.into_iter().map(|(id, marks)| PeerStream {
+            id,
+            shipped: marks.shipped,
+            acked: marks.acked,
+            applied: marks.applied,
+        });
+        PeerStatus {
+            name: self.peer.name.clone(),
+            origin: self.peer.origin(),
+            connected: health.state == Reach::Up,
+            rtt_ms: inner.active.as_ref().map(|active| millis(active.rtt())),
+            goodput_bps: whole(inner.goodput * 8.0),
+            bytes_sent: traffic.sent,
+            bytes_received: traffic.received,
+            last_error: inner.last_error.clone(),
+            paused: health.paused,
+            wants: inner.wants.clone(),
+            streams: streams.collect(),
+        }
+    }
+
+    /// What the peer takes from us, as it said last.
+    pub(crate) fn set_wants(&self, wants: Streams) {
+        self.lock().wants = Some(wants);
+    }
+
+    /// Something that the status shows has changed.
+    pub(crate) fn touch(&self) {
+        self.changed.send_modify(|generation| *generation += 1);
+    }
+
+    fn set_reach(&self, state: Reach) {
+        self.health.send_modify(|health| health.state = state);
+        self.touch();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Keeps what a connection that is over has to leave.
+    fn retire(&mut self, over: &Conversation) {
+        self.past.add(over.traffic());
+        self.known.extend(over.marks());
+    }
+}
+
+impl Traffic {
+    fn add(&mut self, more: Self) {
+        self.sent += more.sent;
+        self.received += more.received;
+    }
+}
+
+/// Waits until the peer should be dialled: it cannot be reached, and nobody has paused it.
+pub(crate) async fn dialling_wanted(health: &mut watch::Receiver<Health>) {
+    let wanted = |health: &Health| !health.paused && health.state != Reach::Up;
+    // The sender lives as long as the link, which its dialler holds.
+    let _ = health.wait_for(wanted).await;
+}
+
+/// Waits until there is a connection that shows life, or none is wanted.
+pub(crate) async fn dialling_unwanted(health: &mut watch::Receiver<Health>) {
+    let unwanted = |health: &Health| health.paused || health.state == Reach::Up;
+    let _ = health.wait_for(unwanted).await;
+}
+
+/// Of two connections to one peer, both ends must keep the same one, each from what it knows.
+fn prefer_new(own: Origin, peer: Origin, (held, silent): (Facts, bool), new: Facts) -> bool {
+    // Another process at the other end: the one that held the old connection is gone.
+    if new.instance != held.instance {
+        return true;
+    }
+    if new.replaces || silent {
+        return true;
+    }
+    // A node dials again only when it has lost its own.
+    if new.dialled == held.dialled {
+        return true;
+    }
+    // Both dialled at the same time.
+    let by_smaller = |facts: Facts| facts.dialled == (own < peer);
+    by_smaller(new)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Over how many seconds goodput is averaged.
+const GOODPUT_SECONDS: f64 = 10.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Origin = Origin::from_bytes([1; 16]);
+    const LARGE: Origin = Origin::from_bytes([2; 16]);
+
+    fn facts(dialled: bool, instance: u64) -> Facts {
+        Facts { dialled, instance, replaces: false }
+    }
+
+    #[test]
+    fn both_ends_keep_the_same_of_two_that_crossed() {
+        // The small one's dial arrives at the large one after its own was registered, and the other way round.
+        let at_small = prefer_new(SMALL, LARGE, (facts(true, 9), false), facts(false, 9));
+        let at_large = prefer_new(LARGE, SMALL, (facts(true, 8), false), facts(false, 8));
+        assert!(!at_small && at_large);
+        let at_small = prefer_new(SMALL, LARGE, (facts(false, 9), false), facts(true, 9));
+        let at_large = prefer_new(LARGE, SMALL, (facts(false, 8), false), facts(true, 8));
+        assert!(at_small && !at_large);
+    }
+
+    #[test]
+    fn a_restarted_peer_replaces_its_dead_connection_at_once() {
+        for dialled in [false, true] {
+            assert!(prefer_new(SMALL, LARGE, (facts(dialled, 1), false), facts(false, 2)));
+        }
+    }
+
+    #[test]
+    fn who_gave_up_or_hears_nothing_takes_the_new_one() {
+        let held = facts(true, 9);
+        let new = facts(false, 9);
+        assert!(!prefer_new(SMALL, LARGE, (held, false), new));
+        assert!(prefer_new(SMALL, LARGE, (held, true), new));
+        assert!(prefer_new(SMALL, LARGE, (held, false), Facts { replaces: true, ..new }));
+    }
+}

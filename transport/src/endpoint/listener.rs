@@ -1,0 +1,168 @@
+//! Accepts peers: binds when the address is there, lets in configured keys, and is not moved by anything else.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime};
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    StartError,
+    connection::{Fresh, converse},
+    link::Link,
+    network::Hardy,
+    node::{Event, Node},
+    settings,
+};
+use crate::{
+    backoff::dial_delay,
+    congestion::InFlight,
+    identity::{Identity, PublicKey, tls::key_of},
+};
+
+/// Listens at an address.
+pub(crate) struct Listener {
+    pub(crate) node: Arc<Node>,
+    pub(crate) links: Vec<Arc<Link>>,
+    pub(crate) identity: Identity,
+    pub(crate) config: ServerConfig,
+    pub(crate) address: SocketAddr,
+    pub(crate) handshakes: Arc<Semaphore>,
+}
+
+/// Why there is nothing to listen with.
+pub(crate) enum Unbound {
+    /// For the user to mend.
+    Refused(StartError),
+    /// The address is not there yet.
+    Weather(io::Error),
+}
+
+impl Listener {
+    /// How many peers may be shaking hands at a time.
+    pub(crate) fn permits() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(HANDSHAKES_MAX))
+    }
+
+    pub(crate) fn bind(&self) -> Result<Endpoint, Unbound> {
+        let address = self.address;
+        let socket = self.node.network.bind(address).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => Unbound::Refused(StartError::PortTaken { address }),
+            io::ErrorKind::PermissionDenied => Unbound::Refused(StartError::Denied { address }),
+            _ => Unbound::Weather(error),
+        })?;
+        let socket = Arc::new(Hardy::new(socket, self.node.tally.clone()));
+        let config = settings::endpoint(&self.identity, self.node.network.seed());
+        let server = Some(self.config.clone());
+        Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime))
+            .map_err(Unbound::Weather)
+    }
+
+    /// Runs until the node stops, and its connections have ended.
+    pub(crate) async fn run(self, mut endpoint: Option<Endpoint>) {
+        let mut connections = JoinSet::new();
+        let this = Arc::new(self);
+        while !this.node.is_stopping() {
+            let bound = match endpoint.take() {
+                Some(bound) => bound,
+                None => match this.bind_when_there().await {
+                    Some(bound) => bound,
+                    None => break,
+                },
+            };
+            tokio::select! {
+                () = this.clone().accept(&bound, &mut connections) => {}
+                () = this.node.stopped() => {
+                    while connections.join_next().await.is_some() {}
+                    bound.wait_idle().await;
+                }
+            }
+        }
+    }
+
+    /// Tries again until the address is there; `None` if the node stops before.
+    async fn bind_when_there(&self) -> Option<Endpoint> {
+        for failures in 1.. {
+            let delay = dial_delay(failures, self.node.random());
+            tokio::select! {
+                () = sleep(delay) => {}
+                () = self.node.stopped() => return None,
+            }
+            match self.bind() {
+                Ok(endpoint) => {
+                    tracing::info!(address = %self.address, "listening");
+                    return Some(endpoint);
+                }
+                Err(Unbound::Weather(error)) => {
+                    tracing::debug!(address = %self.address, %error, "cannot listen yet");
+                }
+                Err(Unbound::Refused(error)) => {
+                    tracing::error!(%error, "cannot listen");
+                    self.node.emit(Event::ListenFailed { reason: error.to_string() });
+                }
+            }
+        }
+        None
+    }
+
+    async fn accept(self: Arc<Self>, endpoint: &Endpoint, connections: &mut JoinSet<()>) {
+        while let Some(incoming) = endpoint.accept().await {
+            while connections.try_join_next().is_some() {}
+            let crowded = self.handshakes.available_permits() < HANDSHAKES_MAX / 2;
+            if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
+                // Under a flood, who dials has to prove that its address is its own first.
+                let _ = incoming.retry();
+                continue;
+            }
+            let this = self.clone();
+            connections.spawn(async move { Box::pin(this.welcome(incoming)).await });
+        }
+    }
+
+    async fn welcome(&self, incoming: Incoming) {
+        let Ok(permit) = self.handshakes.try_acquire() else {
+            return incoming.ignore();
+        };
+        let from = incoming.remote_address();
+        match self.shake_hands(incoming, permit).await {
+            Some((link, fresh)) => converse(self.node.clone(), link, fresh).await,
+            None => {
+                self.node.failed_handshakes.fetch_add(1, Relaxed);
+                tracing::debug!(%from, "a handshake failed");
+            }
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        incoming: Incoming,
+        _: SemaphorePermit<'_>,
+    ) -> Option<(Arc<Link>, Fresh)> {
+        let in_flight = Arc::new(InFlight::default());
+        let config = settings::accepting(&self.config, in_flight.clone());
+        let connecting = incoming.accept_with(config).ok()?;
+        // Connections have no idle timeout, so a handshake that goes nowhere would stay for ever.
+        let connection = timeout(HANDSHAKE, connecting).await.ok()?.ok()?;
+        let identity = connection.peer_identity()?;
+        let key =
+            identity.downcast_ref::<Vec<CertificateDer<'static>>>()?.first().and_then(key_of)?;
+        let link = self.link_of(key)?;
+        Some((link, Fresh { connection, in_flight, dialled: false, replaces: false }))
+    }
+
+    fn link_of(&self, key: PublicKey) -> Option<Arc<Link>> {
+        self.links.iter().find(|link| link.peer.key == key).cloned()
+    }
+}
+
+const HANDSHAKES_MAX: usize = 64;
+const HANDSHAKE: Duration = Duration::from_secs(30);

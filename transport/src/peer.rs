@@ -1,0 +1,98 @@
+//! Whom we exchange streams with, as the program's configuration says.
+
+use serde::{Deserialize, Serialize};
+use thinwire_engine::model::{Origin, StreamId};
+
+use crate::identity::PublicKey;
+
+/// Another node, and which streams go to it and come from it.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// What it is called here. A label; its key is what counts.
+    pub name: String,
+    /// Who it is.
+    pub key: PublicKey,
+    /// Where to dial it, `host:port`; without it the peer must dial us.
+    pub address: Option<String>,
+    /// Which streams are shipped to it: [`Streams::Own`] is ours.
+    pub send: Streams,
+    /// Which streams are taken from it: [`Streams::Own`] is its.
+    pub receive: Streams,
+}
+
+/// A choice of streams that a node ships.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Streams {
+    /// The one of the node that ships.
+    #[default]
+    Own,
+    /// All that it holds.
+    All,
+    /// Those of these origins.
+    Listed(Vec<Origin>),
+}
+
+impl Streams {
+    /// Whether a stream of `origin` is among those that `shipper` may ship.
+    pub fn include(&self, shipper: Origin, origin: Origin) -> bool {
+        match self {
+            Self::Own => origin == shipper,
+            Self::All => true,
+            Self::Listed(origins) => origins.contains(&origin),
+        }
+    }
+}
+
+impl Peer {
+    /// The name that the peer's own streams bear.
+    pub fn origin(&self) -> Origin {
+        self.key.origin()
+    }
+
+    /// Whether the node `own` ships this stream to the peer, as far as the configuration here goes. Never the
+    /// peer's own back to it.
+    pub fn ships(&self, own: Origin, stream: StreamId) -> bool {
+        stream.origin != self.origin() && self.send.include(own, stream.origin)
+    }
+
+    /// Whether the node `own` takes this stream from the peer. Never its own.
+    pub fn takes(&self, own: Origin, stream: StreamId) -> bool {
+        stream.origin != own && self.receive.include(self.origin(), stream.origin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use thinwire_engine::model::Epoch;
+
+    use super::*;
+
+    fn stream(origin: Origin) -> StreamId {
+        StreamId { origin, epoch: Epoch::from_bytes([0; 16]) }
+    }
+
+    #[test]
+    fn nobody_is_sent_its_own_stream_and_nobody_takes_its_own() {
+        let own = Origin::from_bytes([1; 16]);
+        let third = Origin::from_bytes([2; 16]);
+        let key = PublicKey::from_bytes([9; 32]);
+        let mut peer = Peer {
+            name: "p".into(),
+            key,
+            address: None,
+            send: Streams::All,
+            receive: Streams::All,
+        };
+        assert!(!peer.ships(own, stream(key.origin())));
+        assert!(peer.ships(own, stream(own)) && peer.ships(own, stream(third)));
+        assert!(!peer.takes(own, stream(own)));
+        assert!(peer.takes(own, stream(key.origin())) && peer.takes(own, stream(third)));
+
+        (peer.send, peer.receive) = (Streams::Own, Streams::Own);
+        assert!(peer.ships(own, stream(own)) && !peer.ships(own, stream(third)));
+        assert!(peer.takes(own, stream(key.origin())) && !peer.takes(own, stream(third)));
+
+        peer.send = Streams::Listed(vec![third]);
+        assert!(!peer.ships(own, stream(own)) && peer.ships(own, stream(third)));
+    }
+}

@@ -1,0 +1,298 @@
+//! The receiving half of a session: which streams are taken, appending them, acknowledging.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use thinwire_engine::{
+    Error,
+    codec::{Records, Tag, decode},
+    journal::{Journal, Stream},
+    model::{Halt, HaltedBy, Offset, Running, StreamId, View},
+};
+
+use super::{DIVERGED, MALFORMED, OWN_ORIGIN, UNWANTED, Violation, WITHHELD, halt_of, stop};
+use crate::{
+    frame::{Ack, Holding, Opening, Stop},
+    peer::Peer,
+};
+
+/// What one peer ships to us.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    journal: Arc<Journal>,
+    peer: Peer,
+    taking: BTreeMap<u32, Taking>,
+    /// What the peer was told of each stream before it opened it.
+    said: BTreeMap<StreamId, Told>,
+}
+
+#[derive(Debug)]
+enum Taking {
+    Going(Going),
+    /// What still comes of it was on its way when the peer was told.
+    Stopped,
+}
+
+#[derive(Debug)]
+struct Going {
+    stream: Arc<Stream>,
+    told: Told,
+    /// Offsets at which frames ended, with the running checksum there.
+    ends: VecDeque<(Offset, Running)>,
+}
+
+/// The durable and the applied offset.
+type Told = (Offset, Offset);
+
+/// What became of records that arrived.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// They are in the journal, or were already, or are not wanted any more.
+    Done,
+    /// There is no room. Nothing was taken; try again when the stream or the budget has moved.
+    Later(Arc<Stream>),
+    /// The stream cannot go on; the peer is to be told.
+    Stopped(Stop),
+}
+
+impl Receiver {
+    pub(crate) fn new(journal: Arc<Journal>, peer: Peer) -> Self {
+        Self { journal, peer, taking: BTreeMap::new(), said: BTreeMap::new() }
+    }
+
+    /// What the peer is to know of the streams that it might ship, except those named before.
+    pub(crate) fn holdings(&mut self) -> Vec<Holding> {
+        let own = self.journal.own();
+        let mut holdings = Vec::new();
+        for stream in self.journal.streams() {
+            let id = stream.id();
+            if self.peer.takes(own, id) && !self.said.contains_key(&id) {
+                let holding = holding_of(&stream);
+                self.said.insert(id, (holding.durable, holding.applied));
+                holdings.push(holding);
+            }
+        }
+        holdings
+    }
+
+    /// The peer begins to ship a stream. Touches the disk if it is new.
+    pub(crate) fn open(&mut self, opening: &Opening) -> Result<Option<Stop>, Violation> {
+        if self.taking.len() >= STREAMS_MAX {
+            return Err(Violation(format!("opens more than {STREAMS_MAX} streams")));
+        }
+        if self.taking.contains_key(&opening.index) || self.is_going(opening.stream) {
+            return Err(Violation("opens a stream twice".into()));
+        }
+        match self.admit(opening) {
+            Ok(going) => {
+                self.taking.insert(opening.index, Taking::Going(going));
+                Ok(None)
+            }
+            Err(halt) => {
+                self.taking.insert(opening.index, Taking::Stopped);
+                Ok(Some(stop(opening.stream, &halt)))
+            }
+        }
+    }
+
+    /// Checks that what foreign records say can be read, whole.
+    pub(crate) fn inspect(
+        &mut self,
+        index: u32,
+        records: &Records,
+    ) -> Result<Option<Stop>, Violation> {
+        let Some(Taking::Going(going)) = self.taking.get(&index) else {
+            return self.known(index).map(|()| None);
+        };
+        match records.iter().find_map(|record| decode(&record).err()) {
+            None => Ok(None),
+            Some(error) => {
+                let name = &self.peer.name;
+                let halt =
+                    Halt::new(MALFORMED, format!("a record from {name} is unreadable: {error}"));
+                let stop = stop(going.stream.id(), &halt);
+                going.stream.set_halted(HaltedBy::Transport, Some(halt));
+                self.taking.insert(index, Taking::Stopped);
+                Ok(Some(stop))
+            }
+        }
+    }
+
+    /// Records arrived, which [`inspect`](Self::inspect) found readable. Does not touch the disk.
+    pub(crate) fn take(
+        &mut self,
+        index: u32,
+        first: Offset,
+        records: &Records,
+    ) -> Result<Taken, Violation> {
+        let Some(Taking::Going(going)) = self.taking.get_mut(&index) else {
+            return self.known(index).map(|()| Taken::Done);
+        };
+        if going.stream.is_congested() {
+            return Ok(Taken::Later(going.stream.clone()));
+        }
+        if withholds_from_a_held_copy(&going.stream, first, records) {
+            let detail = format!(
+                "{} does not have the copy that this node is receiving from elsewhere",
+                self.peer.name
+            );
+            let stop = stop(going.stream.id(), &Halt::new(WITHHELD, detail));
+            self.taking.insert(index, Taking::Stopped);
+            return Ok(Taken::Stopped(stop));
+        }
+        match going.stream.append_at(first, records.clone()) {
+            Ok(_) => {
+                let (next, running, _) = going.stream.end();
+                if going.ends.len() == ENDS_MAX {
+                    going.ends.pop_front();
+                }
+                going.ends.push_back((next.prev(), running));
+                Ok(Taken::Done)
+            }
+            Err(Error::Full { .. }) => Ok(Taken::Later(going.stream.clone())),
+            Err(Error::Hole { expected, got }) => {
+                Err(Violation(format!("ships record {got} where {expected} is next")))
+            }
+            Err(error) => {
+                let halt = halt_of(&error);
+                let stop = stop(going.stream.id(), &halt);
+                going.stream.set_halted(HaltedBy::Transport, Some(halt));
+                self.taking.insert(index, Taking::Stopped);
+                Ok(Taken::Stopped(stop))
+            }
+        }
+    }
+
+    /// The peer says that it will not go on with a stream. If it says that the two copies
+    /// differ, ours stands still until somebody has decided.
+    pub(crate) fn stopped(&mut self, stop: &Stop) {
+        if !self.peer.takes(self.journal.own(), stop.stream) || stop.code != DIVERGED {
+            return;
+        }
+        if let Some(stream) = self.journal.stream(stop.stream) {
+            let detail = format!("{} says: {}", self.peer.name, stop.detail);
+            stream.set_halted(HaltedBy::Transport, Some(Halt::new(DIVERGED, detail)));
+        }
+    }
+
+    /// What the peer has not been told yet of how far its streams are.
+    pub(crate) fn acks(&mut self) -> Vec<Ack> {
+        let mut acks = Vec::new();
+        for (&index, taking) in &mut self.taking {
+            let Taking::Going(going) = taking else { continue };
+            let marks = going.stream.watermarks();
+            let now = (marks.synced, marks.applied.min(marks.synced));
+            if now == going.told {
+                continue;
+            }
+            going.told = now;
+            let running = going.running_at(marks.synced);
+            acks.push(Ack { index, durable: now.0, applied: now.1, running });
+        }
+        acks
+    }
+
+    /// Whether this stream is being taken.
+    fn is_going(&self, id: StreamId) -> bool {
+        self.taking
+            .values()
+            .any(|taking| matches!(taking, Taking::Going(going) if going.stream.id() == id))
+    }
+
+    fn known(&self, index: u32) -> Result<(), Violation> {
+        match self.taking.contains_key(&index) {
+            true => Ok(()),
+            false => Err(Violation("ships records of a stream that it did not open".into())),
+        }
+    }
+
+    fn admit(&self, opening: &Opening) -> Result<Going, Halt> {
+        let (id, name) = (opening.stream, &self.peer.name);
+        let own = self.journal.own();
+        if id.origin == own {
+            return Err(Halt::new(
+                OWN_ORIGIN,
+                format!("{name} claims to be the origin {own}, which we are"),
+            ));
+        }
+        if !self.peer.takes(own, id) {
+            return Err(Halt::new(UNWANTED, format!("the stream {id} is not taken from {name}")));
+        }
+        let stream = self.journal.open_stream(id).map_err(|error| halt_of(&error))?;
+        let (next, running, _) = stream.end();
+        let ours = match opening.next {
+            at if at == next => Some(running),
+            at if at < next => stream.running_at(at.prev()).map_err(|error| halt_of(&error))?,
+            at => {
+                let detail = format!("{name} begins {id} at record {at}, and {next} is next here");
+                return Err(Halt::new(UNWANTED, detail));
+            }
+        };
+        if let (Some(ours), Some(theirs)) = (ours, opening.running)
+            && ours != theirs
+        {
+            let at = opening.next.prev();
+            let detail = format!("{name} holds other records of {id} up to {at} than this node");
+            let halt = Halt { offset: Some(at), ..Halt::new(DIVERGED, detail) };
+            stream.set_halted(HaltedBy::Transport, Some(halt.clone()));
+            return Err(halt);
+        }
+        let ours = |code: &str| [DIVERGED, MALFORMED].contains(&code);
+        let mended = stream.halted().borrow().as_ref().is_some_and(|halt| ours(&halt.code));
+        if mended {
+            stream.set_halted(HaltedBy::Transport, None);
+        }
+        let told = self.said.get(&id).copied().unwrap_or_default();
+        Ok(Going { stream, told, ends: VecDeque::new() })
+    }
+}
+
+impl Going {
+    /// The running checksum behind a record, if it is at hand.
+    fn running_at(&mut self, at: Offset) -> Option<Running> {
+        let (next, running, _) = self.stream.end();
+        if next.prev() == at {
+            return Some(running);
+        }
+        while self.ends.front().is_some_and(|(end, _)| *end < at) {
+            self.ends.pop_front();
+        }
+        self.ends.front().filter(|(end, _)| *end == at).map(|(_, running)| *running)
+    }
+}
+
+/// Whether the records would skip what is left of a copy whose beginning is held: the sender holds the stream without
+/// it, and this node is to have it.
+fn withholds_from_a_held_copy(stream: &Stream, first: Offset, records: &Records) -> bool {
+    let (next, _, open) = stream.end();
+    if open.is_none_or(|open| open.xid.is_some()) || first.forward(records.span()) <= next {
+        return false;
+    }
+    let ends = [Tag::CopyEnd, Tag::CopyAbort];
+    let new = records.after(next.since(first));
+    let mut tags = new.iter().map_while(|record| Tag::of(&record).ok());
+    tags.find(|tag| *tag == Tag::Skip || ends.contains(tag)) == Some(Tag::Skip)
+}
+
+fn holding_of(stream: &Stream) -> Holding {
+    let marks = stream.watermarks();
+    let (next, running, open) = stream.end();
+    Holding {
+        stream: stream.id(),
+        view: View::FULL,
+        first: marks.first,
+        last: next.prev(),
+        running,
+        in_copy: open.is_some_and(|open| open.xid.is_none()),
+        durable: marks.synced,
+        applied: marks.applied.min(marks.synced),
+    }
+}
+
+/// Most streams that one peer may ship.
+const STREAMS_MAX: usize = 1_024;
+
+/// Frames whose ends are remembered until they are acknowledged: 16 MiB of ordinary ones.
+const ENDS_MAX: usize = 1_024;

@@ -1,0 +1,356 @@
+//! Each rule of the session's header, and each lie that it must see through.
+
+use thinwire_engine::journal::Watermarks;
+
+use super::{
+    super::{DIVERGED, MALFORMED, OWN_ORIGIN, PEER_AHEAD, UNWANTED},
+    *,
+};
+use crate::frame::{Ack, Opening};
+
+fn marks(node: &Node, id: StreamId) -> Watermarks {
+    node.journal.stream(id).unwrap().watermarks()
+}
+
+fn halt_code(node: &Node, id: StreamId) -> Option<String> {
+    let stream = node.journal.stream(id)?;
+    stream.halted().borrow().as_ref().map(|halt| halt.code.clone())
+}
+
+fn skips(records: &[Record]) -> u64 {
+    records
+        .iter()
+        .map(|record| match record {
+            Record::Skip { count, .. } => *count,
+            _ => 0,
+        })
+        .sum()
+}
+
+#[test]
+fn a_copy_for_somebody_else_is_withheld_and_the_checksum_stays() {
+    let (a, b, c) = (Node::new(1), Node::new(2), Node::new(3));
+    a.append(&transaction(1, 3, 100));
+    a.append(&copy(&[&c], 200));
+    a.append(&transaction(2, 3, 100));
+    let mut flow = Flow::new(&a, &b);
+    flow.run(&b);
+    assert_same(&a, &b, a.own_id());
+    let got = b.records(a.own_id());
+    assert_eq!(skips(&got), 202);
+    assert!(got.contains(&relation()));
+    assert!(
+        !got.iter().any(|record| matches!(record, Record::CopyBegin(_) | Record::CopyEnd { .. }))
+    );
+    assert!(flow.shipped < 3_000, "{}", flow.shipped);
+
+    Flow::new(&a, &c).run(&c);
+    assert_eq!(a.records(a.own_id()), c.records(a.own_id()));
+}
+
+#[test]
+fn a_resume_inside_a_copy_neither_leaks_nor_withholds() {
+    let (a, b, c) = (Node::new(1), Node::new(2), Node::new(3));
+    let whole = copy(&[&c], 300);
+    a.append(&whole[..150]);
+    Flow::new(&a, &b).run(&b);
+    Flow::new(&a, &c).run(&c);
+    a.append(&whole[150..]);
+    a.append(&transaction(2, 3, 100));
+    Flow::new(&a, &b).run(&b);
+    Flow::new(&a, &c).run(&c);
+    assert_same(&a, &b, a.own_id());
+    assert_eq!(skips(&b.records(a.own_id())), 302);
+    assert_eq!(a.records(a.own_id()), c.records(a.own_id()));
+}
+
+#[test]
+fn a_skipped_run_is_forwarded_and_split_anywhere() {
+    let (a, hub, c, d) = (Node::new(1), Node::new(2), Node::new(3), Node::new(4));
+    a.append(&transaction(1, 3, 100));
+    let whole = copy(&[&d], 300);
+    a.append(&whole[..100]);
+    // One holder learns of the run in two parts, the other in one.
+    Flow::new(&a, &c).run(&c);
+    a.append(&whole[100..]);
+    a.append(&transaction(2, 3, 100));
+    Flow::new(&a, &hub).run(&hub);
+    Flow::new(&hub, &c).run(&c);
+    assert_same(&a, &c, a.own_id());
+    assert_same(&a, &hub, a.own_id());
+}
+
+#[test]
+fn a_newcomer_is_served_from_its_copy_on() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 300, 900));
+    let from = marks(&a, a.own_id()).synced.next();
+    a.append(&copy(&[&b], 20));
+    let serve = BTreeMap::from([(a.own_id(), from)]);
+    let mut flow = Flow::with(&a, &b, Streams::Own, Streams::Own, serve);
+    flow.run(&b);
+    assert_same(&a, &b, a.own_id());
+    let got = b.records(a.own_id());
+    assert!(matches!(got[0], Record::Skip { count: 302, .. }));
+    assert!(matches!(got[1], Record::CopyBegin(_)));
+
+    a.append(&transaction(2, 1, 1));
+    Flow::new(&a, &b).run(&b);
+    assert_same(&a, &b, a.own_id());
+}
+
+#[test]
+fn what_was_trimmed_is_asked_for_as_a_copy() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    for xid in 1..9 {
+        a.append(&transaction(xid, 30, 2_000));
+    }
+    let end = marks(&a, a.own_id()).synced;
+    a.own().trim(end, true).unwrap();
+    assert!(marks(&a, a.own_id()).first > Offset::FIRST);
+    let mut flow = Flow::new(&a, &b);
+    let (_, effects) = flow.run(&b);
+    assert_eq!(effects, [Effect::CopyNeeded(a.own_id())]);
+    assert_eq!(flow.shipped, 0);
+
+    a.append(&copy(&[&b], 20));
+    flow.sender.moved(a.own_id());
+    flow.sender.serve_from(a.own_id(), end.next());
+    let (_, effects) = flow.run(&b);
+    assert!(matches!(effects[..], [Effect::Delivered(_)]), "{effects:?}");
+    assert_same(&a, &b, a.own_id());
+}
+
+#[test]
+fn a_rolled_back_disk_halts_its_own_stream() {
+    let (a, b, rolled) = (Node::new(1), Node::new(2), Node::new(1));
+    a.append(&transaction(1, 3, 10));
+    rolled.append(&transaction(1, 3, 10));
+    a.append(&transaction(2, 3, 10));
+    Flow::new(&a, &b).run(&b);
+    let (_, effects) = Flow::new(&rolled, &b).run(&b);
+    let [Effect::Stop(stop)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(stop.code, PEER_AHEAD);
+    assert_eq!(halt_code(&rolled, a.own_id()).as_deref(), Some(PEER_AHEAD));
+    assert_eq!(halt_code(&b, a.own_id()), None);
+}
+
+#[test]
+fn a_stream_that_became_another_is_told_apart() {
+    let (a, b, other) = (Node::new(1), Node::new(2), Node::new(1));
+    a.append(&transaction(1, 3, 10));
+    other.append(&transaction(7, 3, 10));
+    other.append(&transaction(8, 3, 10));
+    Flow::new(&a, &b).run(&b);
+    let mut flow = Flow::new(&other, &b);
+    let (_, effects) = flow.run(&b);
+    let [Effect::Stop(stop)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(stop.code, DIVERGED);
+    assert_eq!(flow.shipped, 0);
+    flow.receiver.stopped(stop);
+    assert_eq!(halt_code(&b, a.own_id()).as_deref(), Some(DIVERGED));
+    assert_same(&a, &b, a.own_id());
+
+    // The right disk is back: the stream goes on by itself.
+    a.append(&transaction(2, 3, 10));
+    Flow::new(&a, &b).run(&b);
+    assert_eq!(halt_code(&b, a.own_id()), None);
+    assert_same(&a, &b, a.own_id());
+}
+
+#[test]
+fn a_lying_opening_is_seen_through() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    Flow::new(&a, &b).run(&b);
+    let mut receiver = Receiver::new(b.journal.clone(), peer(&a, Streams::All, Streams::All));
+    let lie = Opening {
+        index: 0,
+        stream: a.own_id(),
+        view: thinwire_engine::model::View::FULL,
+        next: Offset::new(6),
+        running: Some(Running::new(1)),
+    };
+    let stop = receiver.open(&lie).unwrap().unwrap();
+    assert_eq!(stop.code, DIVERGED);
+    assert_eq!(halt_code(&b, a.own_id()).as_deref(), Some(DIVERGED));
+
+    let far = Opening { index: 1, next: Offset::new(99), running: None, ..lie };
+    assert_eq!(receiver.open(&far).unwrap().unwrap().code, UNWANTED);
+    assert!(receiver.open(&far).is_err());
+}
+
+#[test]
+fn nobody_may_send_what_is_not_taken_from_it() {
+    let (a, b, c) = (Node::new(1), Node::new(2), Node::new(3));
+    c.append(&transaction(1, 3, 10));
+    let mut receiver = Receiver::new(b.journal.clone(), peer(&a, Streams::All, Streams::Own));
+    let opening = |index, stream| Opening {
+        index,
+        stream,
+        view: thinwire_engine::model::View::FULL,
+        next: Offset::FIRST,
+        running: Some(Running::START),
+    };
+    assert_eq!(receiver.open(&opening(0, c.own_id())).unwrap().unwrap().code, UNWANTED);
+    assert_eq!(receiver.open(&opening(1, b.own_id())).unwrap().unwrap().code, OWN_ORIGIN);
+    let records = Records::one(&begin(1));
+    assert!(receiver.inspect(0, &records).unwrap().is_none());
+    assert!(matches!(receiver.take(0, Offset::FIRST, &records), Ok(Taken::Done)));
+    assert!(receiver.take(9, Offset::FIRST, &records).is_err());
+    assert!(b.journal.streams().is_empty());
+}
+
+#[test]
+fn gaps_and_unreadable_records_are_refused() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    let mut flow = Flow::new(&a, &b);
+    flow.run(&b);
+    let records = Records::one(&begin(1));
+    assert!(flow.receiver.take(0, Offset::new(7), &records).is_err());
+
+    let nonsense = Records::parse(Bytes::from_static(&[2, 1, 0xFF]), 1).unwrap();
+    let stop = flow.receiver.inspect(0, &nonsense).unwrap().unwrap();
+    assert_eq!(stop.code, MALFORMED);
+    assert_eq!(halt_code(&b, a.own_id()).as_deref(), Some(MALFORMED));
+    assert!(!b.journal.stream(a.own_id()).unwrap().is_poisoned());
+    assert_same(&a, &b, a.own_id());
+}
+
+#[test]
+fn forged_acks_change_nothing() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    let mut flow = Flow::new(&a, &b);
+    flow.run(&b);
+    let ack = |index, durable| Ack {
+        index,
+        durable: Offset::new(durable),
+        applied: Offset::new(durable),
+        running: None,
+    };
+    assert!(flow.sender.acked(&ack(0, 6)).is_err());
+    assert!(flow.sender.acked(&ack(1, 1)).is_err());
+    flow.sender.acked(&ack(0, 2)).unwrap();
+    flow.sender.acked(&ack(0, 0)).unwrap();
+    let (_, marks) = flow.sender.marks().next().unwrap();
+    assert_eq!(marks.acked, Offset::new(5));
+}
+
+#[test]
+fn an_ack_with_another_checksum_stops_the_stream() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    let mut flow = Flow::new(&a, &b);
+    while flow.ship().is_some() {}
+    let lie = Ack {
+        index: 0,
+        durable: Offset::new(5),
+        applied: Offset::ZERO,
+        running: Some(Running::new(1)),
+    };
+    flow.sender.acked(&lie).unwrap();
+    let effects = flow.sender.effects();
+    assert!(matches!(&effects[1], Effect::Stop(stop) if stop.code == DIVERGED), "{effects:?}");
+}
+
+#[test]
+fn a_peer_that_lost_durable_records_is_named_and_served_again() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    let mut flow = Flow::new(&a, &b);
+    flow.run(&b);
+    let known: BTreeMap<_, _> = flow.sender.marks().collect();
+    let empty = Node::new(2);
+    let mut flow = Flow::new(&a, &empty);
+    flow.sender.compare(&known);
+    let (_, effects) = flow.run(&empty);
+    assert_eq!(effects[0], Effect::WentBack(a.own_id(), Offset::new(5), Offset::ZERO));
+    assert_same(&a, &empty, a.own_id());
+}
+
+#[test]
+fn a_full_journal_makes_the_receiver_wait() {
+    let (a, b) = (Node::new(1), Node::with_budget(2, 3 << 20));
+    for xid in 1..40 {
+        a.append(&transaction(xid, 50, 2_000));
+    }
+    let mut flow = Flow::new(&a, &b);
+    let mut full = None;
+    'ship: while let Some(wire) = flow.ship() {
+        flow.decoder.push(&wire);
+        while let Some(frame) = flow.decoder.next_frame().unwrap() {
+            match frame {
+                DataFrame::Open(opening) => {
+                    assert!(flow.receiver.open(&opening).unwrap().is_none())
+                }
+                DataFrame::Records { index, first, records } => {
+                    let mut later = || {
+                        matches!(flow.receiver.take(index, first, &records), Ok(Taken::Later(_)))
+                    };
+                    // The first time it is only the disk that has to catch up.
+                    if later() && {
+                        b.sync();
+                        later()
+                    } {
+                        full = Some((index, first, records));
+                        break 'ship;
+                    }
+                }
+            }
+        }
+    }
+    let (index, first, records) = full.unwrap();
+    let stream = b.journal.stream(a.own_id()).unwrap();
+    stream.trim(stream.watermarks().synced, true).unwrap();
+    assert!(matches!(flow.receiver.take(index, first, &records), Ok(Taken::Done)));
+}
+
+#[test]
+fn a_pause_keeps_everything_for_later() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    let mut flow = Flow::new(&a, &b);
+    flow.sender.pause(true);
+    assert!(flow.ship().is_none());
+    flow.sender.pause(false);
+    flow.run(&b);
+    assert_same(&a, &b, a.own_id());
+}
+
+#[test]
+fn streams_take_turns() {
+    let (hub, c) = (Node::new(9), Node::new(8));
+    let edges: Vec<Node> = (1..7).map(Node::new).collect();
+    for edge in &edges {
+        edge.append(&transaction(1, 100, 2_000));
+        Flow::new(edge, &hub).run(&hub);
+    }
+    let mut flow = Flow::new(&hub, &c);
+    let mut seen = Vec::new();
+    for _ in 0..12 {
+        for outgoing in flow.sender.next_batch() {
+            if let Outgoing::Run(index, _) = outgoing {
+                seen.push(index);
+            }
+        }
+    }
+    let first: std::collections::BTreeSet<_> = seen.iter().take(4).collect();
+    assert_eq!(first.len(), 4, "{seen:?}");
+}
+
+#[test]
+fn an_origin_nobody_heard_of_is_no_trouble() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    let mut flow = Flow::with(
+        &a,
+        &b,
+        Streams::Listed(vec![Origin::from_bytes([0; 16])]),
+        Streams::All,
+        BTreeMap::new(),
+    );
+    flow.run(&b);
+    assert_eq!(flow.shipped, 0);
+}

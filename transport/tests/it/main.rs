@@ -1,0 +1,10 @@
+//! Two and more ends over simulated and real links.
+#![allow(unreachable_pub, reason = "modules of one test binary")]
+
+mod hub;
+mod loopback;
+mod misbehaviour;
+mod raw;
+mod resume;
+mod sim;
+mod site;

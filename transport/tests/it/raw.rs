@@ -1,0 +1,157 @@
+//! A peer that has the right key and says what it likes.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{
+    ApplicationClose, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig,
+    SendStream, TokioRuntime, TransportConfig, crypto::rustls::QuicClientConfig,
+};
+use rustls::{
+    DigitallySignedStruct, Error, SignatureScheme,
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::ring,
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    sign::CertifiedKey,
+};
+use thinwire_transport::{
+    Identity, Network, Streams,
+    frame::{Control, Hello, Holding},
+};
+
+use crate::site::until;
+
+pub struct Raw {
+    pub connection: Connection,
+    pub control: SendStream,
+    _endpoint: Endpoint,
+}
+
+impl Raw {
+    /// Connects as `identity` and opens a control stream.
+    pub async fn connect(network: &dyn Network, identity: &Identity, to: SocketAddr) -> Self {
+        let socket = network.bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let config = EndpointConfig::default();
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))
+                .unwrap();
+        let connecting = endpoint.connect_with(client(identity), to, "thinwire").unwrap();
+        let connection = connecting.await.unwrap();
+        let control = connection.open_uni().await.unwrap();
+        Self { connection, control, _endpoint: endpoint }
+    }
+
+    pub async fn say(&mut self, frame: &Control) {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes).unwrap();
+        self.control.write_all(&bytes).await.unwrap();
+    }
+
+    pub async fn say_hello(&mut self, holds: Vec<Holding>) {
+        let hello = Hello {
+            name: "raw".into(),
+            instance: 1,
+            replaces: false,
+            paused: false,
+            wants: Streams::All,
+            holds,
+        };
+        self.say(&Control::Hello(hello)).await;
+    }
+
+    /// What the other side closes the connection with.
+    pub async fn closed(&self) -> ApplicationClose {
+        until("closed", Duration::from_secs(120), || self.connection.close_reason().is_some())
+            .await;
+        match self.connection.close_reason() {
+            Some(ConnectionError::ApplicationClosed(close)) => close,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn client(identity: &Identity) -> ClientConfig {
+    let provider = Arc::new(ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody))
+        .with_client_cert_resolver(Arc::new(Own(own_key(identity))));
+    config.alpn_protocols = vec![b"thinwire".to_vec()];
+    let crypto = QuicClientConfig::try_from(config).unwrap();
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(None);
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+fn own_key(identity: &Identity) -> Arc<CertifiedKey> {
+    let bytes = identity.to_bytes();
+    let signer = ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(bytes.as_slice())).unwrap();
+    let prefix = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
+    let spki = [prefix.as_slice(), identity.public().as_bytes()].concat();
+    Arc::new(CertifiedKey::new(vec![CertificateDer::from(spki)], signer))
+}
+
+#[derive(Debug)]
+struct Own(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Own {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        true
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
