@@ -1,0 +1,164 @@
+//! A snapshot of the source at a known position, with the tables to copy locked against being changed in shape.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, Ordering},
+};
+
+use thinwire_engine::model::{Lsn, RelationId};
+use tokio::{runtime::Handle, task::JoinHandle};
+use tokio_postgres::Client;
+
+use super::{Description, describe};
+use crate::{
+    error::{Error, Result, sqlstate},
+    replication::Connection,
+    source::Source,
+    sql,
+};
+
+/// Tables that can be read as they were at a position.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// A session in that snapshot. The snapshot, and the locks, end with it.
+    pub(crate) client: Client,
+    /// The rows are those of transactions whose commit record begins before this.
+    pub(crate) lsn: Lsn,
+    /// The tables, with the source's estimate of their rows.
+    pub(crate) tables: Vec<(Description, u64)>,
+}
+
+/// A task that takes a snapshot, and ends with its owner.
+#[derive(Debug)]
+pub(crate) struct Preparation {
+    task: JoinHandle<Result<Prepared>>,
+    waiting: Arc<Waiting>,
+}
+
+/// The server process that waits for running transactions on our behalf. It does not notice that we are gone, and its
+/// slot keeps the source's log until they end.
+#[derive(Debug)]
+struct Waiting {
+    source: Source,
+    pid: AtomicI32,
+}
+
+impl Preparation {
+    /// Begins to take a snapshot of `tables`. Waits for the transactions that are running now.
+    pub(crate) fn start(source: &Source, slot: &str, tables: &[RelationId]) -> Self {
+        let waiting = Arc::new(Waiting { source: source.clone(), pid: AtomicI32::new(0) });
+        let (slot, tables) = (slot.to_owned(), tables.to_vec());
+        let at = waiting.clone();
+        let task = tokio::spawn(async move { prepare(&at, &slot, &tables).await });
+        Self { task, waiting }
+    }
+
+    /// Waits for the snapshot. May be dropped and called again, until it has answered once.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if a table was rewritten or changed its shape meanwhile: the snapshot does not show its
+    /// rows. What the server said.
+    pub(crate) async fn done(&mut self) -> Result<Prepared> {
+        match (&mut self.task).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Lost("the preparation of a copy broke off".to_owned())),
+        }
+    }
+}
+
+impl Drop for Preparation {
+    fn drop(&mut self) {
+        self.task.abort();
+        let pid = self.waiting.pid.load(Ordering::SeqCst);
+        if let (true, Ok(runtime)) = (pid != 0, Handle::try_current()) {
+            let source = self.waiting.source.clone();
+            runtime.spawn(async move {
+                if let Ok(client) = source.connect().await {
+                    let _ = client.execute(sql::END_OWN_SENDER, &[&pid]).await;
+                }
+            });
+        }
+    }
+}
+
+async fn prepare(waiting: &Waiting, slot: &str, tables: &[RelationId]) -> Result<Prepared> {
+    let source = &waiting.source;
+    let mut replication = Connection::open(source).await?;
+    let pid = replication.backend_pid();
+    waiting.pid.store(pid, Ordering::SeqCst);
+    let created = replication.create_temporary_slot(&temporary_slot(slot, pid)).await;
+    waiting.pid.store(0, Ordering::SeqCst);
+    let (lsn, snapshot) = created?;
+    let client = source.connect().await?;
+    client.batch_execute(&sql::begin_in_snapshot(&snapshot)).await?;
+    // The snapshot is ours now, and the slot only holds back the source's log.
+    replication.close().await;
+    let then = describe(&client, tables).await?;
+    for table in then.values() {
+        let locked = client.batch_execute(&sql::lock(&table.sql(), !table.is_partitioned)).await;
+        locked.map_err(|error| match Error::from(error) {
+            said if said.code() == Some(sqlstate::LOCK_NOT_AVAILABLE) => {
+                refused(table, "is locked by somebody else")
+            }
+            other => other,
+        })?;
+    }
+    // With the locks held, no table changes its shape any more. One that did so between snapshot and lock is seen
+    // by a session that looks at it now.
+    let now = describe(&source.connect().await?, tables).await?;
+    let mut prepared = Vec::with_capacity(then.len());
+    for (id, table) in then {
+        if !now.get(&id).is_some_and(|now| now.is_as(&table)) {
+            return Err(refused(&table, "was rewritten or altered just now"));
+        }
+        let estimate = estimate(&client, &table).await?;
+        prepared.push((table, estimate));
+    }
+    Ok(Prepared { client, lsn, tables: prepared })
+}
+
+/// What the planner thinks, which also holds for tables that were never analyzed.
+async fn estimate(client: &Client, table: &Description) -> Result<u64> {
+    let plan = client.simple_query(&sql::explain(&table.sql(), !table.is_partitioned)).await?;
+    let lines = plan.iter().filter_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    Ok(lines.into_iter().find_map(rows_in).unwrap_or(0))
+}
+
+/// The first `rows=` of a plan is that of the whole.
+fn rows_in(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once(" rows=")?;
+    rest.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// A name that no other connection has, and of at most 63 bytes.
+fn temporary_slot(slot: &str, pid: i32) -> String {
+    let suffix = format!("_copy_{pid}");
+    let kept: String = slot.chars().take(63 - suffix.len()).collect();
+    format!("{kept}{suffix}")
+}
+
+fn refused(table: &Description, why: &str) -> Error {
+    Error::Refused(format!("{} {why}; its copy is tried again", table.label()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_estimate_is_read_from_the_plan() {
+        let line = "Seq Scan on public.t  (cost=0.00..2881.00 rows=100000 width=97)";
+        assert_eq!(rows_in(line), Some(100_000));
+        assert_eq!(rows_in("  Output: a, b"), None);
+    }
+
+    #[test]
+    fn temporary_slots_have_legal_names() {
+        let name = temporary_slot(&"x".repeat(63), i32::MAX);
+        assert_eq!(name.len(), 63);
+        assert!(name.ends_with("_copy_2147483647"));
+    }
+}

@@ -1,0 +1,380 @@
+//! Capture as a whole: session after session, and what to do when one cannot go on.
+
+mod admission;
+mod copies;
+mod poll;
+mod release;
+mod report;
+mod session;
+
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
+
+use thinwire_engine::{
+    Error as JournalError,
+    journal::Stream,
+    model::{Halt, HaltedBy, Offset},
+    pgoutput::Translator,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_postgres::Client;
+
+use self::{
+    admission::{Admitted, admit},
+    copies::Copies,
+    poll::Poller,
+    report::Reporter,
+    session::Session,
+};
+use crate::{
+    OnFull, Options,
+    append::Appender,
+    confirm::Confirm,
+    copy::Target,
+    error::{Error, sqlstate},
+    replication::Connection,
+    sql,
+    status::{Shared, State},
+};
+
+/// What the handle asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A copy for somebody.
+    Copy(Request),
+    /// Not to wait any longer.
+    Retry,
+}
+
+/// A copy for somebody, and who wants to know where it begins.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) target: Target,
+    pub(crate) reply: oneshot::Sender<Offset>,
+}
+
+/// Why a session ended.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// Something is absent or broken and may come back by itself.
+    Weather(Error),
+    /// The source has to send a transaction again.
+    Again,
+    /// Somebody has to mend something.
+    Halt(Halt),
+    /// The journal has no room.
+    Full,
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Journal(JournalError::Full { .. }) => Self::Full,
+            Error::Journal(error) => Self::Halt(Halt::new(
+                "journal_io",
+                format!("the journal takes nothing more: {error}; mend it and restart the node"),
+            )),
+            error => Self::Weather(error),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Trouble {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+/// Runs sessions for ever.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    options: Options,
+    shared: Arc<Shared>,
+    confirm: Arc<Confirm>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    copies: Copies,
+    poller: Poller,
+    reporter: Option<Reporter>,
+    /// Since when the slot has been found in use.
+    occupied: Option<Instant>,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Runner {
+    pub(crate) fn new(
+        options: Options,
+        shared: Arc<Shared>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        Self {
+            confirm: Arc::new(Confirm::new(options.stream.clone())),
+            poller: Poller::start(&options, shared.clone()),
+            copies: Copies::new(options.pace.stall),
+            options,
+            shared,
+            commands,
+            reporter: None,
+            occupied: None,
+            failures: 0,
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        mut stop: watch::Receiver<bool>,
+        mut pause: watch::Receiver<bool>,
+    ) {
+        while !*stop.borrow_and_update() {
+            let is_paused = *pause.borrow_and_update();
+            if is_paused {
+                self.shared.set_state(State::Paused);
+            }
+            tokio::select! {
+                () = self.once(), if !is_paused => continue,
+                _ = pause.changed() => {}
+                // A handle that is gone is a stop as well.
+                stopped = stop.changed() => if stopped.is_err() { break },
+            }
+            self.end_session().await;
+            self.copies.rest();
+        }
+    }
+
+    /// A session, and the rest that its end asks for.
+    async fn once(&mut self) {
+        let Err(trouble) = self.session().await;
+        self.end_session().await;
+        self.digest(trouble).await;
+    }
+
+    async fn end_session(&mut self) {
+        if let Some(reporter) = self.reporter.take() {
+            reporter.finish().await;
+        }
+    }
+
+    async fn session(&mut self) -> Result<Infallible, Trouble> {
+        let stream = self.options.stream.clone();
+        check_writable(&stream)?;
+        self.shared.set_state(State::Connecting);
+        let control = self.options.source.connect().await?;
+        let mut replication = Connection::open(&self.options.source).await?;
+        if stream.tail().mark.is_some_and(|mark| mark.released) {
+            self.reopen(&control, &mut replication).await?;
+        }
+        let Admitted { from, mark, identity, silence, tables } =
+            admit(&control, &mut replication, &self.options, &self.confirm).await?;
+        let started = replication.start(&self.options.slot, from, &self.options.publication).await;
+        let (incoming, outgoing) = match started {
+            Ok(halves) => halves,
+            Err(error) => return Err(self.not_started(error, &control, silence).await),
+        };
+        self.occupied = None;
+        let mut appender = Appender::new(
+            stream.clone(),
+            self.confirm.clone(),
+            self.shared.clone(),
+            session::PATIENCE,
+        );
+        if let Some(mark) = mark {
+            stream.mark(mark).map_err(Error::from)?;
+        }
+        let tail = stream.tail();
+        if let Some(record) = Translator::opening(&tail) {
+            appender.push(&record);
+            appender.flush().await?;
+        }
+        let confirm = self.confirm.clone();
+        let reporter = self.reporter.insert(Reporter::start(
+            outgoing,
+            stream.clone(),
+            confirm,
+            self.shared.clone(),
+            silence,
+        ));
+        let mut translator = Translator::new(&stream.tail());
+        translator.forget(self.copies.follow(&stream, &tables));
+        tracing::info!(slot = self.options.slot, %from, "streaming");
+        self.shared.set_state(State::Streaming);
+        self.shared.set_error(None);
+        self.failures = 0;
+        stream.set_halted(HaltedBy::Capture, self.copies.halt());
+        self.copies.begin(&self.options, &tables).await;
+        let session = Session {
+            options: &self.options,
+            shared: &self.shared,
+            commands: &mut self.commands,
+            copies: &mut self.copies,
+            reporter,
+            incoming,
+            appender,
+            translator,
+            poller: &mut self.poller,
+            halts: stream.halted(),
+            identity,
+            records: Vec::new(),
+            stalled: None,
+            seen: from,
+            covered: from,
+            marked: Instant::now(),
+        };
+        session.run().await
+    }
+
+    /// Why the slot does not stream. One that is in use may be used by our own ghost, which the server gives up by
+    /// itself; if it does not, somebody else has it.
+    async fn not_started(&mut self, error: Error, control: &Client, silence: Duration) -> Trouble {
+        if error.code() != Some(sqlstate::OBJECT_IN_USE) {
+            return error.into();
+        }
+        let since = *self.occupied.get_or_insert_with(Instant::now);
+        if since.elapsed() < silence * 2 {
+            return error.into();
+        }
+        match holder(control, &self.options.slot).await {
+            Ok(holder) => Trouble::Halt(Halt::new(
+                "slot_in_use",
+                format!(
+                    "the slot {} is in use by {holder}: stop that, or give one of the two nodes another name",
+                    self.options.slot
+                ),
+            )),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Says what is wrong, and waits as long as it makes sense.
+    async fn digest(&mut self, trouble: Trouble) {
+        let wait = match trouble {
+            Trouble::Again => {
+                tracing::info!("a transaction is read again from its beginning");
+                return;
+            }
+            Trouble::Full => {
+                self.shared.set_state(State::Held);
+                self.copies.rest();
+                if self.options.on_full == OnFull::Resync {
+                    return self.release().await;
+                }
+                tracing::warn!("the journal is full; the source keeps its log");
+                return self.rest_until_room(ROOM_SHARE).await;
+            }
+            Trouble::Weather(error) => {
+                let text = error.to_string();
+                tracing::warn!(error = text, "capture waits for the source");
+                self.shared.set_error(Some(text));
+                self.shared.set_state(State::Connecting);
+                self.failures += 1;
+                backoff(self.failures)
+            }
+            Trouble::Halt(halt) => {
+                tracing::error!(code = halt.code, detail = halt.detail, "capture is halted");
+                self.shared.set_error(Some(halt.detail.clone()));
+                self.shared.set_state(State::Halted);
+                self.copies.rest();
+                self.options.stream.set_halted(HaltedBy::Capture, Some(halt));
+                self.options.pace.recheck
+            }
+        };
+        self.rest(wait).await;
+    }
+
+    /// Waits, but not longer than until somebody says `retry`.
+    async fn rest(&mut self, wait: Duration) {
+        let deadline = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => return,
+                Some(command) = self.commands.recv() => match command {
+                    Command::Copy(request) => self.copies.request(request),
+                    Command::Retry => return,
+                },
+            }
+        }
+    }
+
+    /// Waits until a fair part of the budget is free, so that a session is worth its start.
+    async fn rest_until_room(&mut self, share: u64) {
+        loop {
+            let usage = self.options.stream.allowance();
+            if usage.budget.saturating_sub(usage.bytes) >= usage.budget / share {
+                return;
+            }
+            self.rest(ROOM_POLL).await;
+        }
+    }
+}
+
+/// Whether anything may be appended.
+fn check_writable(stream: &Stream) -> Result<(), Trouble> {
+    if stream.is_poisoned() {
+        return Err(Error::Journal(JournalError::Poisoned { stream: stream.id() }).into());
+    }
+    match rolled_back(stream) {
+        Some(halt) => Err(Trouble::Halt(halt)),
+        None => Ok(()),
+    }
+}
+
+/// Why nothing may be numbered on: a peer holds records of this stream that its own journal does not have.
+fn rolled_back(stream: &Stream) -> Option<Halt> {
+    stream.halted_by(HaltedBy::Transport).filter(|halt| halt.code == PEER_AHEAD)
+}
+
+/// The code by which the exchange with peers says so.
+const PEER_AHEAD: &str = "peer_ahead";
+
+/// Who streams from a slot, for people.
+async fn holder(control: &Client, slot: &str) -> Result<String, Error> {
+    let state = crate::slot::slot_state(control, slot).await?;
+    let Some(pid) = state.and_then(|state| state.active_pid) else {
+        return Ok("somebody who has just left".to_owned());
+    };
+    Ok(match control.query_opt(sql::SLOT_HOLDER, &[&pid]).await? {
+        Some(row) => {
+            let (application, address, user): (String, String, String) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            format!("process {pid} (application \"{application}\", user {user}, from {address})")
+        }
+        None => format!("process {pid}"),
+    })
+}
+
+/// Doubles from a fifth of a second up to five, with jitter so that many nodes do not come back as one.
+fn backoff(failures: u32) -> Duration {
+    let full = BACKOFF_MIN.saturating_mul(1 << failures.clamp(1, 6).saturating_sub(1));
+    let full = full.min(BACKOFF_MAX);
+    let random = u32::try_from(RandomState::new().hash_one(failures) % 1_000).unwrap_or(0);
+    full / 2 + full * random / 2_000
+}
+
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// A full journal is left alone until this part of it is free.
+const ROOM_SHARE: u64 = 16;
+const ROOM_POLL: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_five_seconds_and_differ() {
+        for failures in 0..40 {
+            let wait = backoff(failures);
+            assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX, "{failures}: {wait:?}");
+        }
+        assert!(backoff(10) >= BACKOFF_MAX / 2);
+        let waits: std::collections::BTreeSet<_> = (0..20).map(|_| backoff(10)).collect();
+        assert!(waits.len() > 10);
+    }
+}

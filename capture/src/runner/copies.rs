@@ -1,0 +1,464 @@
+//! When a copy is made and where it goes in the stream.
+//!
+//! The position of a copy is known only when its snapshot is there, and the stream goes on meanwhile. What is committed
+//! before the preparation began lies before any snapshot. From then on a change of a table that is going to be copied
+//! is *in doubt*: it may belong before the copy or behind it, so reading stops at it. Changes of other tables pass. If
+//! none of the copied tables changed between the snapshot and the place where the copy stands, the rows are those of
+//! that place as well, so the copy is exact. If a transaction that is already begun in the stream turns out to belong
+//! behind the copy, it is aborted, and the source sends it again.
+//!
+//! A table that leaves the publication and comes back has missed changes, so it is copied again. That it was away is
+//! known as long as a session has seen it away; the journal does not say it.
+//!
+//! A copy for a peer that joins stands in the middle of tables that are live, so every change is in doubt.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use thinwire_engine::{
+    journal::Stream,
+    model::{Halt, HaltedBy, Lsn, Offset, RelationId},
+    pgoutput::{InTransaction, Message, Translator},
+};
+use tokio::time::Instant;
+
+use super::{Request, backoff, poll::Tables};
+use crate::{
+    Options,
+    copy::{Preparation, Prepared, Target, describe},
+    error::Error,
+    sql,
+};
+
+/// The copies that are to be made, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    requests: VecDeque<Request>,
+    job: Option<Job>,
+    not_before: Option<Instant>,
+    failures: u32,
+    /// How often in a row reading was held up for too long.
+    impatience: u32,
+    stall: Duration,
+    halt: Option<Halt>,
+    error: Option<String>,
+    /// Tables that were copied and are not, or were not all the time, published.
+    left: BTreeSet<RelationId>,
+}
+
+#[derive(Debug)]
+struct Job {
+    wanted: Wanted,
+    /// What is committed before this lies before the copy.
+    from: Lsn,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Preparing(Preparation),
+    Ready(Prepared),
+}
+
+/// What a copy is of and for.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    tables: Vec<RelationId>,
+    /// Which tables' changes are in doubt; all for `None`.
+    doubted: Option<BTreeSet<RelationId>>,
+    request: Option<Request>,
+}
+
+impl Wanted {
+    pub(super) fn target(&self) -> Target {
+        self.request.as_ref().map(|request| request.target.clone()).unwrap_or_default()
+    }
+}
+
+/// What is to be done about a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is not concerned.
+    Pass,
+    /// It must wait for the snapshot.
+    Wait,
+    /// The copy goes before it.
+    Place,
+    /// The copy goes before the transaction that it stands in, of which a part is in the stream.
+    Abandon,
+}
+
+impl Copies {
+    /// None yet. Reading is held up for a snapshot for `stall` at first, then longer.
+    pub(super) fn new(stall: Duration) -> Self {
+        Self { stall, ..Self::default() }
+    }
+
+    /// Adds a copy for somebody.
+    pub(super) fn request(&mut self, request: Request) {
+        self.requests.push_back(request);
+    }
+
+    /// Why a copy cannot be made, for the stream to show.
+    pub(super) fn halt(&self) -> Option<Halt> {
+        self.halt.clone()
+    }
+
+    /// Why the last copy did not come about, until one does.
+    pub(super) fn error(&self) -> Option<String> {
+        self.error.clone()
+    }
+
+    /// Follows which tables are published, and returns those of the copied ones whose changes were not all seen.
+    pub(super) fn follow(&mut self, stream: &Stream, tables: &Tables) -> &BTreeSet<RelationId> {
+        let copied = stream.tail().copied;
+        self.left.extend(copied.into_iter().filter(|id| !tables.contains_key(id)));
+        &self.left
+    }
+
+    /// Lets go of a snapshot, which costs the source, while nothing can be done with it.
+    pub(super) fn rest(&mut self) {
+        if let Some(job) = self.job.take() {
+            self.put_back(job.wanted);
+        }
+    }
+
+    /// Begins the next copy if there is one to be made, it is time, and none is on its way.
+    pub(super) async fn begin(&mut self, options: &Options, tables: &Tables) {
+        if self.job.is_some() || self.not_before.is_some_and(|at| Instant::now() < at) {
+            return;
+        }
+        let Some(wanted) = self.next(&options.stream, tables) else { return };
+        match start(options, &wanted.tables).await {
+            Ok((from, preparation)) => {
+                let stage = Stage::Preparing(preparation);
+                self.job = Some(Job { wanted, from, stage });
+            }
+            Err(refusal) => {
+                self.put_back(wanted);
+                match refusal {
+                    Refusal::Halt(halt) => {
+                        self.not_before = Some(Instant::now() + TOO_LARGE_RECHECK);
+                        tracing::error!(
+                            code = halt.code,
+                            detail = halt.detail,
+                            "a copy is refused"
+                        );
+                        options.stream.set_halted(HaltedBy::Capture, Some(halt.clone()));
+                        self.halt = Some(halt);
+                    }
+                    Refusal::Later => self.not_before = Some(Instant::now() + ROOM_RECHECK),
+                    Refusal::Error(error) => self.postpone(&error),
+                }
+            }
+        }
+    }
+
+    /// Tables that no copy has brought into the stream come first, for everybody.
+    fn next(&mut self, stream: &Stream, tables: &Tables) -> Option<Wanted> {
+        let copied = stream.tail().copied;
+        let missing: Vec<RelationId> = tables
+            .keys()
+            .copied()
+            .filter(|id| !copied.contains(id) || self.left.contains(id))
+            .collect();
+        if !missing.is_empty() {
+            let doubted = Some(missing.iter().copied().collect());
+            return Some(Wanted { tables: missing, doubted, request: None });
+        }
+        while let Some(request) = self.requests.pop_front() {
+            if !request.reply.is_closed() {
+                let tables = tables.keys().copied().collect();
+                return Some(Wanted { tables, doubted: None, request: Some(request) });
+            }
+        }
+        None
+    }
+
+    /// Whether a snapshot is being waited for.
+    pub(super) fn is_preparing(&self) -> bool {
+        matches!(self.job, Some(Job { stage: Stage::Preparing(_), .. }))
+    }
+
+    /// The position of a copy that waits for its place.
+    pub(super) fn ready(&self) -> Option<Lsn> {
+        match &self.job {
+            Some(Job { stage: Stage::Ready(prepared), .. }) => Some(prepared.lsn),
+            _ => None,
+        }
+    }
+
+    /// Waits for the snapshot. May be dropped and called again; never ends if there is none to wait for.
+    pub(super) async fn prepared(&mut self) {
+        let Some(Job { stage: Stage::Preparing(preparation), .. }) = &mut self.job else {
+            return std::future::pending().await;
+        };
+        let result = preparation.done().await;
+        let Some(job) = self.job.take() else { return };
+        match result {
+            Ok(prepared) => {
+                tracing::info!(lsn = %prepared.lsn, tables = prepared.tables.len(), "a copy is ready");
+                self.job = Some(Job { stage: Stage::Ready(prepared), ..job });
+            }
+            Err(error) => {
+                self.put_back(job.wanted);
+                self.postpone(&error);
+            }
+        }
+    }
+
+    /// What is to be done about the next message.
+    pub(super) fn judge(&self, translator: &Translator, message: &Message) -> Verdict {
+        let Some(job) = &self.job else { return Verdict::Pass };
+        let place = match &job.stage {
+            Stage::Preparing(_) => Place::NotBefore(job.from),
+            Stage::Ready(prepared) => Place::At(prepared.lsn),
+        };
+        judge(place, job.wanted.doubted.as_ref(), translator, message)
+    }
+
+    /// How long reading may be held up for a snapshot. Longer and longer, because the transactions that the
+    /// snapshot waits for may take their time.
+    pub(super) fn patience(&self) -> Duration {
+        self.stall.saturating_mul(1 << self.impatience.min(5))
+    }
+
+    /// Gives up a snapshot that takes too long, to try again later.
+    pub(super) fn give_up(&mut self) {
+        if let Some(job) = self.job.take() {
+            tracing::info!(
+                "a snapshot waits too long for running transactions; it is tried again later"
+            );
+            self.put_back(job.wanted);
+            // As long as changes have waited for it, they now flow.
+            self.not_before = Some(Instant::now() + self.patience());
+            self.impatience += 1;
+        }
+    }
+
+    /// Takes the copy that is ready, to be written.
+    pub(super) fn take(&mut self) -> Option<(Wanted, Prepared)> {
+        match self.job.take()? {
+            Job { wanted, stage: Stage::Ready(prepared), .. } => Some((wanted, prepared)),
+            preparing => {
+                self.job = Some(preparing);
+                None
+            }
+        }
+    }
+
+    /// It is in the stream.
+    pub(super) fn done(&mut self, wanted: Wanted, begin: Offset) {
+        (self.failures, self.impatience, self.halt, self.not_before) = (0, 0, None, None);
+        self.error = None;
+        if wanted.request.is_none() {
+            wanted.tables.iter().for_each(|id| {
+                self.left.remove(id);
+            });
+        }
+        if let Some(request) = wanted.request {
+            // Who asked may have gone.
+            let _ = request.reply.send(begin);
+        }
+    }
+
+    /// It is not.
+    pub(super) fn failed(&mut self, wanted: Wanted, error: &Error) {
+        self.put_back(wanted);
+        self.postpone(error);
+    }
+
+    fn put_back(&mut self, wanted: Wanted) {
+        if let Some(request) = wanted.request {
+            self.requests.push_front(request);
+        }
+    }
+
+    fn postpone(&mut self, error: &Error) {
+        self.failures += 1;
+        let wait = backoff(self.failures);
+        self.error = Some(format!("a copy is tried again: {error}"));
+        tracing::warn!(%error, ?wait, "a copy is tried again");
+        self.not_before = Some(Instant::now() + wait);
+    }
+}
+
+/// Where a copy goes, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    NotBefore(Lsn),
+    At(Lsn),
+}
+
+fn judge(
+    place: Place,
+    doubted: Option<&BTreeSet<RelationId>>,
+    translator: &Translator,
+    message: &Message,
+) -> Verdict {
+    let touches = translator.touches(message, doubted);
+    let at = match place {
+        Place::NotBefore(from) => {
+            return if touches.is_some_and(|lsn| lsn >= from) {
+                Verdict::Wait
+            } else {
+                Verdict::Pass
+            };
+        }
+        Place::At(at) => at,
+    };
+    // Any transaction that is not in the snapshot goes behind the copy, if it has not begun.
+    let lsn = match message {
+        Message::Begin { final_lsn, .. } => Some(*final_lsn),
+        _ => touches,
+    };
+    let is_behind = lsn.is_some_and(|lsn| lsn >= at) && !translator.is_resuming();
+    match (is_behind, translator.transaction()) {
+        (false, _) => Verdict::Pass,
+        (true, Some(InTransaction { emitted: true, .. })) => Verdict::Abandon,
+        (true, _) => Verdict::Place,
+    }
+}
+
+enum Refusal {
+    Halt(Halt),
+    Later,
+    Error(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Notes where the source is, makes sure that the copy will have room, and begins to prepare it.
+async fn start(options: &Options, tables: &[RelationId]) -> Result<(Lsn, Preparation), Refusal> {
+    let client = options.source.connect().await?;
+    let row = client.query_one(sql::FLUSHED, &[]).await.map_err(Error::from)?;
+    let from: String = row.try_get(0).map_err(Error::from)?;
+    let from = from.parse().unwrap_or(Lsn::ZERO);
+    let bytes: u64 = describe(&client, tables).await?.values().map(|table| table.bytes).sum();
+    let usage = options.stream.allowance();
+    if bytes > usage.budget {
+        return Err(Refusal::Halt(Halt::new(
+            "copy_too_large",
+            format!(
+                "copying {} tables takes about {bytes} bytes, but the journal's budget leaves {} for them: \
+                 raise [journal] budget, or capture fewer tables",
+                tables.len(),
+                usage.budget
+            ),
+        )));
+    }
+    if bytes > usage.budget.saturating_sub(usage.bytes) {
+        tracing::info!(bytes, used = usage.bytes, budget = usage.budget, "a copy waits for room");
+        return Err(Refusal::Later);
+    }
+    Ok((from, Preparation::start(&options.source, &options.slot, tables)))
+}
+
+const ROOM_RECHECK: Duration = Duration::from_secs(5);
+const TOO_LARGE_RECHECK: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use thinwire_engine::{
+        codec::Records,
+        journal::Tail,
+        model::{
+            Column, Copy, CopyTable, Record, Relation, ReplicaIdentity, Row, Timestamp, Value,
+        },
+    };
+
+    use super::*;
+
+    fn table(id: u32) -> Relation {
+        let column = Column { name: "a".into(), key: true, type_oid: 25, type_modifier: -1 };
+        Relation {
+            id: RelationId(id),
+            schema: "s".into(),
+            name: format!("t{id}"),
+            identity: ReplicaIdentity::Default,
+            columns: vec![column],
+        }
+    }
+
+    fn begin(lsn: u64) -> Message {
+        let time = Timestamp::from_micros(0);
+        Message::Begin { final_lsn: Lsn::new(lsn), time, xid: 1 }
+    }
+
+    fn insert(id: u32) -> Message {
+        let new = Row(vec![Value::Bytes(Bytes::from_static(b"x"))]);
+        Message::Insert { relation: RelationId(id), new }
+    }
+
+    /// Table 1 is captured, table 2 is going to be copied.
+    fn translator(messages: &[Message]) -> Translator {
+        let mut tail = Tail::default();
+        let tables = vec![CopyTable { relation: RelationId(1), rows_estimate: 0 }];
+        let copy = Copy { lsn: Lsn::new(1), audience: vec![], carriers: vec![], tables };
+        for record in [Record::CopyBegin(copy), Record::CopyEnd { rows: 0 }] {
+            tail.observe(&Records::one(&record)).unwrap();
+        }
+        let mut translator = Translator::new(&tail);
+        for table in [table(1), table(2)] {
+            translator.take(Message::Relation(table), &mut vec![]).unwrap();
+        }
+        for message in messages {
+            translator.take(message.clone(), &mut vec![]).unwrap();
+        }
+        translator
+    }
+
+    fn verdict(place: Place, before: &[Message], message: &Message) -> Verdict {
+        judge(place, Some(&[RelationId(2)].into()), &translator(before), message)
+    }
+
+    #[test]
+    fn until_the_snapshot_is_there_changes_of_its_tables_wait() {
+        let from = Place::NotBefore(Lsn::new(100));
+        assert_eq!(verdict(from, &[begin(99)], &insert(2)), Verdict::Pass);
+        assert_eq!(verdict(from, &[begin(100)], &insert(2)), Verdict::Wait);
+        assert_eq!(verdict(from, &[begin(100), insert(1)], &insert(2)), Verdict::Wait);
+        assert_eq!(verdict(from, &[begin(100)], &insert(1)), Verdict::Pass);
+        assert_eq!(verdict(from, &[], &begin(100)), Verdict::Pass);
+    }
+
+    #[test]
+    fn the_copy_goes_before_the_first_transaction_that_is_not_in_its_snapshot() {
+        let at = Place::At(Lsn::new(100));
+        assert_eq!(verdict(at, &[], &begin(99)), Verdict::Pass);
+        assert_eq!(verdict(at, &[begin(99)], &insert(2)), Verdict::Pass);
+        assert_eq!(verdict(at, &[], &begin(100)), Verdict::Place);
+    }
+
+    #[test]
+    fn a_transaction_that_waited_is_put_behind_the_copy_and_aborted_only_if_it_has_begun() {
+        let at = Place::At(Lsn::new(100));
+        assert_eq!(verdict(at, &[begin(100)], &insert(2)), Verdict::Place);
+        assert_eq!(verdict(at, &[begin(100), insert(1)], &insert(2)), Verdict::Abandon);
+        // It may go on as long as it does not touch what is copied.
+        assert_eq!(verdict(at, &[begin(100), insert(1)], &insert(1)), Verdict::Pass);
+    }
+
+    #[test]
+    fn for_a_peer_that_joins_every_change_waits() {
+        let (from, at) = (Place::NotBefore(Lsn::new(100)), Place::At(Lsn::new(100)));
+        let lone = |lsn| Message::Logical {
+            transactional: false,
+            lsn: Lsn::new(lsn),
+            prefix: String::new(),
+            content: Bytes::new(),
+        };
+        assert_eq!(judge(from, None, &translator(&[begin(100)]), &insert(1)), Verdict::Wait);
+        assert_eq!(judge(from, None, &translator(&[begin(99)]), &insert(1)), Verdict::Pass);
+        assert_eq!(judge(from, None, &translator(&[]), &lone(100)), Verdict::Wait);
+        assert_eq!(judge(at, None, &translator(&[]), &lone(100)), Verdict::Place);
+        assert_eq!(judge(at, None, &translator(&[]), &lone(99)), Verdict::Pass);
+    }
+}

@@ -1,0 +1,312 @@
+//! One streaming session: frames to records to the journal, and copies put in their place.
+
+use std::{convert::Infallible, time::Duration};
+
+use thinwire_engine::{
+    journal::Stream,
+    model::{Halt, HaltedBy, Lsn, Offset, Record},
+    pgoutput::{Message, Step, Translator, decode},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    Command, Trouble,
+    admission::Identity,
+    copies::{Copies, Verdict},
+    poll::Poller,
+    report::Reporter,
+    rolled_back,
+};
+use crate::{
+    Options,
+    append::Appender,
+    copy,
+    error::Error,
+    replication::{Frame, Incoming},
+    status::{Shared, State},
+};
+
+/// What a session works with.
+pub(super) struct Session<'a> {
+    pub(super) options: &'a Options,
+    pub(super) shared: &'a Shared,
+    pub(super) commands: &'a mut mpsc::UnboundedReceiver<Command>,
+    pub(super) copies: &'a mut Copies,
+    pub(super) reporter: &'a mut Reporter,
+    pub(super) incoming: Incoming,
+    pub(super) appender: Appender,
+    pub(super) translator: Translator,
+    pub(super) poller: &'a mut Poller,
+    /// Why the stream stands still, whoever says so.
+    pub(super) halts: watch::Receiver<Option<Halt>>,
+    pub(super) identity: Identity,
+    pub(super) records: Vec<Record>,
+    /// A message that waits for a copy, and since when.
+    pub(super) stalled: Option<(Message, Instant)>,
+    /// All that was committed before this has been read.
+    pub(super) seen: Lsn,
+    /// What will be confirmed when all that is appended is synced.
+    pub(super) covered: Lsn,
+    /// When the last mark was made.
+    pub(super) marked: Instant,
+}
+
+/// What ended a run through what was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drained {
+    /// There is no more.
+    All,
+    /// A copy has its place here.
+    Place,
+}
+
+impl Session<'_> {
+    /// Works until it cannot.
+    pub(super) async fn run(mut self) -> Result<Infallible, Trouble> {
+        loop {
+            let drained = self.drain().await?;
+            self.appender.flush().await?;
+            if drained == Drained::Place {
+                self.place().await?;
+                continue;
+            }
+            self.wait().await?;
+        }
+    }
+
+    /// Waits for whatever comes first.
+    async fn wait(&mut self) -> Result<(), Trouble> {
+        let is_stalled = self.stalled.is_some();
+        let mark_due = (self.seen > self.covered && self.is_between())
+            .then(|| self.marked + self.options.pace.mark);
+        let gives_up = match (&self.stalled, self.copies.is_preparing()) {
+            // With nothing captured yet there is nothing that waits.
+            (Some((_, since)), true) if !self.is_new() => Some(*since + self.copies.patience()),
+            _ => None,
+        };
+        tokio::select! {
+            filled = self.incoming.fill(), if !is_stalled => filled?,
+            () = self.copies.prepared() => self.show_copies(),
+            () = self.poller.asked() => self.begin_copy().await,
+            Some(command) = self.commands.recv() => {
+                if let Command::Copy(request) = command {
+                    self.copies.request(request);
+                    self.begin_copy().await;
+                }
+            }
+            error = self.reporter.failed() => return Err(error.into()),
+            _ = self.halts.changed() => if let Some(halt) = rolled_back(self.stream()) {
+                return Err(Trouble::Halt(halt));
+            },
+            () = until(mark_due) => self.mark()?,
+            () = until(gives_up) => self.copies.give_up(),
+            // The server tells how far it is only now and then, unless it is asked.
+            () = sleep(PROBE), if self.copies.ready().is_some() => self.reporter.probe(),
+        }
+        Ok(())
+    }
+
+    async fn begin_copy(&mut self) {
+        if let Some(tables) = self.poller.tables() {
+            self.translator.forget(self.copies.follow(&self.options.stream, &tables));
+            self.copies.begin(self.options, &tables).await;
+            self.show_copies();
+        }
+    }
+
+    fn show_copies(&self) {
+        if let Some(error) = self.copies.error() {
+            self.shared.set_error(Some(error));
+        }
+    }
+
+    /// Works through all that was read already.
+    async fn drain(&mut self) -> Result<Drained, Trouble> {
+        loop {
+            if self.is_placeable() {
+                return Ok(Drained::Place);
+            }
+            let (message, since) = match self.stalled.take() {
+                Some(stalled) => stalled,
+                None => match self.incoming.buffered()? {
+                    None => return Ok(Drained::All),
+                    Some(Frame::End) => {
+                        return Err(Error::Lost("the server shuts down".to_owned()).into());
+                    }
+                    Some(Frame::Keepalive { wal_end, is_urgent }) => {
+                        self.keepalive(wal_end, is_urgent).await?;
+                        continue;
+                    }
+                    Some(Frame::Data(bytes)) => {
+                        (decode(&bytes).map_err(Error::from)?, Instant::now())
+                    }
+                },
+            };
+            match self.copies.judge(&self.translator, &message) {
+                Verdict::Pass => self.take(message).await?,
+                Verdict::Wait => {
+                    self.stalled = Some((message, since));
+                    return Ok(Drained::All);
+                }
+                Verdict::Place => {
+                    self.stalled = Some((message, since));
+                    return Ok(Drained::Place);
+                }
+                Verdict::Abandon => {
+                    let step = self.translator.abandon(&mut self.records);
+                    self.follow(step).await?;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> Result<(), Trouble> {
+        let lone = match &message {
+            Message::Logical { transactional: false, lsn, .. } => Some(*lsn),
+            _ => None,
+        };
+        let step = self.translator.take(message, &mut self.records).map_err(Error::from)?;
+        let is_new = !self.records.is_empty();
+        self.follow(step).await?;
+        if let (Some(lsn), true) = (lone, is_new) {
+            // No commit will cover it, and it would be sent again.
+            self.seen = self.seen.max(Lsn::new(lsn.get() + 1));
+            self.appender.flush().await?;
+            self.mark()?;
+        }
+        Ok(())
+    }
+
+    /// Appends what the translator made, and goes where it says.
+    async fn follow(&mut self, step: Step) -> Result<(), Trouble> {
+        for record in self.records.drain(..) {
+            self.appender.take(record).await?;
+        }
+        match step {
+            Step::Next => {}
+            Step::Ended { end, emitted } => {
+                self.seen = self.seen.max(end);
+                if emitted {
+                    self.covered = self.covered.max(end);
+                }
+            }
+            Step::Restart => {
+                self.appender.flush().await?;
+                return Err(Trouble::Again);
+            }
+        }
+        Ok(())
+    }
+
+    async fn keepalive(&mut self, wal_end: Lsn, is_urgent: bool) -> Result<(), Trouble> {
+        if is_urgent {
+            self.reporter.answer();
+        }
+        // Inside a transaction it says how far the server was before.
+        if self.translator.transaction().is_some() {
+            return Ok(());
+        }
+        let step = self.translator.passed(wal_end, &mut self.records);
+        self.follow(step).await?;
+        self.seen = self.seen.max(wal_end);
+        if is_urgent && self.seen > self.covered && self.is_between() {
+            self.appender.flush().await?;
+            self.mark()?;
+        }
+        Ok(())
+    }
+
+    /// Journals how far the source has been read, so that it can be confirmed without a transaction.
+    fn mark(&mut self) -> Result<(), Trouble> {
+        self.stream().mark(self.identity.mark(self.seen)).map_err(Error::from)?;
+        self.covered = self.covered.max(self.seen);
+        self.marked = Instant::now();
+        Ok(())
+    }
+
+    /// Whether no transaction is open, neither in what is read nor in the stream.
+    fn is_between(&self) -> bool {
+        self.translator.transaction().is_none() && !self.translator.is_resuming()
+    }
+
+    /// Whether a copy is ready whose place is before whatever comes next.
+    fn is_placeable(&self) -> bool {
+        self.copies.ready().is_some_and(|lsn| self.seen >= lsn) && self.is_between()
+    }
+
+    /// Whether no table was copied yet, so that nothing is captured.
+    fn is_new(&self) -> bool {
+        self.stream().end().0 == Offset::FIRST
+    }
+
+    fn stream(&self) -> &Stream {
+        &self.options.stream
+    }
+
+    /// Writes the copy that is ready. Nothing else is read meanwhile; reporting goes on.
+    async fn place(&mut self) -> Result<(), Trouble> {
+        let Some((wanted, prepared)) = self.copies.take() else { return Ok(()) };
+        let before = self.shared.set_state(State::Copying);
+        // All before the copy has been read, and rows of its tables were dropped. If the source sent them again once
+        // the copy is in the stream, they would count twice; the mark, which is durable if the copy is, says not to.
+        self.seen = self.seen.max(prepared.lsn);
+        self.mark()?;
+        self.appender.set_patience(COPY_PATIENCE);
+        let target = wanted.target();
+        let written = copy::write(&prepared, &target, &mut self.appender, self.shared).await;
+        self.appender.set_patience(PATIENCE);
+        drop(prepared);
+        match written {
+            Ok(begin) => {
+                tracing::info!(offset = %begin, "a copy is in the stream");
+                self.translator.refresh(&self.stream().tail());
+                self.copies.done(wanted, begin);
+                self.stream().set_halted(HaltedBy::Capture, None);
+                self.shared.set_error(None);
+                self.begin_copy().await;
+            }
+            Err(error) => {
+                self.copies.failed(wanted, &error);
+                self.show_copies();
+                if let Error::Journal(_) = error {
+                    return Err(error.into());
+                }
+                self.abort_copy().await?;
+            }
+        }
+        self.shared.set_state(before);
+        Ok(())
+    }
+
+    async fn abort_copy(&mut self) -> Result<(), Trouble> {
+        self.appender.discard();
+        let tail = self.stream().tail();
+        if let Some(record) = Translator::opening(&tail) {
+            self.appender.push(&record);
+            self.appender.flush().await?;
+            // The tables' descriptions in it are in force.
+            self.translator.refresh(&self.stream().tail());
+        }
+        Ok(())
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A full journal is often emptied soon. After this long, the connection is worth more to the server than to us: one
+/// that nobody reads from keeps it from shutting down.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A copy costs more to begin again, but its snapshot keeps the source from cleaning up.
+const COPY_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Between two questions how far the server is.
+const PROBE: Duration = Duration::from_millis(100);

@@ -1,0 +1,191 @@
+//! Every precondition of capture, one line each, with its cure.
+
+use tokio_postgres::Client;
+
+use super::inventory::{self, Server, VERSION_MIN};
+use crate::{
+    error::{Error, Result},
+    replication::Connection,
+    slot::name_for,
+    source::Source,
+    sql,
+};
+
+/// One precondition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// Whether it holds.
+    pub ok: bool,
+    /// What was looked at, and what was found.
+    pub what: String,
+    /// What to do about it. With `ok`, advice that is not urgent.
+    pub cure: Option<String>,
+}
+
+/// Looks at all preconditions as the login that will run. Stops early only where the rest cannot be told.
+pub async fn check(source: &Source, node: &str) -> Vec<Check> {
+    let name = name_for(node);
+    let mut checks = Checks(Vec::new());
+    let client = match source.connect().await {
+        Ok(client) => client,
+        Err(error) => {
+            checks.fails(error.to_string(), cure_of_connecting(&error));
+            return checks.0;
+        }
+    };
+    checks.holds(format!("the database answers at {}", source.place()));
+    if let Err(error) = all(&client, source, &name, &mut checks).await {
+        checks.fails(format!("looking at the database failed: {error}"), "look at its log".into());
+    }
+    checks.0
+}
+
+struct Checks(Vec<Check>);
+
+impl Checks {
+    fn holds(&mut self, what: impl Into<String>) {
+        self.0.push(Check { ok: true, what: what.into(), cure: None });
+    }
+
+    fn fails(&mut self, what: impl Into<String>, cure: String) {
+        self.0.push(Check { ok: false, what: what.into(), cure: Some(cure) });
+    }
+
+    fn advises(&mut self, what: impl Into<String>, cure: String) {
+        self.0.push(Check { ok: true, what: what.into(), cure: Some(cure) });
+    }
+}
+
+async fn all(client: &Client, source: &Source, name: &str, checks: &mut Checks) -> Result<()> {
+    let server = inventory::server(client).await?;
+    server_itself(&server, checks);
+    login(client, source, &server, checks).await?;
+    slot(client, name, checks).await?;
+    publication(client, name, checks).await?;
+    room(client, checks).await
+}
+
+fn server_itself(server: &Server, checks: &mut Checks) {
+    let version = server.version / 10_000;
+    match server.version >= VERSION_MIN {
+        true => checks.holds(format!("it is PostgreSQL {version}")),
+        false => {
+            checks.fails(format!("it is PostgreSQL {version}"), "upgrade to 14 or later".into())
+        }
+    }
+    match server.wal_level.as_str() {
+        "logical" => checks.holds("wal_level is logical"),
+        level => checks.fails(
+            format!("wal_level is {level}"),
+            "run `ALTER SYSTEM SET wal_level = logical` and restart the server".into(),
+        ),
+    }
+}
+
+async fn login(
+    client: &Client,
+    source: &Source,
+    server: &Server,
+    checks: &mut Checks,
+) -> Result<()> {
+    let user = &server.user;
+    let row = client.query_one(sql::ROLE, &[user]).await?;
+    let (may_replicate, is_superuser): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+    if is_superuser {
+        checks.advises(
+            format!("the login {user} is a superuser"),
+            "a login with REPLICATION and SELECT is enough; see the README".into(),
+        );
+    }
+    if !may_replicate {
+        checks.fails(
+            format!("the login {user} may not replicate"),
+            format!("run `{}`", sql::allow_replication(user)),
+        );
+        return Ok(());
+    }
+    match Connection::open(source).await {
+        Ok(_) => checks.holds(format!("the login {user} may replicate")),
+        Err(error) => checks.fails(
+            format!("a replication session is refused: {error}"),
+            "allow it in pg_hba.conf (a line for the database itself is enough)".into(),
+        ),
+    }
+    Ok(())
+}
+
+async fn slot(client: &Client, name: &str, checks: &mut Checks) -> Result<()> {
+    let Some(slot) = inventory::slot_state(client, name).await? else {
+        checks.fails(format!("the slot {name} is not there"), "run `thinwire init`".into());
+        return Ok(());
+    };
+    let drop =
+        || format!("drop it (`SELECT pg_drop_replication_slot('{name}')`) and run `thinwire init`");
+    if !slot.is_here || slot.is_temporary || slot.plugin.as_deref() != Some("pgoutput") {
+        checks.fails(format!("the slot {name} is not Thinwire's for this database"), drop());
+    } else if slot.wal_status.as_deref() == Some("lost") {
+        checks.fails(
+            format!("the slot {name} is lost: the server removed the log it needs"),
+            format!("{}; the tables are copied again", drop()),
+        );
+    } else {
+        let holder = match slot.active_pid {
+            Some(pid) => format!(", in use by process {pid}"),
+            None => String::new(),
+        };
+        let retained = slot.retained_bytes;
+        checks.holds(format!("the slot {name} is there ({retained} bytes of log kept{holder})"));
+    }
+    Ok(())
+}
+
+async fn publication(client: &Client, name: &str, checks: &mut Checks) -> Result<()> {
+    let tables = match inventory::published(client, name).await {
+        Ok((tables, _)) => tables,
+        Err(Error::Refused(why)) => {
+            checks.fails(why, "run `thinwire init`".into());
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    checks.holds(format!("the publication {name} has {} tables", tables.len()));
+    for row in client.query(sql::UNREADABLE, &[&name]).await? {
+        let (table, may_read, is_filtered): (String, bool, bool) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        if !may_read {
+            checks.fails(format!("{table} may not be read"), "run `thinwire init`".into());
+        } else if is_filtered {
+            checks.fails(
+                format!("row-level security hides rows of {table}"),
+                "give the login BYPASSRLS, or exclude the table".into(),
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn room(client: &Client, checks: &mut Checks) -> Result<()> {
+    let row = client.query_one(sql::FREE, &[]).await?;
+    for (free, setting, what) in [
+        (row.try_get::<_, i64>(0)?, "max_replication_slots", "slot for copies"),
+        (row.try_get::<_, i64>(1)?, "max_wal_senders", "sender"),
+    ] {
+        match free > 0 {
+            true => checks.holds(format!("{free} of {setting} are free")),
+            false => checks.fails(
+                format!("no {what} is free"),
+                format!("raise {setting} and restart the server, or drop what is not used"),
+            ),
+        }
+    }
+    Ok(())
+}
+
+fn cure_of_connecting(error: &Error) -> String {
+    match error.code() {
+        Some("28P01") => "correct the password in `url`, PGPASSWORD or the password file".into(),
+        Some("28000") => "allow this login in pg_hba.conf, or create it".into(),
+        Some("3D000") => "create the database, or correct its name in `url`".into(),
+        _ => "check that the server runs and that `url` names it".into(),
+    }
+}

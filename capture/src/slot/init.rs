@@ -1,0 +1,160 @@
+//! Making the publication and the slot, and taking them away.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_postgres::Client;
+
+use super::{
+    inventory::{self, Inventory, RunAs, Table},
+    name_for, plan as planning,
+};
+use crate::{
+    error::{Error, Result, sqlstate},
+    pattern::Patterns,
+    source::Source,
+    sql,
+};
+
+/// What capture needs at the source.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// The node's name, from which publication and slot take theirs.
+    pub node: String,
+    /// The tables to capture.
+    pub patterns: Patterns,
+    /// The login that will run, if it is another than the one that initialises.
+    pub run_as: Option<String>,
+}
+
+/// What `init` did, and what is left to somebody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The statements that were run.
+    pub done: Vec<String>,
+    /// Statements that somebody with more privileges has to run: Thinwire never makes a login more powerful.
+    pub needed: Vec<String>,
+    /// The tables that are captured.
+    pub tables: Vec<String>,
+}
+
+/// Makes the source ready to be captured. Safe to repeat; what is right already is left alone.
+///
+/// # Errors
+/// A sentence for what must be mended first: [`Error::Refused`]; nothing was changed then. Or what the server said.
+pub async fn init(admin: &Source, options: &InitOptions) -> Result<Report> {
+    let client = admin.connect().await?;
+    let (found, statements, tables) = prepare(&client, options).await?;
+    client.batch_execute(sql::SHORT_LOCK_TIMEOUT).await?;
+    for (at, statement) in statements.iter().enumerate() {
+        tracing::info!(statement, "init");
+        match at + 1 == statements.len() && found.slot.is_none() {
+            true => create_slot(&client, statement).await?,
+            false => run(&client, statement).await?,
+        }
+    }
+    Ok(Report { done: statements, needed: needed(found.run_as.as_ref()), tables })
+}
+
+/// The statements that [`init`] would run now, with those for somebody with more privileges at the end.
+///
+/// # Errors
+/// As [`init`].
+pub async fn plan(admin: &Source, options: &InitOptions) -> Result<Vec<String>> {
+    let client = admin.connect().await?;
+    let (found, mut statements, _) = prepare(&client, options).await?;
+    statements.extend(needed(found.run_as.as_ref()));
+    Ok(statements)
+}
+
+/// Drops the publication and the slot of a node. What is not there is no error.
+///
+/// # Errors
+/// What the server said, for instance that somebody still streams from the slot.
+pub async fn drop(admin: &Source, node: &str) -> Result<()> {
+    let client = admin.connect().await?;
+    let name = name_for(node);
+    client.execute(sql::DROP_SLOT, &[&name]).await?;
+    client.batch_execute(&sql::drop_publication(&name)).await?;
+    Ok(())
+}
+
+async fn prepare(
+    client: &Client,
+    options: &InitOptions,
+) -> Result<(Inventory, Vec<String>, Vec<String>)> {
+    let name = name_for(&options.node);
+    let found = inventory::take(client, &name, &name, options.run_as.as_deref()).await?;
+    if found.server.wal_level != "logical" {
+        return Err(Error::Refused(format!(
+            "the server's wal_level is {}: run `ALTER SYSTEM SET wal_level = logical` and restart it",
+            found.server.wal_level
+        )));
+    }
+    if let Some(slot) = &found.slot
+        && (!slot.is_here || slot.plugin.as_deref() != Some("pgoutput"))
+    {
+        return Err(Error::Refused(format!(
+            "a replication slot {name} exists already, but it is not Thinwire's for this database: \
+             drop it, or give the node another name"
+        )));
+    }
+    let selected = planning::select(&found, &options.patterns)?;
+    let statements = planning::statements(&found, &selected, &name, &options.node)?;
+    let tables = selected.into_iter().map(Table::label).collect();
+    Ok((found, statements, tables))
+}
+
+/// What the login that will run lacks and must not be given silently.
+fn needed(run_as: Option<&RunAs>) -> Vec<String> {
+    match run_as {
+        Some(RunAs { name, exists: false, .. }) => vec![sql::create_login(name)],
+        Some(RunAs { name, may_replicate: false, .. }) => vec![sql::allow_replication(name)],
+        _ => vec![],
+    }
+}
+
+/// Runs a statement, again if a lock was not to be had for a moment.
+async fn run(client: &Client, statement: &str) -> Result<()> {
+    for attempt in 1.. {
+        let done = client.batch_execute(statement).await.map_err(Error::from);
+        match done {
+            Err(error)
+                if error.code() == Some(sqlstate::LOCK_NOT_AVAILABLE)
+                    && attempt < LOCK_ATTEMPTS =>
+            {
+                sleep(LOCK_PAUSE).await;
+            }
+            Err(Error::Server(mut said)) => {
+                said.message = format!("{} (while running: {statement})", said.message);
+                return Err(Error::Server(said));
+            }
+            done => return done,
+        }
+    }
+    Ok(())
+}
+
+/// Runs the statement that creates the slot, which waits for the transactions that are running.
+async fn create_slot(client: &Client, statement: &str) -> Result<()> {
+    client.batch_execute(sql::LONG_LOCK_TIMEOUT).await?;
+    let created = client.batch_execute(statement).await.map_err(Error::from);
+    match created {
+        Err(error) if error.code() == Some(sqlstate::LOCK_NOT_AVAILABLE) => {
+            let oldest = client.query_opt(sql::OLDEST_TRANSACTION, &[]).await?;
+            let who = match oldest {
+                Some(row) => row.try_get(0)?,
+                None => "one that has just ended".to_owned(),
+            };
+            Err(Error::Refused(format!(
+                "the slot cannot be created while older transactions are running; the oldest is {who}: wait \
+                 for it or end it, then run `thinwire init` again"
+            )))
+        }
+        done => done,
+    }
+}
+
+/// With the lock timeout, about half a minute in all.
+const LOCK_ATTEMPTS: u32 = 6;
+const LOCK_PAUSE: Duration = Duration::from_secs(2);

@@ -1,0 +1,331 @@
+//! From what there is and what is wanted to the statements that make it so; no database is asked here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Comment,
+    inventory::{Inventory, Publication, RunAs, Table},
+};
+use crate::{
+    error::{Error, Result},
+    pattern::Patterns,
+    sql,
+};
+
+/// The tables to publish.
+///
+/// # Errors
+/// One sentence for each table that is meant and cannot be captured, and for each literal name that is not there.
+pub(super) fn select<'a>(found: &'a Inventory, patterns: &Patterns) -> Result<Vec<&'a Table>> {
+    let by_id: BTreeMap<u32, &Table> = found.tables.iter().map(|it| (it.id, it)).collect();
+    let mut problems: Vec<String> = Vec::new();
+    for literal in patterns.literals() {
+        if !found.tables.iter().any(|it| literal.matches(&it.schema, &it.name)) {
+            problems.push(format!(
+                "there is no table {literal} in the database {}: correct the name, or create it first",
+                found.server.database
+            ));
+        }
+    }
+    let mut selected = Vec::new();
+    for table in found.tables.iter().filter(|it| patterns.matches(&it.schema, &it.name)) {
+        let is_named = patterns.names(&table.schema, &table.name);
+        let root = table.root.and_then(|root| by_id.get(&root));
+        let is_in_root = root.is_some_and(|it| patterns.matches(&it.schema, &it.name));
+        // A partition is captured as its root; a wildcard means roots only.
+        if is_in_root || (table.root.is_some() && !is_named) || (table.is_extension && !is_named) {
+            continue;
+        }
+        match unfit(table) {
+            Some(why) if is_named => problems.push(why),
+            Some(_) => {}
+            None => selected.push(table),
+        }
+    }
+    for table in &selected {
+        problems.extend(members(found, table).filter_map(refused));
+    }
+    match problems.is_empty() {
+        true => Ok(selected),
+        false => Err(Error::Refused(problems.join("\n"))),
+    }
+}
+
+/// The tables that are meant and could be published, but are not.
+pub(super) fn unpublished(found: &Inventory, patterns: &Patterns) -> Vec<String> {
+    let published: BTreeSet<u32> =
+        found.publication.iter().flat_map(|it| &it.tables).map(|(id, _)| *id).collect();
+    let tables = select(found, patterns).unwrap_or_default();
+    tables.into_iter().filter(|it| !published.contains(&it.id)).map(Table::label).collect()
+}
+
+/// Why something with rows is no table whose changes are logged.
+fn unfit(table: &Table) -> Option<String> {
+    let label = table.label();
+    let why = match (table.kind.as_str(), table.persistence.as_str()) {
+        ("v", _) => "is a view, and only tables have changes",
+        ("m", _) => "is a materialized view, whose changes PostgreSQL does not publish",
+        ("f", _) => "is a foreign table, whose changes this server does not see",
+        (_, "u") => "is unlogged, so its changes are not in the write-ahead log",
+        (_, "t") => "is temporary",
+        _ => return None,
+    };
+    Some(format!("{label} {why}: take it off the list of tables"))
+}
+
+/// Why a table, or a partition of one, must not be published as it is.
+fn refused(table: &Table) -> Option<String> {
+    let (label, name) = (table.label(), table.sql());
+    if table.kind == "f" {
+        return Some(format!(
+            "the partition {label} is a foreign table, whose changes this server does not see: \
+             exclude the partitioned table, or detach the partition"
+        ));
+    }
+    (table.identity == "n").then(|| {
+        format!(
+            "{label} has REPLICA IDENTITY NOTHING, so publishing it would make its UPDATEs and DELETEs \
+             fail: run `ALTER TABLE {name} REPLICA IDENTITY DEFAULT` (or FULL), or exclude it with \"!{label}\""
+        )
+    })
+}
+
+/// The table itself and, if it is partitioned, its partitions.
+fn members<'a>(found: &'a Inventory, table: &'a Table) -> impl Iterator<Item = &'a Table> {
+    let partitions = found.tables.iter().filter(|it| it.root == Some(table.id));
+    std::iter::once(table).chain(partitions)
+}
+
+/// What has to be done, in its order: nothing is published before it has an identity, and the slot, from whose
+/// position on everything is decoded, comes last.
+pub(super) fn statements(
+    found: &Inventory,
+    selected: &[&Table],
+    name: &str,
+    node: &str,
+) -> Result<Vec<String>> {
+    let mut out: Vec<String> = keyless(found, selected)
+        .map(|table| sql::replica_identity_full(&table.schema, &table.name))
+        .collect();
+    match &found.publication {
+        None => out.push(sql::create_publication(name, &names(selected))),
+        Some(publication) => out.extend(alter(found, selected, name, node, publication)?),
+    }
+    if let Some(RunAs { name: user, exists: true, .. }) = &found.run_as {
+        out.extend(grants(selected, user));
+    }
+    let comment = found.publication.as_ref().and_then(|it| it.comment.as_ref());
+    match (&found.slot, comment) {
+        (None, _) => out.push(sql::create_slot(name, &Comment::head(node))),
+        (Some(slot), None | Some(Comment { created: None, .. })) => {
+            // Whoever runs `init` for a slot of unknown history vouches that nothing was read from it.
+            let confirmed = slot.confirmed.unwrap_or_default();
+            out.push(sql::comment(name, &format!("{}{confirmed}", Comment::head(node))));
+        }
+        _ => {}
+    }
+    Ok(out)
+}
+
+/// Selected tables, and all partitions of those, whose old rows nothing identifies.
+fn keyless<'a>(found: &'a Inventory, selected: &'a [&'a Table]) -> impl Iterator<Item = &'a Table> {
+    let keyless = selected.iter().filter(|table| !table.has_key);
+    // The root's identity is what its description says, so all partitions follow it.
+    let all = keyless.flat_map(|table| members(found, table));
+    all.filter(|table| table.identity != "f")
+}
+
+fn alter(
+    found: &Inventory,
+    selected: &[&Table],
+    name: &str,
+    node: &str,
+    publication: &Publication,
+) -> Result<Vec<String>> {
+    if let Some(comment) = &publication.comment
+        && comment.node != node
+    {
+        return Err(Error::Refused(format!(
+            "the publication {name} belongs to the node \"{}\": give one of the two another name",
+            comment.node
+        )));
+    }
+    if publication.is_for_all {
+        return Err(Error::Refused(format!(
+            "the publication {name} is for all tables, which Thinwire never makes: drop it, then run \
+             `thinwire init` again"
+        )));
+    }
+    let wanted: BTreeSet<u32> = selected.iter().map(|it| it.id).collect();
+    let is_whole = |id: u32| publication.tables.contains(&(id, false));
+    let mut out = Vec::new();
+    // A table with a filter is taken off and put back whole.
+    let off = publication.tables.iter().filter(|(id, narrowed)| *narrowed || !wanted.contains(id));
+    let off: Vec<String> = off
+        .filter_map(|(id, _)| found.tables.iter().find(|it| it.id == *id))
+        .map(Table::sql)
+        .collect();
+    if !off.is_empty() {
+        out.push(sql::alter_publication(name, "DROP", &off));
+    }
+    let on: Vec<String> =
+        selected.iter().filter(|it| !is_whole(it.id)).map(|it| it.sql()).collect();
+    if !on.is_empty() {
+        out.push(sql::alter_publication(name, "ADD", &on));
+    }
+    if !publication.is_complete || !publication.is_via_root {
+        out.push(sql::set_publication(name));
+    }
+    Ok(out)
+}
+
+fn grants(selected: &[&Table], user: &str) -> Vec<String> {
+    let schemas: BTreeSet<&str> =
+        selected.iter().filter(|it| !it.may_use_schema).map(|it| it.schema.as_str()).collect();
+    let tables: Vec<String> =
+        selected.iter().filter(|it| !it.may_select).map(|it| it.sql()).collect();
+    let mut out: Vec<String> =
+        schemas.into_iter().map(|schema| sql::grant_usage(schema, user)).collect();
+    if !tables.is_empty() {
+        out.push(sql::grant_select(&tables, user));
+    }
+    out
+}
+
+fn names(tables: &[&Table]) -> Vec<String> {
+    tables.iter().map(|it| it.sql()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slot::inventory::Server;
+
+    fn table(id: u32, name: &str) -> Table {
+        Table {
+            id,
+            schema: "public".into(),
+            name: name.into(),
+            kind: "r".into(),
+            persistence: "p".into(),
+            identity: "d".into(),
+            has_key: true,
+            may_select: true,
+            may_use_schema: true,
+            ..Table::default()
+        }
+    }
+
+    fn inventory(tables: Vec<Table>) -> Inventory {
+        let server = Server {
+            version: 150_000,
+            wal_level: "logical".into(),
+            database: "shop".into(),
+            user: "admin".into(),
+        };
+        Inventory { server, tables, publication: None, slot: None, run_as: None }
+    }
+
+    fn plan(found: &Inventory, patterns: &[&str]) -> Result<Vec<String>> {
+        let selected = select(found, &Patterns::parse(patterns)?)?;
+        statements(found, &selected, "thinwire_n", "n")
+    }
+
+    fn refusal(found: &Inventory, patterns: &[&str]) -> String {
+        plan(found, patterns).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_keyless_table_gets_an_identity_before_it_is_published() {
+        let keyless = Table { has_key: false, ..table(2, "k") };
+        let plan = plan(&inventory(vec![table(1, "a"), keyless]), &["public.*"]).unwrap();
+        assert_eq!(plan[0], "ALTER TABLE ONLY \"public\".\"k\" REPLICA IDENTITY FULL");
+        assert!(plan[1].starts_with("CREATE PUBLICATION \"thinwire_n\" FOR TABLE "), "{plan:?}");
+        assert!(plan[2].contains("pg_create_logical_replication_slot"), "{plan:?}");
+        assert_eq!(plan.len(), 3);
+    }
+
+    #[test]
+    fn a_literal_name_must_exist_and_a_pattern_may_match_nothing() {
+        let found = inventory(vec![table(1, "a")]);
+        assert!(refusal(&found, &["public.b"]).contains("there is no table public.b"));
+        assert!(plan(&found, &["other.*", "!public.gone"]).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused_by_name_and_ignored_by_wildcard() {
+        for (kind, persistence, word) in [
+            ("v", "p", "a view"),
+            ("m", "p", "materialized"),
+            ("f", "p", "foreign"),
+            ("r", "u", "unlogged"),
+            ("r", "t", "temporary"),
+        ] {
+            let odd = Table { kind: kind.into(), persistence: persistence.into(), ..table(1, "x") };
+            let found = inventory(vec![odd]);
+            assert!(refusal(&found, &["public.x"]).contains(word));
+            assert_eq!(plan(&found, &["public.*"]).unwrap().len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_table_without_identity_is_refused_even_by_wildcard() {
+        let nothing = Table { identity: "n".into(), has_key: false, ..table(1, "x") };
+        let text = refusal(&inventory(vec![nothing]), &["public.*"]);
+        assert!(text.contains("public.x has REPLICA IDENTITY NOTHING"), "{text}");
+    }
+
+    #[test]
+    fn partitions_are_captured_as_their_root_and_follow_its_identity() {
+        let root = Table { kind: "p".into(), has_key: false, ..table(1, "root") };
+        let part = Table { root: Some(1), has_key: false, ..table(2, "part") };
+        let found = inventory(vec![root, part]);
+        let all = plan(&found, &["public.*"]).unwrap();
+        assert!(all[0].contains("\"root\"") && all[1].contains("\"part\""), "{all:?}");
+        assert!(!all[2].contains("\"part\""), "{all:?}");
+        // Alone it is a table like any other.
+        let alone = plan(&found, &["public.part"]).unwrap();
+        assert!(alone[1].contains("FOR TABLE ONLY \"public\".\"part\""), "{alone:?}");
+    }
+
+    #[test]
+    fn a_second_time_there_is_nothing_to_do() {
+        let mut found = inventory(vec![table(1, "a")]);
+        found.publication = Some(Publication {
+            is_for_all: false,
+            is_complete: true,
+            is_via_root: true,
+            comment: Comment::parse(&format!("{}0/10", Comment::head("n"))),
+            tables: vec![(1, false)],
+        });
+        found.slot = Some(crate::slot::SlotState {
+            plugin: Some("pgoutput".into()),
+            is_here: true,
+            is_temporary: false,
+            wal_status: None,
+            confirmed: None,
+            active_pid: None,
+            retained_bytes: 0,
+        });
+        assert_eq!(plan(&found, &["public.*"]).unwrap(), Vec::<String>::new());
+        // Another table comes, the first goes.
+        found.tables.push(table(2, "b"));
+        let change = plan(&found, &["public.b"]).unwrap();
+        assert!(change[0].ends_with("DROP TABLE ONLY \"public\".\"a\""), "{change:?}");
+        assert!(change[1].ends_with("ADD TABLE ONLY \"public\".\"b\""), "{change:?}");
+        let selected = select(&found, &Patterns::parse(&["public.*"]).unwrap()).unwrap();
+        let other = statements(&found, &selected, "thinwire_n", "m").unwrap_err();
+        assert!(other.to_string().contains("belongs to the node \"n\""));
+    }
+
+    #[test]
+    fn only_grants_that_are_missing_are_given() {
+        let closed = Table { may_select: false, may_use_schema: false, ..table(2, "b") };
+        let mut found = inventory(vec![table(1, "a"), closed]);
+        let name = "o'brian".to_owned();
+        found.run_as = Some(RunAs { name, exists: true, may_replicate: true });
+        let plan = plan(&found, &["public.*"]).unwrap();
+        assert_eq!(plan[1], "GRANT USAGE ON SCHEMA \"public\" TO \"o'brian\"");
+        assert_eq!(plan[2], "GRANT SELECT ON TABLE \"public\".\"b\" TO \"o'brian\"");
+    }
+}

@@ -1,0 +1,410 @@
+//! The only place where SQL and replication commands are made: one quoter, values as parameters.
+
+use thinwire_engine::model::Lsn;
+
+/// What every session of ours is set to, at its start. The text form of values depends on them, so copied rows and
+/// streamed rows look the same; names are never looked up along a path that somebody else may write to; and
+/// row-level security is an error instead of missing rows.
+pub(crate) const SETTINGS: [(&str, &str); 17] = [
+    ("search_path", ""),
+    ("synchronous_commit", "local"),
+    ("datestyle", "ISO"),
+    ("intervalstyle", "postgres"),
+    // Any value above 0 means the shortest text that reads back exactly; 3 is the largest that all versions take.
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("xmlbinary", "base64"),
+    ("lc_monetary", "C"),
+    ("timezone", "UTC"),
+    ("client_encoding", "UTF8"),
+    ("row_security", "off"),
+    ("standard_conforming_strings", "on"),
+    ("quote_all_identifiers", "off"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+];
+
+/// Settings that some minor versions lack, and that are an error to name there.
+pub(crate) const SETTINGS_WHERE_THEY_EXIST: &str = "\
+    SELECT pg_catalog.set_config(s.name, v.value, false) \
+    FROM (VALUES ('restrict_nonsystem_relation_kind', 'view, foreign-table'), \
+                 ('transaction_timeout', '0')) AS v (name, value) \
+    JOIN pg_catalog.pg_settings AS s ON s.name = v.name";
+
+/// Whether the session may write.
+pub(crate) const SHOW_READ_ONLY: &str = "SHOW transaction_read_only";
+
+/// A name as an identifier.
+pub(crate) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table's name as an identifier.
+pub(crate) fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", ident(schema), ident(name))
+}
+
+/// Text as a literal, for the few places that take no parameters. Our sessions have
+/// `standard_conforming_strings` on, so a backslash means nothing.
+pub(crate) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The server and who we are: version, level of its log, database, user.
+pub(crate) const SERVER: &str = "\
+    SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+           pg_catalog.current_setting('wal_level'), \
+           pg_catalog.current_database()::pg_catalog.text, \
+           CURRENT_USER::pg_catalog.text";
+
+/// Whether a role may replicate; `rds_replication` is how a hosted service says it.
+pub(crate) const ROLE: &str = "\
+    SELECT r.rolreplication OR r.rolsuper OR EXISTS ( \
+               SELECT FROM pg_catalog.pg_auth_members AS m \
+               JOIN pg_catalog.pg_roles AS g ON g.oid = m.roleid \
+               WHERE m.member = r.oid AND g.rolname = 'rds_replication'), \
+           r.rolsuper, r.rolbypassrls \
+    FROM pg_catalog.pg_roles AS r WHERE r.rolname = $1";
+
+/// Everything with rows that is nobody's own machinery, and what a login may do with it.
+pub(crate) const TABLES: &str = "\
+    SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, \
+           c.relkind::pg_catalog.text, c.relpersistence::pg_catalog.text, \
+           c.relreplident::pg_catalog.text, \
+           c.relreplident = 'f' OR EXISTS ( \
+               SELECT FROM pg_catalog.pg_index AS i \
+               WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND i.indisunique \
+               AND (c.relreplident = 'd' AND i.indisprimary \
+                    OR c.relreplident = 'i' AND i.indisreplident)), \
+           EXISTS ( \
+               SELECT FROM pg_catalog.pg_depend AS d \
+               WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+               AND d.objid = c.oid AND d.deptype = 'e'), \
+           CASE WHEN c.relispartition \
+                THEN pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid END, \
+           pg_catalog.has_table_privilege($1::pg_catalog.name, c.oid, 'SELECT'), \
+           pg_catalog.has_schema_privilege($1::pg_catalog.name, n.oid, 'USAGE') \
+    FROM pg_catalog.pg_class AS c \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+    AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'thinwire') \
+    ORDER BY n.nspname, c.relname";
+
+/// A publication: for all tables, all operations, by roots, its comment.
+pub(crate) const PUBLICATION: &str = "\
+    SELECT p.puballtables, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, \
+           p.pubviaroot, pg_catalog.obj_description(p.oid, 'pg_publication') \
+    FROM pg_catalog.pg_publication AS p WHERE p.pubname = $1";
+
+/// Its tables, and whether each is narrowed. By way of JSON, because older versions lack those columns.
+pub(crate) const PUBLICATION_TABLES: &str = "\
+    SELECT r.prrelid, \
+           pg_catalog.to_jsonb(r) ->> 'prqual' IS NOT NULL \
+           OR pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL \
+    FROM pg_catalog.pg_publication_rel AS r \
+    JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = $1";
+
+/// The tables as which changes are published.
+pub(crate) const PUBLISHED: &str = "\
+    SELECT c.oid, pg_catalog.format('%s.%s', n.nspname, c.relname) \
+    FROM pg_catalog.pg_get_publication_tables($1::pg_catalog.text) AS t \
+    JOIN pg_catalog.pg_class AS c ON c.oid = t.relid \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ORDER BY c.oid";
+
+/// A slot.
+pub(crate) const SLOT: &str = "\
+    SELECT s.plugin::pg_catalog.text, \
+           coalesce(s.database = pg_catalog.current_database(), false), s.temporary, \
+           s.wal_status, s.confirmed_flush_lsn::pg_catalog.text, s.active_pid, \
+           coalesce(pg_catalog.pg_wal_lsn_diff( \
+               CASE WHEN pg_catalog.pg_is_in_recovery() \
+                    THEN pg_catalog.pg_last_wal_receive_lsn() \
+                    ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn), 0)::pg_catalog.int8 \
+    FROM pg_catalog.pg_replication_slots AS s WHERE s.slot_name = $1";
+
+/// Who streams from a slot: application, address, user.
+pub(crate) const SLOT_HOLDER: &str = "\
+    SELECT coalesce(a.application_name, ''), coalesce(a.client_addr::pg_catalog.text, 'local'), \
+           coalesce(a.usename::pg_catalog.text, '?') \
+    FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = $1";
+
+/// Ends a replication session of our own that waits for others.
+pub(crate) const END_OWN_SENDER: &str = "\
+    SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a \
+    WHERE a.pid = $1 AND a.usename = CURRENT_USER AND a.backend_type = 'walsender'";
+
+/// What is free: slots, and senders.
+pub(crate) const FREE: &str = "\
+    SELECT pg_catalog.current_setting('max_replication_slots')::pg_catalog.int8 \
+               - (SELECT count(*) FROM pg_catalog.pg_replication_slots), \
+           pg_catalog.current_setting('max_wal_senders')::pg_catalog.int8 \
+               - (SELECT count(*) FROM pg_catalog.pg_stat_activity \
+                  WHERE backend_type = 'walsender')";
+
+/// After how many milliseconds of silence the server gives a replication session up; 0 is never.
+pub(crate) const WAL_SENDER_TIMEOUT: &str = "\
+    SELECT setting::pg_catalog.int8 FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
+
+/// How far the log is flushed.
+pub(crate) const FLUSHED: &str = "\
+    SELECT CASE WHEN pg_catalog.pg_is_in_recovery() \
+                THEN pg_catalog.pg_last_wal_replay_lsn() \
+                ELSE pg_catalog.pg_current_wal_flush_lsn() END::pg_catalog.text";
+
+/// Published tables whose rows a login does not see all of, or may not read.
+pub(crate) const UNREADABLE: &str = "\
+    SELECT pg_catalog.format('%s.%s', n.nspname, c.relname), \
+           pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+               AND pg_catalog.has_table_privilege(c.oid, 'SELECT'), \
+           pg_catalog.row_security_active(c.oid) \
+    FROM pg_catalog.pg_get_publication_tables($1::pg_catalog.text) AS t \
+    JOIN pg_catalog.pg_class AS c ON c.oid = t.relid \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ORDER BY 1";
+
+/// A statement that waits for a lock holds up all that come after it, so ours wait only a moment.
+pub(crate) const SHORT_LOCK_TIMEOUT: &str = "SET lock_timeout = '3s'";
+
+pub(crate) const CREATE_SLOT: &str = "\
+    SELECT lsn::pg_catalog.text \
+    FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')";
+
+/// For what waits for transactions instead of tables, and holds nobody up.
+pub(crate) const LONG_LOCK_TIMEOUT: &str = "SET lock_timeout = '60s'";
+
+/// The oldest transaction that a slot's creation waits for, for people.
+pub(crate) const OLDEST_TRANSACTION: &str = "\
+    SELECT t.who FROM ( \
+        SELECT pg_catalog.format('process %s (application \"%s\", user %s, since %s)', \
+                   a.pid, a.application_name, a.usename, a.xact_start) AS who, a.xact_start AS since \
+        FROM pg_catalog.pg_stat_activity AS a \
+        WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_catalog.pg_backend_pid() \
+        UNION ALL \
+        SELECT pg_catalog.format('the prepared transaction %L', p.gid), p.prepared \
+        FROM pg_catalog.pg_prepared_xacts AS p) AS t \
+    ORDER BY t.since LIMIT 1";
+
+pub(crate) const DROP_SLOT: &str = "\
+    SELECT pg_catalog.pg_drop_replication_slot(slot_name) \
+    FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+
+pub(crate) fn drop_publication(name: &str) -> String {
+    format!("DROP PUBLICATION IF EXISTS {}", ident(name))
+}
+
+pub(crate) fn replica_identity_full(schema: &str, table: &str) -> String {
+    format!("ALTER TABLE ONLY {} REPLICA IDENTITY FULL", qualified(schema, table))
+}
+
+/// `tables` are quoted already.
+pub(crate) fn create_publication(name: &str, tables: &[String]) -> String {
+    let list = match tables.is_empty() {
+        true => String::new(),
+        false => format!(" FOR TABLE {}", only(tables)),
+    };
+    format!("CREATE PUBLICATION {}{list} WITH ({PUBLISH})", ident(name))
+}
+
+/// `verb` is `ADD` or `DROP`; `tables` are quoted already.
+pub(crate) fn alter_publication(name: &str, verb: &str, tables: &[String]) -> String {
+    format!("ALTER PUBLICATION {} {verb} TABLE {}", ident(name), only(tables))
+}
+
+pub(crate) fn set_publication(name: &str) -> String {
+    format!("ALTER PUBLICATION {} SET ({PUBLISH})", ident(name))
+}
+
+pub(crate) fn comment(publication: &str, text: &str) -> String {
+    format!("COMMENT ON PUBLICATION {} IS {}", ident(publication), literal(text))
+}
+
+/// Creates the slot and notes in the publication's comment where, as `head` and the position.
+pub(crate) fn create_slot(name: &str, head: &str) -> String {
+    let (slot, head) = (literal(name), literal(head));
+    let body = format!(
+        "DECLARE made pg_catalog.pg_lsn; BEGIN \
+         SELECT lsn INTO made FROM pg_catalog.pg_create_logical_replication_slot({slot}, 'pgoutput'); \
+         EXECUTE pg_catalog.format('COMMENT ON PUBLICATION %I IS %L', {slot}, {head} || made); END"
+    );
+    format!("DO {}", literal(&body))
+}
+
+pub(crate) fn grant_usage(schema: &str, user: &str) -> String {
+    format!("GRANT USAGE ON SCHEMA {} TO {}", ident(schema), ident(user))
+}
+
+/// `tables` are quoted already.
+pub(crate) fn grant_select(tables: &[String], user: &str) -> String {
+    format!("GRANT SELECT ON TABLE {} TO {}", tables.join(", "), ident(user))
+}
+
+/// What lets a login replicate.
+pub(crate) fn allow_replication(user: &str) -> String {
+    format!("ALTER ROLE {} REPLICATION", ident(user))
+}
+
+/// A login that may replicate.
+pub(crate) fn create_login(user: &str) -> String {
+    format!("CREATE ROLE {} LOGIN REPLICATION", ident(user))
+}
+
+/// Tables to copy: name, kind, replica identity, the files that hold their rows (one for each partition), size.
+pub(crate) const COPY_TABLES: &str = "\
+    SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, \
+           c.relkind::pg_catalog.text, c.relreplident::pg_catalog.text, parts.files, parts.bytes \
+    FROM pg_catalog.pg_class AS c \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+    CROSS JOIN LATERAL ( \
+        WITH RECURSIVE part (id) AS ( \
+            SELECT c.oid UNION ALL \
+            SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN part AS p ON i.inhparent = p.id \
+            WHERE c.relkind = 'p') \
+        SELECT pg_catalog.string_agg( \
+                   pg_catalog.format('%s:%s:%s', k.oid, k.relkind, k.relfilenode), ',' \
+                   ORDER BY k.oid) AS files, \
+               coalesce(pg_catalog.sum(pg_catalog.pg_table_size(k.oid)), 0)::pg_catalog.int8 AS bytes \
+        FROM part JOIN pg_catalog.pg_class AS k ON k.oid = part.id) AS parts \
+    WHERE c.oid = ANY ($1::pg_catalog.oid[]) AND c.relkind IN ('r', 'p') ORDER BY c.oid";
+
+/// Their published columns, and whether each is part of the replica identity: the index's key columns, or all.
+pub(crate) const COPY_COLUMNS: &str = "\
+    SELECT c.oid, a.attname::pg_catalog.text, a.atttypid, a.atttypmod, \
+           c.relreplident = 'f' OR EXISTS ( \
+               SELECT FROM pg_catalog.pg_index AS i \
+               WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND i.indisunique \
+               AND (c.relreplident = 'd' AND i.indisprimary \
+                    OR c.relreplident = 'i' AND i.indisreplident) \
+               AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])) \
+    FROM pg_catalog.pg_class AS c \
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid \
+    WHERE c.oid = ANY ($1::pg_catalog.oid[]) AND c.relkind IN ('r', 'p') \
+    AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY c.oid, a.attnum";
+
+/// Begins to see the database as an exported snapshot does. Queries that come after one of ours that waits for a lock
+/// may have to wait with it, so it does not wait long.
+pub(crate) fn begin_in_snapshot(snapshot: &str) -> String {
+    format!(
+        "BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+         SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = '5s'",
+        literal(snapshot)
+    )
+}
+
+/// Keeps a table's shape. `table` is quoted already.
+pub(crate) fn lock(table: &str, is_alone: bool) -> String {
+    format!("LOCK TABLE {} IN ACCESS SHARE MODE", from(table, is_alone))
+}
+
+/// Asks the planner about a table. `table` is quoted already.
+pub(crate) fn explain(table: &str, is_alone: bool) -> String {
+    format!("EXPLAIN SELECT * FROM {}", from(table, is_alone))
+}
+
+/// Reads a table's rows. `table` is quoted already.
+pub(crate) fn copy_out(table: &str, columns: &[&str], is_alone: bool) -> String {
+    let columns: Vec<String> = columns.iter().map(|name| ident(name)).collect();
+    let columns = columns.join(", ");
+    match is_alone && !columns.is_empty() {
+        // This form is the faster one, and refuses anything that is no table.
+        true => format!("COPY {table} ({columns}) TO STDOUT"),
+        false => format!("COPY (SELECT {columns} FROM {}) TO STDOUT", from(table, is_alone)),
+    }
+}
+
+fn from(table: &str, is_alone: bool) -> String {
+    match is_alone {
+        true => format!("ONLY {table}"),
+        false => table.to_owned(),
+    }
+}
+
+/// Each table alone: what inherits from it is listed by itself.
+fn only(tables: &[String]) -> String {
+    let tables: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();
+    tables.join(", ")
+}
+
+const PUBLISH: &str =
+    "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+
+/// Commands of the replication protocol.
+pub(crate) mod replication {
+    use super::{Lsn, ident, literal};
+
+    pub(crate) const IDENTIFY_SYSTEM: &str = "IDENTIFY_SYSTEM";
+
+    pub(crate) fn timeline_history(timeline: u32) -> String {
+        format!("TIMELINE_HISTORY {timeline}")
+    }
+
+    /// The slot goes when its connection ends, and its snapshot with the next command on it.
+    pub(crate) fn create_temporary_slot(slot: &str) -> String {
+        format!(
+            "CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT",
+            ident(slot)
+        )
+    }
+
+    pub(crate) fn start(slot: &str, from: Lsn, publication: &str) -> String {
+        // The option's value is a list of identifiers inside a literal.
+        format!(
+            "START_REPLICATION SLOT {} LOGICAL {from} \
+             (proto_version '1', publication_names {}, messages 'true')",
+            ident(slot),
+            literal(&ident(publication)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_end_their_quotes() {
+        assert_eq!(ident("a\"; DROP TABLE x; --"), "\"a\"\"; DROP TABLE x; --\"");
+        assert_eq!(qualified("s.t", "b'c"), "\"s.t\".\"b'c\"");
+        assert_eq!(literal("it's \\"), "'it''s \\'");
+        assert!(
+            replication::start("thinwire_a", Lsn::new(0x1_0000_0002), "thinwire_'a")
+                .contains("LOGICAL 1/2 (proto_version '1', publication_names '\"thinwire_''a\"'")
+        );
+    }
+
+    #[tokio::test]
+    async fn the_server_understands_every_query() {
+        let cluster = thinwire_cluster::Cluster::start(Default::default()).unwrap();
+        let source = crate::Source::new(cluster.url("postgres").parse().unwrap());
+        let client = source.connect().await.unwrap();
+        for query in [
+            SETTINGS_WHERE_THEY_EXIST,
+            SHOW_READ_ONLY,
+            SERVER,
+            ROLE,
+            TABLES,
+            PUBLICATION,
+            PUBLICATION_TABLES,
+            PUBLISHED,
+            SLOT,
+            SLOT_HOLDER,
+            END_OWN_SENDER,
+            FREE,
+            WAL_SENDER_TIMEOUT,
+            FLUSHED,
+            UNREADABLE,
+            OLDEST_TRANSACTION,
+            DROP_SLOT,
+            CREATE_SLOT,
+            COPY_TABLES,
+            COPY_COLUMNS,
+        ] {
+            assert!(client.prepare(query).await.is_ok(), "{query}");
+        }
+        for (name, value) in SETTINGS {
+            let set = client.query_one("SELECT current_setting($1)", &[&name]).await.unwrap();
+            let set: String = set.get(0);
+            assert!(set.starts_with(value), "{name} is {set}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Capture against real PostgreSQL servers.
+
+mod basics;
+mod copies;
+mod disks;
+mod halts;
+mod model;
+mod restarts;
+mod rig;
+mod slots;
+mod tls;

@@ -1,0 +1,226 @@
+//! `init`, `plan`, `check` and `drop` on real databases.
+
+use thinwire_capture::{
+    Patterns, Source,
+    slot::{self, Check, InitOptions},
+};
+
+use crate::rig::{NODE, Node, Rig, SLOT, init_options, soon};
+
+const SCHEMA: &str = r#"
+create table keyed (id int primary key, a text);
+create table keyless (a int, b text);
+create table audit (a int);
+create unlogged table scratch (id int primary key);
+create view v as select * from keyed;
+create materialized view mv as select * from keyed;
+create schema "o'dd";
+create table "o'dd"."ta""ble; drop" ("c'ol" int primary key);
+create table measures (at date, v int) partition by range (at);
+create table measures_1 partition of measures for values from ('2024-01-01') to ('2024-02-01');
+create table measures_2 partition of measures for values from ('2024-02-01') to ('2024-03-01');
+create table deferred (id int primary key deferrable initially deferred);
+"#;
+
+fn failing(checks: &[Check]) -> Vec<&str> {
+    checks.iter().filter(|it| !it.ok).map(|it| it.what.as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_publishes_what_is_meant_and_a_second_time_does_nothing() {
+    let rig = Rig::new(SCHEMA);
+    let patterns = ["*.*", "!public.audit"];
+    let planned = slot::plan(&rig.source(), &init_options(&patterns)).await.unwrap();
+    assert_eq!(rig.sql("select count(*) from pg_publication"), "0", "a plan changes nothing");
+    let report = rig.init(&patterns).await;
+    assert_eq!(report.done, planned);
+    assert_eq!(report.needed, Vec::<String>::new());
+    let expected = [
+        "o'dd.ta\"ble; drop",
+        "public.deferred",
+        "public.keyed",
+        "public.keyless",
+        "public.measures",
+    ];
+    assert_eq!(report.tables, expected);
+    let published = rig.sql(
+        "select string_agg(relname, ',' order by relname) from pg_publication_rel join pg_class c on c.oid = prrelid",
+    );
+    assert_eq!(published, "deferred,keyed,keyless,measures,ta\"ble; drop");
+    assert_eq!(
+        rig.sql("select string_agg(relname, ',' order by relname) from pg_class where relreplident = 'f'"),
+        "deferred,keyless,measures,measures_1,measures_2"
+    );
+    assert_eq!(rig.init(&patterns).await.done, Vec::<String>::new());
+    // Every application statement still works.
+    rig.sql(
+        "insert into keyless values (1, 'a'); update keyless set a = 2; delete from keyless;
+             insert into measures values ('2024-01-15', 1); update measures set at = '2024-02-15';
+             insert into deferred values (1); update deferred set id = 2",
+    );
+    let checks = slot::check(&rig.source(), NODE).await;
+    assert_eq!(failing(&checks), Vec::<&str>::new(), "{checks:?}");
+    assert!(checks.iter().any(|it| it.ok && it.what.contains("superuser") && it.cure.is_some()));
+    slot::drop(&rig.source(), NODE).await.unwrap();
+    slot::drop(&rig.source(), NODE).await.unwrap();
+    assert_eq!(rig.sql("select count(*) from pg_replication_slots"), "0");
+    let checks = slot::check(&rig.source(), NODE).await;
+    assert_eq!(failing(&checks).len(), 2, "{checks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_and_partitions_are_captured() {
+    let rig = Rig::new(SCHEMA);
+    rig.sql("insert into measures values ('2024-01-15', 1), ('2024-02-15', 2); insert into deferred values (1);
+             insert into \"o'dd\".\"ta\"\"ble; drop\" values (1)");
+    let node = rig.ready().await;
+    rig.sql("insert into measures values ('2024-01-16', 3); update measures set at = '2024-02-16' where v = 1;
+             delete from measures where v = 2; update deferred set id = 2;
+             update \"o'dd\".\"ta\"\"ble; drop\" set \"c'ol\" = 2;
+             create table measures_3 partition of measures for values from ('2024-03-01') to ('2024-04-01');
+             insert into measures values ('2024-03-15', 4)");
+    let model = rig.check(&node, &["public.deferred"]).await;
+    assert_eq!(model.sum("public.measures", 1), 8);
+    assert_eq!(model.rows("public.measures").len(), 3);
+    assert_eq!(model.rows("o'dd.ta\"ble; drop"), [[Some("2".to_owned())]]);
+    assert!(!model.has("public.measures_1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_captured_is_refused_by_name_and_nothing_is_changed() {
+    let rig = Rig::new(SCHEMA);
+    rig.sql("create table nothing (a int); alter table nothing replica identity nothing");
+    for (patterns, expected) in [
+        (&["public.keyd"][..], "there is no table public.keyd in the database shop"),
+        (&["public.v"], "public.v is a view"),
+        (&["public.mv"], "materialized"),
+        (&["public.scratch"], "public.scratch is unlogged"),
+        (&["public.*"], "public.nothing has REPLICA IDENTITY NOTHING"),
+    ] {
+        let error = slot::init(&rig.source(), &init_options(patterns)).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    assert_eq!(rig.sql("select count(*) from pg_publication"), "0");
+    assert_eq!(rig.sql("select count(*) from pg_class where relreplident = 'f'"), "0");
+    assert!(Patterns::parse(&["keyed"]).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_humble_login_captures_once_it_has_what_it_needs() {
+    let rig = Rig::new(SCHEMA);
+    rig.sql("create role runner login; revoke all on schema public from public");
+    let options = InitOptions { run_as: Some("runner".into()), ..init_options(&["public.keyed"]) };
+    let report = slot::init(&rig.source(), &options).await.unwrap();
+    assert_eq!(report.needed, ["ALTER ROLE \"runner\" REPLICATION"]);
+    assert!(report.done.iter().any(|it| it.starts_with("GRANT USAGE")), "{:?}", report.done);
+    let source = Source::new(rig.cluster.url_as("runner", "shop").parse().unwrap());
+    let checks = slot::check(&source, NODE).await;
+    assert!(failing(&checks).iter().any(|it| it.contains("may not replicate")), "{checks:?}");
+    rig.sql(&report.needed[0]);
+    let checks = slot::check(&source, NODE).await;
+    assert_eq!(failing(&checks), Vec::<&str>::new(), "{checks:?}");
+    let node = Node::start(source, rig.dir.path(), &rig.cluster);
+    rig.sql("insert into keyed values (1, 'a')");
+    rig.check(&node, &["public.keyed"]).await;
+    // Rows that a policy hides are an error, not missing rows.
+    node.shutdown().await;
+    rig.sql("alter table keyed enable row level security");
+    let source = Source::new(rig.cluster.url_as("runner", "shop").parse().unwrap());
+    let checks = slot::check(&source, NODE).await;
+    assert!(failing(&checks).iter().any(|it| it.contains("row-level security")), "{checks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_slot_is_created_once_older_transactions_have_ended() {
+    let rig = Rig::new(SCHEMA);
+    let long = rig.source().connect().await.unwrap();
+    long.batch_execute("begin; insert into public.audit values (1)").await.unwrap();
+    let later = tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        long.batch_execute("commit").await.unwrap();
+    });
+    rig.init(&["public.keyed"]).await;
+    assert!(later.is_finished());
+    assert_eq!(rig.sql("select count(*) from pg_replication_slots"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_any_characters_come_through_as_they_are() {
+    let rig = Rig::new("select 1");
+    let source = rig.source();
+    let client = source.connect().await.unwrap();
+    let names = [
+        "\"; DROP TABLE x; --",
+        "a'b",
+        "a\"b",
+        "$$",
+        "new\nline",
+        "tab\t",
+        "ünïcödé",
+        "\u{FFFD}",
+        " ",
+        "\\",
+        "E'\\n'",
+        "%s",
+        "*",
+        "😀",
+        "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffggg",
+    ];
+    for name in names {
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        client
+            .batch_execute(&format!(
+                "create table public.{quoted} ({quoted} text); insert into public.{quoted} values ('copied')"
+            ))
+            .await
+            .unwrap();
+    }
+    let node = rig.ready().await;
+    for name in names {
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        let insert = format!("insert into public.{quoted} values ('streamed')");
+        client.batch_execute(&insert).await.unwrap();
+    }
+    let model = rig.check(&node, &[]).await;
+    for name in names {
+        assert_eq!(model.rows(&format!("public.{name}")).len(), 2, "{name:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planted_functions_and_tables_are_never_found() {
+    let rig = Rig::new("create table t (id int primary key, a text)");
+    rig.sql(
+        "create table canary (hit text);
+         create function public.hit(text, text) returns bool language plpgsql as
+           $$ begin insert into public.canary values ('operator'); return true; end $$;
+         create operator public.= (leftarg = text, rightarg = text, function = public.hit);
+         create function public.lower(text) returns text language plpgsql as
+           $$ begin insert into public.canary values ('lower'); return $1; end $$;
+         create table public.pg_class (oid oid, relname name);
+         create function public.current_setting(text) returns text language plpgsql as
+           $$ begin insert into public.canary values ('setting'); return 'x'; end $$;
+         alter database shop set search_path = public, pg_catalog;
+         alter role postgres set search_path = public, pg_catalog",
+    );
+    rig.init(&["public.t"]).await;
+    let node = rig.node();
+    node.until("all is copied", Node::has_copied).await;
+    rig.sql("insert into t values (1, 'a')");
+    rig.check(&node, &["public.t"]).await;
+    assert_eq!(failing(&slot::check(&rig.source(), NODE).await), Vec::<&str>::new());
+    assert_eq!(rig.sql("select count(*) from public.canary"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_of_somebody_else_is_left_alone() {
+    let rig = Rig::new(SCHEMA);
+    rig.sql(&format!("select pg_create_logical_replication_slot('{SLOT}', 'test_decoding')"));
+    let error = slot::init(&rig.source(), &init_options(&["*.*"])).await.unwrap_err();
+    assert!(error.to_string().contains("not Thinwire's"), "{error}");
+    let checks = slot::check(&rig.source(), NODE).await;
+    assert!(failing(&checks).iter().any(|it| it.contains("not Thinwire's")), "{checks:?}");
+    let other = Source::new("host=/nowhere user=x".parse().unwrap());
+    let checks = soon(slot::check(&other, NODE)).await;
+    assert_eq!(failing(&checks).len(), 1, "{checks:?}");
+}
