@@ -1,0 +1,198 @@
+//! The applier of one received stream: what the program holds and talks to.
+
+mod batch;
+mod runner;
+mod source;
+mod unit;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use thinwire_engine::{journal::Stream, model::Origin};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+
+use crate::{Conflicts, Existing, Postgres, Sink, Target, conflict::ConflictCounts};
+use runner::Runner;
+
+/// What a stream is applied to, and how.
+#[derive(Debug)]
+pub struct Options {
+    /// The database.
+    pub target: Target,
+    /// The received stream.
+    pub stream: Arc<Stream>,
+    /// Who we are: copies name whom they are for.
+    pub node: Origin,
+    /// What to do when a row is not what a change expects.
+    pub conflicts: Conflicts,
+    /// What to do with rows that a copied table has already.
+    pub existing: Existing,
+    /// Whether others than received streams write to the tables, as where the node captures as well: then a
+    /// copy that comes again removes rows only if `existing` says so.
+    pub is_shared: bool,
+}
+
+/// Applies a stream, in a task of its own, until it is shut down. Dropping it shuts it down without waiting.
+#[derive(Debug)]
+pub struct Applier {
+    shared: Arc<Shared>,
+    control: watch::Sender<Control>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What an applier is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum State {
+    /// It is reaching the target and asking how far it is.
+    #[default]
+    Connecting,
+    /// It applies.
+    Applying,
+    /// All that is complete in the journal is applied.
+    Idle,
+    /// The target is away or busy; it tries again by itself.
+    Waiting,
+    /// A record cannot be taken, see [`Stream::halted`]; it tries again by itself, ever less often.
+    Halted,
+    /// It was told to pause.
+    Paused,
+    /// It was shut down.
+    Stopped,
+}
+
+/// How an applier is doing.
+#[derive(Clone, Debug, Default)]
+pub struct ApplierStatus {
+    /// What it is doing.
+    pub state: State,
+    /// The last thing that went wrong, as a sentence; none once records were applied after it.
+    pub last_error: Option<String>,
+    /// Source transactions and copies applied since it was started.
+    pub transactions: u64,
+    /// Row changes applied since it was started.
+    pub rows: u64,
+    /// Conflicts that a policy has resolved since it was started.
+    pub conflicts: ConflictCounts,
+}
+
+/// What the task is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Control {
+    pub(crate) paused: bool,
+    pub(crate) stop: bool,
+    /// Whether the target is left to others while there is nothing to do.
+    pub(crate) yields: bool,
+    pub(crate) retries: u64,
+}
+
+/// What the task tells.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    state: Mutex<(State, Option<String>)>,
+    transactions: AtomicU64,
+    rows: AtomicU64,
+    conflicts: Arc<ConflictCounts>,
+}
+
+impl Applier {
+    /// Starts to apply a stream to a database.
+    pub fn start(options: Options) -> Self {
+        let shared = Arc::new(Shared::default());
+        let sink = Postgres::new(
+            options.target,
+            options.stream.id(),
+            options.conflicts,
+            options.existing,
+            options.is_shared,
+            shared.conflicts.clone(),
+        );
+        Self::spawn(sink, options.stream, options.node, shared)
+    }
+
+    /// Starts to apply a stream to a sink of your own.
+    pub fn with_sink(sink: impl Sink, stream: Arc<Stream>, node: Origin) -> Self {
+        Self::spawn(sink, stream, node, Arc::default())
+    }
+
+    fn spawn(sink: impl Sink, stream: Arc<Stream>, node: Origin, shared: Arc<Shared>) -> Self {
+        let (control, told) = watch::channel(Control::default());
+        let runner = Runner::new(sink, stream, node, shared.clone(), told);
+        let task = tokio::spawn(runner.run());
+        Self { shared, control, task: Mutex::new(Some(task)) }
+    }
+
+    /// How it is doing.
+    pub fn status(&self) -> ApplierStatus {
+        let (state, last_error) = self.shared.lock().clone();
+        ApplierStatus {
+            state,
+            last_error,
+            transactions: self.shared.transactions.load(Ordering::Relaxed),
+            rows: self.shared.rows.load(Ordering::Relaxed),
+            conflicts: (*self.shared.conflicts).clone(),
+        }
+    }
+
+    /// Tries again at once, if it is halted or waiting.
+    pub fn retry(&self) {
+        self.control.send_modify(|control| control.retries += 1);
+    }
+
+    /// Leaves the target to another stream of the same origin whenever there is nothing to do: only one of them can have it
+    /// at a time.
+    pub fn share_target(&self) {
+        self.control.send_modify(|control| control.yields = true);
+    }
+
+    /// Applies nothing more, once the open target transaction is over, until [`resume`](Self::resume).
+    pub fn pause(&self) {
+        self.control.send_modify(|control| control.paused = true);
+    }
+
+    /// Goes on.
+    pub fn resume(&self) {
+        self.control.send_modify(|control| control.paused = false);
+    }
+
+    /// Commits or undoes the open target transaction and ends. A target that does not answer is left within two seconds;
+    /// what became of a commit then is found out at the next start.
+    pub async fn shutdown(&self) {
+        self.control.send_modify(|control| control.stop = true);
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut task) = task
+            && timeout(SHUTDOWN, &mut task).await.is_err()
+        {
+            task.abort();
+            let _ = task.await;
+        }
+        self.shared.lock().0 = State::Stopped;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (State, Option<String>)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, state: State) {
+        self.lock().0 = state;
+    }
+
+    fn failed(&self, state: State, error: String) {
+        *self.lock() = (state, Some(error));
+    }
+
+    fn applied(&self, transactions: u64, rows: u64) {
+        self.transactions.fetch_add(transactions, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.lock().1 = None;
+    }
+}
+
+/// Within the five seconds that the whole program has to end.
+const SHUTDOWN: Duration = Duration::from_secs(2);

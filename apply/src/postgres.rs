@@ -1,0 +1,365 @@
+//! The sink for PostgreSQL: one session a stream, under a replication origin and the replica role.
+//!
+//! The session that holds the stream's replication origin is the only one that applies it; it is taken before the progress is
+//! read, so an earlier session of ours that may still be committing has come to its end by then. Statements are sent
+//! without waiting for each other's answers; all answers are in, and are what they have to be, before COMMIT is sent.
+
+mod about;
+mod inserts;
+mod load;
+pub(crate) mod lookup;
+mod pipeline;
+mod rows;
+pub(crate) mod session;
+mod statements;
+pub(crate) mod text;
+
+use std::{fmt, sync::Arc};
+
+use thinwire_engine::model::{Halt, Offset, Record, RelationId, StreamId};
+
+use crate::{
+    Change, Conflicts, Existing, Progress, Sink, SinkError,
+    conflict::ConflictCounts,
+    plan::{OnExisting, Table},
+    progress::Stored,
+    sink::Relations,
+    sql::{self, session as session_sql},
+};
+use about::About;
+use inserts::Inserts;
+use load::Load;
+use lookup::ask;
+use pipeline::Expect;
+use session::Session;
+use text::Text;
+
+/// A database and how to authenticate to it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Host, login, database.
+    pub config: tokio_postgres::Config,
+    /// How to encrypt; none if that is not wanted.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// Applies one stream to a PostgreSQL database.
+pub struct Postgres {
+    target: Target,
+    stream: StreamId,
+    conflicts: Conflicts,
+    existing: Existing,
+    is_shared: bool,
+    /// Conflicts that committed transactions have resolved, for everybody to see.
+    resolved: Arc<ConflictCounts>,
+    /// Those of the open target transaction.
+    counts: ConflictCounts,
+    session: Option<Session>,
+    stored: Stored,
+    inserts: Inserts,
+    load: Option<Load>,
+}
+
+impl Postgres {
+    /// A sink that connects when it is first asked how far it is. In tables that are shared, a copy never removes
+    /// rows unless `existing` says so. Conflicts that it resolves are counted in `resolved`.
+    pub fn new(
+        target: Target,
+        stream: StreamId,
+        conflicts: Conflicts,
+        existing: Existing,
+        is_shared: bool,
+        resolved: Arc<ConflictCounts>,
+    ) -> Self {
+        Self {
+            target,
+            stream,
+            conflicts,
+            existing,
+            is_shared,
+            resolved,
+            counts: ConflictCounts::default(),
+            session: None,
+            stored: Stored::nothing(),
+            inserts: Inserts::default(),
+            load: None,
+        }
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+impl Sink for Postgres {
+    async fn applied(&mut self, stream: StreamId) -> Result<Progress, SinkError> {
+        if self.conflicts == Conflicts::LastUpdateWins {
+            let detail = "conflicts = \"last_update_wins\" is not available yet";
+            return Err(SinkError::refused("other", detail));
+        }
+        // Without an answer the connection is of no use.
+        let _ = self.rollback().await;
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(Session::open(&self.target, stream.origin).await?),
+        };
+        session.forget_tables();
+        match session.stored(stream.origin).await {
+            Ok(stored) => self.stored = stored,
+            Err(error) => {
+                self.session = None;
+                return Err(error);
+            }
+        }
+        self.stored.progress_of(stream)
+    }
+
+    async fn begin(&mut self) -> Result<(), SinkError> {
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        session.begin().await
+    }
+
+    async fn take(&mut self, change: Change<'_>) -> Result<(), SinkError> {
+        if !change.alone {
+            return self.execute(change).await;
+        }
+        // What was taken before must not be mistaken for it.
+        self.flush().await?;
+        self.execute(change).await?;
+        self.flush().await
+    }
+
+    async fn commit(&mut self, progress: Progress) -> Result<(), SinkError> {
+        self.send_inserts().await?;
+        self.send_progress(progress).await?;
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        session.pipeline.drain(&self.counts).await?;
+        session.command("COMMIT").await?;
+        session.open = false;
+        self.stored.moved(self.stream.epoch, progress);
+        self.resolved.take_over(&self.counts);
+        Ok(())
+    }
+
+    async fn rest(&mut self) {
+        // The replication origin is held by the session.
+        self.session = None;
+    }
+
+    async fn rollback(&mut self) -> Result<(), SinkError> {
+        self.inserts.clear();
+        self.load = None;
+        self.counts = ConflictCounts::default();
+        let Some(session) = &mut self.session else { return Ok(()) };
+        session.pipeline.clear();
+        if session.client.is_closed() {
+            self.session = None;
+            return Ok(());
+        }
+        if !session.open {
+            return Ok(());
+        }
+        let undone = session.command("ROLLBACK").await;
+        match undone {
+            Ok(()) => session.open = false,
+            Err(_) => self.session = None,
+        }
+        undone
+    }
+}
+
+impl Postgres {
+    async fn execute(&mut self, change: Change<'_>) -> Result<(), SinkError> {
+        let Change { offset, record, relations, alone } = change;
+        match record {
+            Record::Insert { relation, new } => {
+                let (table, staged) = self.insert_into(relation, relations, offset).await?;
+                if !self.inserts.takes(&table) {
+                    self.send_inserts().await?;
+                }
+                if self.inserts.push(&table, staged, offset, new) {
+                    self.send_inserts().await?;
+                }
+                Ok(())
+            }
+            Record::Update { relation, .. } | Record::Delete { relation, .. } => {
+                self.send_inserts().await?;
+                let table = self.table(relation, relations, offset).await?;
+                self.change_row(&table, offset, &record, alone).await
+            }
+            Record::Truncate { relations: ids, restart_identity, .. } => {
+                self.send_inserts().await?;
+                self.truncate(&ids, relations, offset, restart_identity).await
+            }
+            Record::CopyBegin(copy) => {
+                self.load =
+                    Some(Load::new(self.stream, self.existing, self.is_shared, offset, &copy));
+                Ok(())
+            }
+            Record::Relation(relation) => self.enter(relation.id, relations, offset).await,
+            Record::CopyEnd { .. } => self.end_load(relations, offset).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// The table that a row is added to, and whether it is staged before.
+    async fn insert_into(
+        &mut self,
+        relation: RelationId,
+        relations: &Relations,
+        offset: Offset,
+    ) -> Result<(Arc<Table>, bool), SinkError> {
+        self.enter(relation, relations, offset).await?;
+        match &mut self.load {
+            None => Ok((self.table(relation, relations, offset).await?, false)),
+            Some(load) if load.is_at(relation) => load.row().ok_or_else(|| misplaced(offset)),
+            Some(_) => Err(misplaced(offset)),
+        }
+    }
+
+    /// In a copy, begins with a table that has not had its turn.
+    async fn enter(
+        &mut self,
+        relation: RelationId,
+        relations: &Relations,
+        offset: Offset,
+    ) -> Result<(), SinkError> {
+        let (Some(load), Some(session)) = (&mut self.load, &mut self.session) else {
+            return Ok(());
+        };
+        if !load.awaits(relation) {
+            return Ok(());
+        }
+        let described = relations.get(&relation).ok_or_else(|| misplaced(offset))?;
+        load.leave(session, &mut self.inserts, offset, &self.counts).await?;
+        load.enter(session, described, offset, &self.counts).await
+    }
+
+    async fn end_load(&mut self, relations: &Relations, offset: Offset) -> Result<(), SinkError> {
+        let (Some(mut load), Some(session)) = (self.load.take(), &mut self.session) else {
+            return Ok(());
+        };
+        load.leave(session, &mut self.inserts, offset, &self.counts).await?;
+        for relation in load.unentered(relations) {
+            load.enter(session, &relation, offset, &self.counts).await?;
+            load.leave(session, &mut self.inserts, offset, &self.counts).await?;
+        }
+        Ok(())
+    }
+
+    async fn table(
+        &mut self,
+        relation: RelationId,
+        relations: &Relations,
+        offset: Offset,
+    ) -> Result<Arc<Table>, SinkError> {
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        let relation = relations.get(&relation).ok_or_else(|| misplaced(offset))?;
+        Ok(session.table(relation, offset, &self.counts).await?.table)
+    }
+
+    async fn truncate(
+        &mut self,
+        ids: &[RelationId],
+        relations: &Relations,
+        offset: Offset,
+        restart_identity: bool,
+    ) -> Result<(), SinkError> {
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        let mut found = Vec::new();
+        for id in ids {
+            let relation = relations.get(id).ok_or_else(|| misplaced(offset))?;
+            found.push(session.table(relation, offset, &self.counts).await?);
+        }
+        session.pipeline.drain(&self.counts).await?;
+        session.command(sql::catalog::EMPTY_PATH).await?;
+        let client = session.client.clone();
+        let oids: Vec<_> = found.iter().map(|found| found.oid.clone()).collect();
+        let oids = vec![format!("{{{}}}", oids.join(","))];
+        let tables: Vec<_> = found.iter().map(|found| &*found.table).collect();
+        let Some(about) = found.first().map(|found| About::table(offset, &found.table)) else {
+            return Ok(());
+        };
+        let texts = if ask(&client, sql::catalog::IS_REFERRED_TO, oids.clone()).await? {
+            // TRUNCATE is refused then, even where nothing checks references.
+            tables.iter().map(|table| sql::delete_all(table)).collect()
+        } else {
+            let restart =
+                restart_identity && ask(&client, sql::catalog::OWNS_SEQUENCES, oids).await?;
+            vec![sql::truncate(&tables, restart)]
+        };
+        for text in texts {
+            let done = client.batch_execute(&text).await;
+            done.map_err(|error| about.failed(&error))?;
+        }
+        Ok(())
+    }
+
+    async fn send_inserts(&mut self) -> Result<(), SinkError> {
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        let existing = match self.conflicts {
+            // What a copy adds was decided when its table was entered.
+            _ if self.load.is_some() => OnExisting::Fail,
+            Conflicts::Stop | Conflicts::LastUpdateWins => OnExisting::Fail,
+            Conflicts::ApplyRemote => OnExisting::Overwrite,
+            Conflicts::KeepLocal => OnExisting::Keep,
+        };
+        self.inserts.send(session, existing, &self.counts).await
+    }
+
+    async fn flush(&mut self) -> Result<(), SinkError> {
+        self.send_inserts().await?;
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        session.pipeline.drain(&self.counts).await
+    }
+
+    /// Sends the progress, and where and when the source committed.
+    async fn send_progress(&mut self, progress: Progress) -> Result<(), SinkError> {
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        let (mark, marked) = match (progress.lsn, progress.time) {
+            (Some(lsn), Some(time)) => {
+                let params = vec![Text::of(lsn.to_string()), Text::of(time.micros().to_string())];
+                (session_sql::MARK_SOURCE, params)
+            }
+            _ => (session_sql::MARK_NOTHING, Vec::new()),
+        };
+        for text in [mark, session_sql::MOVE_PROGRESS] {
+            if session.statements.fixed(text).is_none() {
+                session.pipeline.drain(&self.counts).await?;
+                session.statements.prepare_fixed(&session.client, text).await?;
+            }
+        }
+        let offset = i64::try_from(progress.offset.get()).map_err(|_| {
+            SinkError::refused("journal_corrupt", "an offset that no stream reaches")
+        })?;
+        let moved = vec![
+            Text::of(self.stream.origin.to_string()),
+            Text::of(self.stream.epoch.to_string()),
+            Text::of(offset.to_string()),
+            Text::maybe(progress.lsn.map(|lsn| lsn.to_string())),
+            Text::maybe(progress.time.map(|time| time.micros().to_string())),
+            Text::of(self.stored.epoch.clone()),
+            Text::of(self.stored.progress.offset.to_string()),
+        ];
+        let Session { client, pipeline, statements, .. } = session;
+        let expectations = [Expect::Anything, Expect::Moved];
+        for ((text, params), expect) in
+            [(mark, marked), (session_sql::MOVE_PROGRESS, moved)].into_iter().zip(expectations)
+        {
+            let statement = statements.fixed(text).ok_or_else(disconnected)?;
+            pipeline.send_text(client, statement, params, expect, About::default());
+        }
+        Ok(())
+    }
+}
+
+fn disconnected() -> SinkError {
+    SinkError::Weather("not connected to the database".to_owned())
+}
+
+fn misplaced(offset: Offset) -> SinkError {
+    let halt = Halt::new("journal_corrupt", "a row of a table that is not being copied");
+    SinkError::Refused(Box::new(Halt { offset: Some(offset), ..halt }))
+}

@@ -1,0 +1,146 @@
+//! What a described table is at the target.
+
+use std::sync::Arc;
+
+use thinwire_engine::model::{Halt, Offset, Relation};
+use tokio_postgres::{Client, Row};
+
+use super::{about::About, text::Text};
+use crate::{
+    SinkError,
+    plan::{Column, Equality, Table, Unique},
+    sql::catalog,
+};
+
+/// A table that was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) table: Arc<Table>,
+    /// Its object id, as text.
+    pub(super) oid: String,
+}
+
+/// Looks a table up. Refuses one that is not there, is no table, or lacks columns.
+pub(super) async fn table(
+    client: &Client,
+    relation: &Arc<Relation>,
+    offset: Offset,
+) -> Result<Found, SinkError> {
+    let refuse = |code: &str, detail: String| {
+        let table = Some(format!("{}.{}", relation.schema, relation.name));
+        let halt = Halt { offset: Some(offset), table, ..Halt::new(code, detail) };
+        SinkError::Refused(Box::new(halt))
+    };
+    client.batch_execute(catalog::EMPTY_PATH).await.map_err(failed)?;
+    let names = [relation.schema.clone(), relation.name.clone()];
+    let rows = query(client, catalog::TABLE, names.into()).await?;
+    let Some(row) = rows.first() else {
+        let detail = "the table does not exist in the database; create it".to_owned();
+        return Err(refuse("missing_table", detail));
+    };
+    let (oid, kind): (String, String) = (text(row, 0)?, text(row, 1)?);
+    if kind != "r" && kind != "p" {
+        let detail = "what has this name in the database is not a table".to_owned();
+        return Err(refuse("missing_table", detail));
+    }
+    let here = columns(client, &oid).await?;
+    let unique = unique(client, &oid).await?;
+    let find = |name: &str| here.iter().find(|column| column.name == name);
+    let missing: Vec<_> = relation
+        .columns
+        .iter()
+        .filter(|column| find(&column.name).is_none())
+        .map(|column| column.name.clone())
+        .collect();
+    if !missing.is_empty() {
+        let detail = format!("the table lacks the columns {}; add them", missing.join(", "));
+        return Err(refuse("missing_column", detail));
+    }
+    let matched = relation.columns.iter().filter_map(|column| find(&column.name));
+    if let Some(generated) = matched.clone().find(|column| column.generated) {
+        let name = &generated.name;
+        let detail = format!("the column {name} is sent with values, but is generated here");
+        return Err(refuse("other", detail));
+    }
+    let sent = |name: &str| relation.columns.iter().any(|column| column.name == name);
+    let table = Table {
+        columns: matched.map(|column| column.column.clone()).collect(),
+        extra: here
+            .iter()
+            .filter(|column| !column.generated && !sent(&column.name))
+            .map(|column| column.name.clone())
+            .collect(),
+        partitioned: kind == "p",
+        unique,
+        relation: relation.clone(),
+    };
+    Ok(Found { table: Arc::new(table), oid })
+}
+
+struct Here {
+    name: String,
+    generated: bool,
+    column: Column,
+}
+
+async fn columns(client: &Client, oid: &str) -> Result<Vec<Here>, SinkError> {
+    let rows = query(client, catalog::COLUMNS, vec![oid.to_owned()]).await?;
+    rows.iter()
+        .map(|row| {
+            let schema: Option<String> = row.try_get(3).map_err(failed)?;
+            let equality = schema.map_or(Equality::Text, |schema| Equality::Operator { schema });
+            let identity_always = row.try_get(2).map_err(failed)?;
+            Ok(Here {
+                name: text(row, 0)?,
+                generated: row.try_get(1).map_err(failed)?,
+                column: Column { equality, identity_always },
+            })
+        })
+        .collect()
+}
+
+async fn unique(client: &Client, oid: &str) -> Result<Vec<Unique>, SinkError> {
+    let mut found: Vec<Unique> = Vec::new();
+    for row in query(client, catalog::UNIQUE, vec![oid.to_owned()]).await? {
+        let (name, column) = (text(&row, 0)?, text(&row, 2)?);
+        match found.last_mut().filter(|last| last.name == name) {
+            Some(last) => last.columns.push(column),
+            None => {
+                let primary = row.try_get(1).map_err(failed)?;
+                found.push(Unique { name, primary, columns: vec![column] });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Runs a query of ours with text parameters. No other statement may be under way.
+pub(crate) async fn query(
+    client: &Client,
+    sql: &str,
+    params: Vec<String>,
+) -> Result<Vec<Row>, SinkError> {
+    use futures_util::TryStreamExt;
+    let params: Vec<_> = params.into_iter().map(Text::of).collect();
+    let rows = client.query_raw(sql, params).await.map_err(failed)?;
+    rows.try_collect().await.map_err(failed)
+}
+
+/// Runs a query of ours that answers with one boolean.
+pub(crate) async fn ask(
+    client: &Client,
+    sql: &str,
+    params: Vec<String>,
+) -> Result<bool, SinkError> {
+    let rows = query(client, sql, params).await?;
+    let row = rows.first().ok_or_else(|| SinkError::refused("other", "an empty answer"))?;
+    row.try_get(0).map_err(failed)
+}
+
+pub(crate) fn text(row: &Row, column: usize) -> Result<String, SinkError> {
+    row.try_get(column).map_err(failed)
+}
+
+pub(crate) fn failed(error: tokio_postgres::Error) -> SinkError {
+    About::default().failed(&error)
+}

@@ -1,0 +1,219 @@
+//! One connection that applies one stream: how it is made, and what it is set to.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use thinwire_engine::model::{Halt, Offset, Origin, Relation, RelationId};
+use tokio::task::AbortHandle;
+use tokio_postgres::{Client, NoTls, Statement, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::debug;
+
+use super::{
+    Target,
+    about::About,
+    lookup::{self, Found, ask, failed, query, text},
+    pipeline::Pipeline,
+    statements::Statements,
+};
+use crate::{
+    SinkError,
+    conflict::{ConflictCounts, classify, sentence},
+    plan::{Shape, Table},
+    progress::{self, Stored},
+    sql::session as sql,
+};
+
+/// A connection and what is known on it.
+pub(super) struct Session {
+    pub(super) client: Arc<Client>,
+    pub(super) pipeline: Pipeline,
+    pub(super) statements: Statements,
+    tables: HashMap<RelationId, Found>,
+    begin: String,
+    /// Whether a target transaction is open.
+    pub(super) open: bool,
+    connection: AbortHandle,
+}
+
+/// An open transaction ends with its connection, which must not wait for what is still under way.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.open {
+            self.connection.abort();
+        }
+    }
+}
+
+/// Connects, with the settings of a session that applies.
+pub(crate) async fn connect(target: &Target) -> Result<(Client, AbortHandle), SinkError> {
+    let mut config = target.config.clone();
+    // Later options win.
+    let own = config.get_options().map(|options| format!("{options} ")).unwrap_or_default();
+    config.options(format!("{own}{}", sql::options()));
+    config.application_name("thinwire apply");
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    // A server that vanished without a word must not be waited for longer than a new try takes.
+    config.keepalives_idle(KEEPALIVE).keepalives_interval(KEEPALIVE).keepalives_retries(3);
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(TCP_TIMEOUT);
+    }
+    let connected = match &target.tls {
+        Some(tls) => {
+            let tls = MakeRustlsConnect::new((**tls).clone());
+            config.connect(tls).await.map(|(client, connection)| (client, run(connection)))
+        }
+        None => config.connect(NoTls).await.map(|(client, connection)| (client, run(connection))),
+    };
+    connected.map_err(|error| match classify(&error) {
+        SinkError::Weather(_) => SinkError::Weather(sentence(&error)),
+        refused => refused,
+    })
+}
+
+fn run<S, T>(connection: tokio_postgres::Connection<S, T>) -> AbortHandle
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let task = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!(%error, "the connection to the database has ended");
+        }
+    });
+    task.abort_handle()
+}
+
+impl Session {
+    /// Connects and becomes the one session that applies an origin's stream. When this has succeeded, no earlier session
+    /// that did is left.
+    pub(super) async fn open(target: &Target, origin: Origin) -> Result<Self, SinkError> {
+        let (client, connection) = connect(target).await?;
+        let begin = prepare(&client).await?;
+        hold_origin(&client, origin).await?;
+        Ok(Self {
+            client: Arc::new(client),
+            pipeline: Pipeline::default(),
+            statements: Statements::default(),
+            tables: HashMap::new(),
+            begin,
+            open: false,
+            connection,
+        })
+    }
+
+    /// What the database says of an origin's stream. No statement may be under way.
+    pub(super) async fn stored(&mut self, origin: Origin) -> Result<Stored, SinkError> {
+        let rows = query(&self.client, sql::READ_PROGRESS, vec![origin.to_string()]).await;
+        let rows = rows.map_err(|error| match error {
+            SinkError::Refused(halt) if halt.code == "missing_table" => {
+                let detail = "the database is not prepared for applying; run `thinwire init`";
+                let table = Some("thinwire.applied".to_owned());
+                SinkError::Refused(Box::new(Halt { table, ..Halt::new("missing_table", detail) }))
+            }
+            other => other,
+        })?;
+        let Some(row) = rows.first() else { return Ok(Stored::nothing()) };
+        let of = |column| row.try_get::<_, Option<&str>>(column).map_err(failed);
+        Ok(Stored {
+            epoch: text(row, 0)?,
+            progress: progress::parse(&text(row, 1)?, of(3)?, of(4)?)?,
+            superseded: row.try_get(2).map_err(failed)?,
+        })
+    }
+
+    /// Opens a target transaction. It is waited for: if it failed, what is sent after it would be committed by itself.
+    pub(super) async fn begin(&mut self) -> Result<(), SinkError> {
+        self.open = true;
+        self.client.batch_execute(&self.begin).await.map_err(failed)
+    }
+
+    /// Runs one of our commands, when nothing else is under way.
+    pub(super) async fn command(&mut self, text: &str) -> Result<(), SinkError> {
+        self.client.batch_execute(text).await.map_err(failed)
+    }
+
+    /// What a table is, looked up once while it is described the same.
+    pub(super) async fn table(
+        &mut self,
+        relation: &Arc<Relation>,
+        offset: Offset,
+        counts: &ConflictCounts,
+    ) -> Result<Found, SinkError> {
+        let known = self.tables.get(&relation.id);
+        if let Some(found) = known.filter(|found| Arc::ptr_eq(&found.table.relation, relation)) {
+            return Ok(found.clone());
+        }
+        self.pipeline.drain(counts).await?;
+        self.statements.forget(relation.id);
+        let found = lookup::table(&self.client, relation, offset).await?;
+        self.tables.insert(relation.id, found.clone());
+        Ok(found)
+    }
+
+    /// A prepared statement on a table.
+    pub(super) async fn statement(
+        &mut self,
+        table: &Arc<Table>,
+        shape: &Shape,
+        about: &About,
+        counts: &ConflictCounts,
+    ) -> Result<Statement, SinkError> {
+        if let Some(statement) = self.statements.known(table, shape) {
+            return Ok(statement);
+        }
+        self.pipeline.drain(counts).await?;
+        self.statements.prepare(&self.client, table, shape.clone(), about).await
+    }
+
+    /// Forgets what tables are like: somebody may be changing them.
+    pub(super) fn forget_tables(&mut self) {
+        self.tables.clear();
+        self.statements.forget_all();
+    }
+}
+
+/// Finds out what the login may, and returns the command that opens a target transaction.
+async fn prepare(client: &Client) -> Result<String, SinkError> {
+    let rows = query(client, sql::VERSION, Vec::new()).await?;
+    let version = rows.first().map(|row| row.try_get(0)).transpose().map_err(failed)?;
+    let version = version.unwrap_or_default();
+    match client.batch_execute(sql::TAKE_REPLICA_ROLE).await {
+        Ok(()) => return Ok(sql::begin(true, version)),
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    if ask(client, sql::HAS_REPLICA_ROLE, Vec::new()).await? {
+        return Ok(sql::begin(false, version));
+    }
+    let detail =
+        "the login may not set session_replication_role; run `thinwire init` with --admin-url";
+    Err(SinkError::refused("permission_denied", detail))
+}
+
+/// Takes the replication origin. Whoever had it is gone then, and all that it committed is visible.
+async fn hold_origin(client: &Client, origin: Origin) -> Result<(), SinkError> {
+    let name = origin_name(origin);
+    if !ask(client, sql::HAS_ORIGIN, vec![name.clone()]).await? {
+        query(client, sql::CREATE_ORIGIN, vec![name.clone()]).await?;
+    }
+    match query(client, sql::HOLD_ORIGIN, vec![name.clone()]).await {
+        Ok(_) => Ok(()),
+        Err(SinkError::Weather(why)) if why.contains(SqlState::OBJECT_IN_USE.code()) => {
+            Err(SinkError::Weather(format!(
+                "another session applies this stream, or one of ours that is not over yet: {why}"
+            )))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The replication origin under which an origin's changes are written.
+pub(crate) fn origin_name(origin: Origin) -> String {
+    format!("thinwire_{origin}")
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const TCP_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,0 +1,228 @@
+//! The only place where SQL text is made: one quoter for names, no value ever in a text.
+//!
+//! Every name is qualified by its schema, operators too, so that nothing depends on a search path. The one exception is
+//! what PostgreSQL itself names, such as `ctid`.
+
+pub(crate) mod catalog;
+pub(crate) mod session;
+pub(crate) mod setup;
+
+use std::fmt::Write;
+
+use crate::plan::{Condition, Equality, Find, OnExisting, Shape, Table};
+
+/// A name as SQL reads it back.
+pub(crate) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string constant. Only for what an operator may read before it runs, such as the names in a grant; values of
+/// rows are parameters.
+pub(crate) fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    match quoted.contains('\\') {
+        true => format!("E'{}'", quoted.replace('\\', "\\\\")),
+        false => format!("'{quoted}'"),
+    }
+}
+
+/// A qualified name.
+pub(crate) fn qualified(schema: &str, name: &str) -> String {
+    format!("{}.{}", ident(schema), ident(name))
+}
+
+/// The text of a statement on a table.
+pub(crate) fn statement(table: &Table, shape: &Shape) -> String {
+    match shape {
+        Shape::Insert { rows, existing } => insert(table, *rows, *existing),
+        Shape::Update { set, find } => update(table, set, find),
+        Shape::Replace { set, find } => replace(table, set, find),
+        Shape::Delete { find } => {
+            format!("DELETE FROM {} WHERE {}", rows_of(table), condition(table, find, 1))
+        }
+        Shape::Find { find } => {
+            let conditions = conditions(table, find, 1);
+            format!("SELECT 1 FROM {} WHERE {conditions} LIMIT 1", rows_of(table))
+        }
+        Shape::Copy => format!("COPY {} ({}) FROM STDIN", name_of(table), columns(table)),
+        Shape::CopyStage => format!("COPY {STAGE} ({}) FROM STDIN", columns(table)),
+    }
+}
+
+/// Removes all rows of a table itself.
+pub(crate) fn delete_all(table: &Table) -> String {
+    format!("DELETE FROM {}", rows_of(table))
+}
+
+/// Whether a table itself has rows: one row of one boolean.
+pub(crate) fn has_rows(table: &Table) -> String {
+    format!("SELECT EXISTS (SELECT FROM {})", rows_of(table))
+}
+
+/// Empties tables. What refers to them is not emptied: the source has named all that was.
+pub(crate) fn truncate(tables: &[&Table], restart_identity: bool) -> String {
+    let names: Vec<_> = tables.iter().map(|table| rows_of(table)).collect();
+    let identity = if restart_identity { " RESTART IDENTITY" } else { "" };
+    format!("TRUNCATE {}{identity}", names.join(", "))
+}
+
+/// Makes the staging table for a table's rows.
+pub(crate) fn create_stage(table: &Table) -> String {
+    let (columns, rows) = (columns(table), rows_of(table));
+    format!(
+        "CREATE TEMPORARY TABLE thinwire_stage ON COMMIT DROP AS SELECT {columns} FROM {rows} WITH NO DATA"
+    )
+}
+
+/// Moves the staged rows into their table; rows that are there become like them.
+pub(crate) fn merge_stage(table: &Table) -> String {
+    let (name, columns) = (name_of(table), columns(table));
+    let overwrite = on_conflict(table, OnExisting::Overwrite);
+    format!(
+        "INSERT INTO {name} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {STAGE}{overwrite}"
+    )
+}
+
+/// Ends the staging table.
+pub(crate) const DROP_STAGE: &str = "DROP TABLE pg_temp.thinwire_stage";
+const STAGE: &str = "pg_temp.thinwire_stage";
+
+fn insert(table: &Table, rows: usize, existing: OnExisting) -> String {
+    let (name, width) = (name_of(table), table.relation.columns.len());
+    if width == 0 {
+        return format!("INSERT INTO {name} DEFAULT VALUES");
+    }
+    let mut text =
+        format!("INSERT INTO {name} ({}) OVERRIDING SYSTEM VALUE VALUES ", columns(table));
+    for row in 0..rows {
+        text.push_str(if row == 0 { "(" } else { ", (" });
+        for column in 0..width {
+            let comma = if column == 0 { "" } else { ", " };
+            let _ = write!(text, "{comma}${}", row * width + column + 1);
+        }
+        text.push(')');
+    }
+    text + &on_conflict(table, existing)
+}
+
+fn on_conflict(table: &Table, existing: OnExisting) -> String {
+    match existing {
+        OnExisting::Fail => return String::new(),
+        OnExisting::Keep => return " ON CONFLICT DO NOTHING".to_owned(),
+        OnExisting::Overwrite => {}
+    }
+    let Some(identity) = table.identity() else { return String::new() };
+    let names = |positions: &[usize]| -> Vec<String> {
+        positions.iter().map(|at| ident(&table.relation.columns[*at].name)).collect()
+    };
+    let others: Vec<_> = (0..table.columns.len())
+        .filter(|at| !identity.contains(at) && !table.columns[*at].identity_always)
+        .collect();
+    let key = names(&identity).join(", ");
+    if others.is_empty() {
+        return format!(" ON CONFLICT ({key}) DO NOTHING");
+    }
+    let set: Vec<_> =
+        names(&others).iter().map(|name| format!("{name} = EXCLUDED.{name}")).collect();
+    format!(" ON CONFLICT ({key}) DO UPDATE SET {}", set.join(", "))
+}
+
+fn update(table: &Table, set: &[bool], find: &Find) -> String {
+    let mut text = format!("UPDATE {} SET ", rows_of(table));
+    let mut next = 1;
+    for (column, _) in table.relation.columns.iter().zip(set).filter(|(_, set)| **set) {
+        let comma = if next == 1 { "" } else { ", " };
+        let _ = write!(text, "{comma}{} = ${next}", ident(&column.name));
+        next += 1;
+    }
+    let _ = write!(text, " WHERE {}", condition(table, find, next));
+    text
+}
+
+fn replace(table: &Table, set: &[bool], find: &Find) -> String {
+    let (mut names, mut values, mut next) = (Vec::new(), Vec::new(), 1);
+    for (column, set) in table.relation.columns.iter().zip(set) {
+        let name = ident(&column.name);
+        if *set {
+            values.push(format!("${next}"));
+            next += 1;
+        } else {
+            values.push(format!("gone.{name}"));
+        }
+        names.push(name);
+    }
+    for name in &table.extra {
+        names.push(ident(name));
+        values.push(format!("gone.{}", ident(name)));
+    }
+    format!(
+        "WITH gone AS (DELETE FROM {} WHERE {} RETURNING *) \
+         INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM gone",
+        rows_of(table),
+        condition(table, find, next),
+        name_of(table),
+        names.join(", "),
+        values.join(", ")
+    )
+}
+
+/// The condition that holds for exactly the rows that are meant.
+fn condition(table: &Table, find: &Find, first: usize) -> String {
+    let conditions = conditions(table, find, first);
+    if !find.one {
+        return conditions;
+    }
+    let rows = rows_of(table);
+    // A row's place is unique in one table only.
+    match table.partitioned {
+        true => format!(
+            "(tableoid, ctid) OPERATOR(pg_catalog.=) (SELECT tableoid, ctid FROM {rows} WHERE {conditions} LIMIT 1)"
+        ),
+        false => format!(
+            "ctid OPERATOR(pg_catalog.=) (SELECT ctid FROM {rows} WHERE {conditions} LIMIT 1)"
+        ),
+    }
+}
+
+fn conditions(table: &Table, find: &Find, first: usize) -> String {
+    let (mut all, mut next) = (Vec::new(), first);
+    for (at, condition) in find.conditions.iter().enumerate() {
+        let name = ident(&table.relation.columns[at].name);
+        match (condition, &table.columns[at].equality) {
+            (Condition::Any, _) => continue,
+            (Condition::Null, _) => all.push(format!("{name} IS NULL")),
+            (Condition::Equal, Equality::Operator { schema }) => {
+                all.push(format!("{name} OPERATOR({}.=) ${next}", ident(schema)));
+                next += 1;
+            }
+            // `format` uses the type's output function, as the source did; a null would become ''.
+            (Condition::Equal, Equality::Text) => {
+                all.push(format!(
+                    "{name} IS NOT NULL AND pg_catalog.format('%s', {name}) OPERATOR(pg_catalog.=) ${next}"
+                ));
+                next += 1;
+            }
+        }
+    }
+    if all.is_empty() { "true".to_owned() } else { all.join(" AND ") }
+}
+
+fn name_of(table: &Table) -> String {
+    qualified(&table.relation.schema, &table.relation.name)
+}
+
+/// The table's own rows: not those of tables that inherit from it, which are tables of their own at the source too.
+fn rows_of(table: &Table) -> String {
+    match table.partitioned {
+        true => name_of(table),
+        false => format!("ONLY {}", name_of(table)),
+    }
+}
+
+fn columns(table: &Table) -> String {
+    let names: Vec<_> = table.relation.columns.iter().map(|column| ident(&column.name)).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! SQL of a session that applies: its settings, its replication origin, its transactions and its progress.
+
+/// What a session is set to: everything that decides how text becomes a value, as capture has it too; nothing that could
+/// end the session or find a name anywhere but where it is said to be.
+const SETTINGS: [(&str, &str); 26] = [
+    ("search_path", ""),
+    ("row_security", "off"),
+    ("synchronous_commit", "on"),
+    ("client_min_messages", "error"),
+    ("DateStyle", "ISO, YMD"),
+    ("IntervalStyle", "postgres"),
+    ("TimeZone", "UTC"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("xmloption", "content"),
+    ("xmlbinary", "base64"),
+    ("array_nulls", "on"),
+    ("transform_null_equals", "off"),
+    ("standard_conforming_strings", "on"),
+    ("check_function_bodies", "off"),
+    ("default_transaction_isolation", "read committed"),
+    ("default_transaction_read_only", "off"),
+    ("default_transaction_deferrable", "off"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("idle_session_timeout", "0"),
+    // Plans are made once a statement. They must not suit only a table that was small then.
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+];
+
+/// The settings as command-line options of the server, with which the session begins: so they are what RESET goes back to.
+pub(crate) fn options() -> String {
+    let option = |(name, value): &(&str, &str)| format!("-c {name}={}", value.replace(' ', "\\ "));
+    SETTINGS.iter().map(option).collect::<Vec<_>>().join(" ")
+}
+
+/// Opens a target transaction, with the replica role if the login may take it. A trigger of somebody's may have left
+/// settings behind that change how the next transaction is read, so all of them go back to what they were.
+pub(crate) fn begin(takes_role: bool, version: i32) -> String {
+    // BEGIN stands alone: with options, it could fail and leave what follows outside of a transaction.
+    let mut text =
+        "BEGIN; SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; RESET ALL".to_owned();
+    if takes_role {
+        text.push_str("; SET LOCAL session_replication_role = replica");
+    }
+    if version >= TRANSACTION_TIMEOUT {
+        text.push_str("; SET LOCAL transaction_timeout = 0");
+    }
+    text
+}
+
+/// The first PostgreSQL that can end a long transaction.
+const TRANSACTION_TIMEOUT: i32 = 170_000;
+
+/// The server's version.
+pub(crate) const VERSION: &str =
+    "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4";
+
+/// The replica role. Only with PostgreSQL 15 may an ordinary login be allowed to take it; before that the login must have
+/// been given it for good.
+pub(crate) const TAKE_REPLICA_ROLE: &str = "SET session_replication_role = replica";
+
+/// Whether the session has it.
+pub(crate) const HAS_REPLICA_ROLE: &str = "\
+SELECT pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica'";
+
+/// Makes an origin durable in the catalog, if it is not.
+pub(crate) const CREATE_ORIGIN: &str = "\
+SELECT pg_catalog.pg_replication_origin_create($1) WHERE NOT EXISTS \
+(SELECT FROM pg_catalog.pg_replication_origin WHERE roname OPERATOR(pg_catalog.=) $1)";
+
+/// Whether there is an origin of that name.
+pub(crate) const HAS_ORIGIN: &str = "\
+SELECT EXISTS (SELECT FROM pg_catalog.pg_replication_origin WHERE roname OPERATOR(pg_catalog.=) $1)";
+
+/// Makes the session the one that replays an origin, or fails if another does.
+pub(crate) const HOLD_ORIGIN: &str = "SELECT pg_catalog.pg_replication_origin_session_setup($1)";
+
+/// Marks the target transaction with where and when the source committed.
+pub(crate) const MARK_SOURCE: &str = "\
+SELECT pg_catalog.pg_replication_origin_xact_setup($1, pg_catalog.timestamptz '2000-01-01 00:00:00+00' \
+OPERATOR(pg_catalog.+) ($2::pg_catalog.int8 OPERATOR(pg_catalog.*) pg_catalog.interval '1 microsecond'))";
+
+/// Marks it with nothing.
+pub(crate) const MARK_NOTHING: &str = "SELECT pg_catalog.pg_replication_origin_xact_reset()";
+
+/// What is known of an origin's stream.
+pub(crate) const READ_PROGRESS: &str = "\
+SELECT epoch, \"offset\"::pg_catalog.text, superseded, lsn::pg_catalog.text, \
+pg_catalog.trunc(EXTRACT(EPOCH FROM commit_time) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.text \
+FROM thinwire.applied WHERE origin OPERATOR(pg_catalog.=) $1";
+
+/// Moves an origin's stream from where we believe it is: no row if it is not there.
+pub(crate) const MOVE_PROGRESS: &str = "\
+INSERT INTO thinwire.applied AS known (origin, epoch, \"offset\", lsn, commit_time) \
+VALUES ($1, $2, $3, $4, pg_catalog.timestamptz '2000-01-01 00:00:00+00' \
+OPERATOR(pg_catalog.+) ($5::pg_catalog.int8 OPERATOR(pg_catalog.*) pg_catalog.interval '1 microsecond')) \
+ON CONFLICT (origin) DO UPDATE SET epoch = EXCLUDED.epoch, \"offset\" = EXCLUDED.\"offset\", \
+lsn = coalesce(EXCLUDED.lsn, known.lsn), commit_time = coalesce(EXCLUDED.commit_time, known.commit_time), \
+updated_at = pg_catalog.now(), superseded = CASE WHEN known.epoch OPERATOR(pg_catalog.=) EXCLUDED.epoch \
+THEN known.superseded ELSE pg_catalog.array_append(known.superseded, known.epoch) END \
+WHERE known.epoch OPERATOR(pg_catalog.=) $6 AND known.\"offset\" OPERATOR(pg_catalog.=) $7";
+
+/// Whether a table's rows came from an origin's stream, and from no other's.
+pub(crate) const WAS_LOADED: &str = "\
+SELECT EXISTS (SELECT FROM thinwire.loaded WHERE origin OPERATOR(pg_catalog.=) $1 \
+AND schema_name OPERATOR(pg_catalog.=) $2 AND table_name OPERATOR(pg_catalog.=) $3) \
+AND NOT EXISTS (SELECT FROM thinwire.loaded WHERE origin OPERATOR(pg_catalog.<>) $1 \
+AND schema_name OPERATOR(pg_catalog.=) $2 AND table_name OPERATOR(pg_catalog.=) $3)";
+
+/// Remembers that.
+pub(crate) const NOTE_LOADED: &str = "\
+INSERT INTO thinwire.loaded (origin, schema_name, table_name, epoch, \"offset\", rows) \
+VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (origin, schema_name, table_name) DO UPDATE SET \
+epoch = EXCLUDED.epoch, \"offset\" = EXCLUDED.\"offset\", rows = EXCLUDED.rows, loaded_at = pg_catalog.now()";

@@ -1,0 +1,146 @@
+//! SQL that prepares a database for applying, and that asks whether it is prepared.
+
+use super::{ident, literal};
+
+/// A session that prepares does not wait for locks for ever: somebody watches it.
+pub(crate) const SETTINGS: &str = "SET lock_timeout = '10s'; SET enable_seqscan = on";
+
+/// The schema of our own tables.
+pub(crate) const CREATE_SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS thinwire";
+
+/// How far each origin's stream has been applied.
+pub(crate) const CREATE_APPLIED: &str = "\
+CREATE TABLE IF NOT EXISTS thinwire.applied (\
+origin pg_catalog.text PRIMARY KEY, \
+epoch pg_catalog.text NOT NULL, \
+\"offset\" pg_catalog.int8 NOT NULL, \
+lsn pg_catalog.pg_lsn, \
+commit_time pg_catalog.timestamptz, \
+superseded pg_catalog.text[] NOT NULL DEFAULT '{}', \
+updated_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()) WITH (fillfactor = 50)";
+
+/// Which tables' rows came from which stream.
+pub(crate) const CREATE_LOADED: &str = "\
+CREATE TABLE IF NOT EXISTS thinwire.loaded (\
+origin pg_catalog.text, \
+schema_name pg_catalog.text, \
+table_name pg_catalog.text, \
+epoch pg_catalog.text NOT NULL, \
+\"offset\" pg_catalog.int8 NOT NULL, \
+rows pg_catalog.int8 NOT NULL, \
+loaded_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(), \
+PRIMARY KEY (origin, schema_name, table_name))";
+
+/// Which of our objects are there, and what the server is: schema, applied, loaded, version, recovery.
+pub(crate) const STATE: &str = "\
+SELECT pg_catalog.to_regnamespace('thinwire') IS NOT NULL, \
+pg_catalog.to_regclass('thinwire.applied') IS NOT NULL, \
+pg_catalog.to_regclass('thinwire.loaded') IS NOT NULL, \
+pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+pg_catalog.pg_is_in_recovery()";
+
+/// What a login is: superuser, and the very one that asks.
+pub(crate) const LOGIN: &str = "\
+SELECT rolsuper, rolname = current_user FROM pg_catalog.pg_roles WHERE rolname = $1";
+
+/// Whether a login may do all that is needed in our schema, which is there.
+pub(crate) const MAY_USE_OURS: &str = "\
+SELECT pg_catalog.has_schema_privilege($1, 'thinwire', 'USAGE') AND \
+(SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege($1, t, p)) \
+FROM pg_catalog.unnest(ARRAY['thinwire.applied', 'thinwire.loaded']) t, \
+pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p)";
+
+/// The functions of replication origins that a login may not execute, as a grant names them.
+pub(crate) const MISSING_FUNCTIONS: &str = "\
+SELECT pg_catalog.format('pg_catalog.%I(%s)', proname, pg_catalog.pg_get_function_identity_arguments(oid)) \
+FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespace \
+AND proname IN ('pg_replication_origin_create', 'pg_replication_origin_session_setup', \
+'pg_replication_origin_xact_setup', 'pg_replication_origin_xact_reset') \
+AND NOT pg_catalog.has_function_privilege($1, oid, 'EXECUTE') ORDER BY 1";
+
+/// Whether a login may take the replica role: PostgreSQL 15 and later.
+pub(crate) const MAY_TAKE_ROLE: &str =
+    "SELECT pg_catalog.has_parameter_privilege($1, 'session_replication_role', 'SET')";
+
+/// Whether a login has the replica role for good.
+pub(crate) const HAS_ROLE_SETTING: &str = "\
+SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
+WHERE r.rolname = $1 AND 'session_replication_role=replica' = ANY (s.setconfig) AND s.setdatabase IN \
+(0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())))";
+
+/// The tables of users whose rows a login may not read and write: schema, table, and whether we may grant that.
+pub(crate) const FORBIDDEN_TABLES: &str = "\
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, pg_catalog.pg_has_role(c.relowner, 'USAGE') \
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' \
+AND n.nspname !~ '^(pg_|thinwire)' AND NOT (\
+pg_catalog.has_schema_privilege($1, n.oid, 'USAGE') AND \
+(SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege($1, c.oid, p)) \
+FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p)) ORDER BY 1, 2";
+
+/// The tables whose row security applies to a login.
+pub(crate) const SECURED_TABLES: &str = "\
+SELECT pg_catalog.format('%s.%s', n.nspname, c.relname) FROM pg_catalog.pg_class c \
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+JOIN pg_catalog.pg_roles r ON r.rolname = $1 WHERE c.relkind IN ('r', 'p') AND c.relrowsecurity \
+AND NOT r.rolsuper AND NOT r.rolbypassrls \
+AND (c.relforcerowsecurity OR NOT pg_catalog.pg_has_role($1, c.relowner, 'USAGE')) ORDER BY 1";
+
+/// How many replication origins sessions may hold at once.
+pub(crate) const ORIGINS_MAX: &str = "\
+SELECT pg_catalog.max(setting::pg_catalog.int4) FROM pg_catalog.pg_settings WHERE name = \
+CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 180000 \
+THEN 'max_active_replication_origins' ELSE 'max_replication_slots' END";
+
+/// Creates a replication origin.
+pub(crate) fn create_origin(name: &str) -> String {
+    format!("SELECT pg_catalog.pg_replication_origin_create({})", literal(name))
+}
+
+/// Lets a login use our schema.
+pub(crate) fn grant_ours(login: &str) -> [String; 2] {
+    let login = ident(login);
+    [
+        format!("GRANT USAGE ON SCHEMA thinwire TO {login}"),
+        format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON thinwire.applied, thinwire.loaded TO {login}"
+        ),
+    ]
+}
+
+/// Lets a login execute a function; the function as the catalog wrote it.
+pub(crate) fn grant_function(function: &str, login: &str) -> String {
+    format!("GRANT EXECUTE ON FUNCTION {function} TO {}", ident(login))
+}
+
+/// Lets a login take the replica role, from PostgreSQL 15 on.
+pub(crate) fn grant_role_setting(login: &str) -> String {
+    format!("GRANT SET ON PARAMETER session_replication_role TO {}", ident(login))
+}
+
+/// Gives a login the replica role for good, as PostgreSQL 14 needs it.
+pub(crate) fn set_role_setting(login: &str, database: &str) -> String {
+    format!(
+        "ALTER ROLE {} IN DATABASE {} SET session_replication_role = replica",
+        ident(login),
+        ident(database)
+    )
+}
+
+/// The database that we are connected to.
+pub(crate) const DATABASE: &str = "SELECT pg_catalog.current_database()::pg_catalog.text";
+
+/// Lets a login into a schema.
+pub(crate) fn grant_schema(schema: &str, login: &str) -> String {
+    format!("GRANT USAGE ON SCHEMA {} TO {}", ident(schema), ident(login))
+}
+
+/// Lets a login read and write the rows of tables of a schema.
+pub(crate) fn grant_tables(schema: &str, tables: &[String], login: &str) -> String {
+    let names: Vec<_> = tables.iter().map(|table| super::qualified(schema, table)).collect();
+    format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON {} TO {}",
+        names.join(", "),
+        ident(login)
+    )
+}

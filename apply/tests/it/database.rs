@@ -1,0 +1,147 @@
+//! A database of a test's own, in a cluster that all tests share.
+
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use thinwire_apply::{Applier, Conflicts, Existing, Options, Setup, State, Target, init};
+use thinwire_cluster::Cluster;
+use thinwire_engine::{
+    journal::Stream,
+    model::{Halt, Offset},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::feed::{Feed, NODE};
+
+static SHARED: LazyLock<Arc<Cluster>> = LazyLock::new(|| Arc::new(new_cluster()));
+
+pub fn new_cluster() -> Cluster {
+    let options = thinwire_cluster::Options::default()
+        .with("max_connections", "100")
+        .with("max_replication_slots", "100");
+    Cluster::start(options).unwrap()
+}
+
+/// A database.
+pub struct Database {
+    pub cluster: Arc<Cluster>,
+    pub name: String,
+}
+
+impl Database {
+    /// One that is prepared for applying, with what this SQL makes.
+    pub async fn new(sql: &str) -> Self {
+        Self::on(SHARED.clone(), sql).await
+    }
+
+    pub async fn on(cluster: Arc<Cluster>, sql: &str) -> Self {
+        let database = Self::bare(cluster, sql);
+        let setup = Setup { login: "postgres".into(), streams: Vec::new() };
+        init(&database.target(), &setup).await.unwrap();
+        database
+    }
+
+    /// One that nothing was prepared in.
+    pub fn bare(cluster: Arc<Cluster>, sql: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("db{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        cluster.create_database(&name).unwrap();
+        cluster.psql(&name, sql).unwrap();
+        Self { cluster, name }
+    }
+
+    pub fn shared() -> Arc<Cluster> {
+        SHARED.clone()
+    }
+
+    pub fn target(&self) -> Target {
+        self.target_as("postgres")
+    }
+
+    pub fn target_as(&self, login: &str) -> Target {
+        let config = self.cluster.url_as(login, &self.name).parse().unwrap();
+        Target { config, tls: None }
+    }
+
+    /// What a query says: values between bars, rows between newlines.
+    pub fn sql(&self, text: &str) -> String {
+        self.cluster.psql(&self.name, text).unwrap()
+    }
+
+    pub fn options(&self, feed: &Feed) -> Options {
+        Options {
+            target: self.target(),
+            stream: feed.stream.clone(),
+            node: NODE,
+            conflicts: Conflicts::Stop,
+            existing: Existing::Stop,
+            is_shared: false,
+        }
+    }
+
+    pub fn apply(&self, feed: &Feed) -> Applier {
+        Applier::start(self.options(feed))
+    }
+
+    /// Applies all of a stream and ends.
+    pub async fn apply_all(&self, feed: &Feed) {
+        let applier = self.apply(feed);
+        applied(&applier, &feed.stream).await;
+        applier.shutdown().await;
+    }
+
+    /// The applied offset that the database holds.
+    pub fn offset(&self, feed: &Feed) -> String {
+        let origin = feed.id.origin;
+        self.sql(&format!("select \"offset\" from thinwire.applied where origin = '{origin}'"))
+    }
+}
+
+/// Waits until all of a stream is applied.
+pub async fn applied(applier: &Applier, stream: &Stream) {
+    applied_to(applier, stream, stream.watermarks().appended).await;
+}
+
+pub async fn applied_to(applier: &Applier, stream: &Stream, offset: Offset) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while stream.watermarks().applied < offset {
+        let halted = stream.halted().borrow().clone();
+        assert!(
+            Instant::now() < deadline,
+            "applied up to {}, not {offset}: {:?}, {halted:?}",
+            stream.watermarks().applied,
+            applier.status()
+        );
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits until a stream is halted.
+pub async fn halted(applier: &Applier, stream: &Stream) -> Halt {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(halt) = stream.halted().borrow().clone() {
+            return halt;
+        }
+        assert!(Instant::now() < deadline, "not halted: {:?}", applier.status());
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits until an applier has nothing left to do.
+pub async fn idle(applier: &Applier) {
+    in_state(applier, State::Idle).await;
+}
+
+pub async fn in_state(applier: &Applier, state: State) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while applier.status().state != state {
+        assert!(Instant::now() < deadline, "not {state:?}: {:?}", applier.status());
+        sleep(Duration::from_millis(2)).await;
+    }
+}

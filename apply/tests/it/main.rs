@@ -1,0 +1,12 @@
+//! Applying for real: against a sink that fails in every way, and against PostgreSQL.
+#![allow(unreachable_pub, missing_docs, reason = "a test program has no users")]
+
+mod changes;
+mod copies;
+mod crashes;
+mod database;
+mod feed;
+mod halts;
+mod memory;
+mod setup;
+mod simulated;
