@@ -1,0 +1,81 @@
+//! `thinwire init`: the identity, and what the database needs before `run`.
+
+use anyhow::{Context, Result};
+use thinwire_apply::Target;
+use thinwire_capture::{
+    Source,
+    slot::{self, InitOptions},
+};
+use thinwire_engine::storage::{Disk, disk::RealDisk};
+
+use super::print_line;
+use crate::{cli, config::Config, database::Database, keyfile};
+
+pub(super) async fn run(arguments: &cli::Init) -> Result<u8> {
+    let config = Config::load(&arguments.config.config)?;
+    let admin = match &arguments.admin_url {
+        Some(url) => Some(Database::parse(url).context("--admin-url")?),
+        None => config.database.clone(),
+    };
+    if arguments.print_sql {
+        return print_sql(&config, admin.as_ref()).await;
+    }
+    RealDisk
+        .create_dir(&config.dir)
+        .with_context(|| format!("cannot create {}", config.dir.display()))?;
+    let identity = keyfile::load_or_create(&config.key_path())?;
+    if let (Some(admin), Some(database)) = (&admin, &config.database) {
+        prepare(&config, admin, database).await?;
+    }
+    print_line(&identity.public().to_string())?;
+    Ok(0)
+}
+
+async fn prepare(config: &Config, admin: &Database, database: &Database) -> Result<()> {
+    if let Some(setup) = capture_setup(config, database) {
+        let source = Source { config: admin.config.clone(), tls: admin.tls.clone() };
+        let report = slot::init(&source, &setup).await?;
+        for statement in report.needed {
+            eprintln!("thinwire: somebody with more privileges has to run: {statement};");
+        }
+    }
+    if let Some(setup) = apply_setup(config, database) {
+        let target = Target { config: admin.config.clone(), tls: admin.tls.clone() };
+        thinwire_apply::init(&target, &setup).await?;
+    }
+    Ok(())
+}
+
+async fn print_sql(config: &Config, admin: Option<&Database>) -> Result<u8> {
+    let (Some(admin), Some(database)) = (admin, &config.database) else { return Ok(0) };
+    let mut statements = Vec::new();
+    if let Some(setup) = capture_setup(config, database) {
+        let source = Source { config: admin.config.clone(), tls: admin.tls.clone() };
+        statements.extend(slot::plan(&source, &setup).await?);
+    }
+    if let Some(setup) = apply_setup(config, database) {
+        let target = Target { config: admin.config.clone(), tls: admin.tls.clone() };
+        statements.extend(thinwire_apply::plan(&target, &setup).await?);
+    }
+    for statement in statements {
+        print_line(&format!("{statement};"))?;
+    }
+    Ok(0)
+}
+
+fn capture_setup(config: &Config, database: &Database) -> Option<InitOptions> {
+    let capture = config.capture.as_ref()?;
+    Some(InitOptions {
+        node: config.name.clone(),
+        patterns: capture.tables.clone(),
+        run_as: database.config.get_user().map(str::to_owned),
+    })
+}
+
+pub(super) fn apply_setup(config: &Config, database: &Database) -> Option<thinwire_apply::Setup> {
+    config.apply.as_ref()?;
+    Some(thinwire_apply::Setup {
+        login: database.config.get_user().unwrap_or_default().to_owned(),
+        streams: config.peers.iter().map(|peer| peer.key.origin()).collect(),
+    })
+}

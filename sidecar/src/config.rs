@@ -1,0 +1,364 @@
+//! The configuration: a file as it was typed, made into a value that cannot be invalid.
+
+mod error;
+mod file;
+mod size;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use error::ConfigError;
+use file::{Document, File};
+use thinwire_apply::{Conflicts, Existing};
+use thinwire_capture::{OnFull, Patterns};
+use thinwire_engine::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use thinwire_transport::{Peer, PublicKey, Streams};
+use toml::Spanned;
+
+use crate::database::Database;
+
+/// What a node is to do.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's name, a label.
+    pub name: String,
+    /// Its folder: identity, journal, state, control socket.
+    pub dir: PathBuf,
+    /// Where it accepts peers; none if it only dials.
+    pub listen: Option<SocketAddr>,
+    /// Where it shows its status over HTTP.
+    pub status: Option<SocketAddr>,
+    /// Its database; none if it only relays.
+    pub database: Option<Database>,
+    /// What it captures.
+    pub capture: Option<Capture>,
+    /// How it applies.
+    pub apply: Option<Apply>,
+    /// How it keeps its journal.
+    pub journal: Journal,
+    /// With whom it exchanges streams. Peers whose key is not known yet are left out.
+    pub peers: Vec<Peer>,
+    /// The names of peers whose key is not known yet.
+    pub keyless_peers: Vec<String>,
+}
+
+/// What is captured.
+#[derive(Debug, Clone)]
+pub struct Capture {
+    /// The tables.
+    pub tables: Patterns,
+}
+
+/// How streams are applied.
+#[derive(Debug, Clone)]
+pub struct Apply {
+    /// What to do when a row is not what a change expects.
+    pub conflicts: Conflicts,
+    /// What to do with rows that a copy finds in its target.
+    pub existing: Existing,
+}
+
+/// How the journal is kept.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    /// Bytes on disk, of all streams.
+    pub budget: u64,
+    /// How long what everybody has is kept.
+    pub retention: Duration,
+    /// Bytes of a segment.
+    pub segment: u64,
+    /// What capture does when there is no room.
+    pub on_full: OnFull,
+}
+
+/// A sidecar beside a small database should not need more than a small part of its disk.
+const BUDGET_DEFAULT: u64 = 10 << 30;
+/// Below this a budget cannot hold the segments that make trimming possible.
+const BUDGET_MIN: u64 = 4 << 20;
+/// Long enough for a person to look at what was just sent.
+const RETENTION_DEFAULT: Duration = Duration::from_secs(3_600);
+/// Large enough that creating one is rare, small enough that opening the journal takes a moment.
+const SEGMENT_DEFAULT: u64 = 64 << 20;
+
+impl Config {
+    /// Reads the file at `path` and the environment.
+    ///
+    /// # Errors
+    /// One sentence that names the file, the line and the key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::unread(path, &error))?;
+        Self::parse(path, &text)
+    }
+
+    /// The same, of text that was read from `path`.
+    ///
+    /// # Errors
+    /// See [`load`](Self::load).
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let document = Document::new(path, text);
+        let file: File = document.read()?;
+        let node = &file.node;
+        check_name(&document, "node.name", &node.name)?;
+        let beside = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = match &node.dir {
+            Some(dir) => dir.get_ref().clone(),
+            None => beside.unwrap_or(Path::new(".")).join(node.name.get_ref()),
+        };
+        let listen =
+            node.listen.as_ref().map(|text| address(&document, "node.listen", text)).transpose()?;
+        let status =
+            node.status.as_ref().map(|text| address(&document, "node.status", text)).transpose()?;
+        let database = database(&document, &file)?;
+        for (table, present) in
+            [("capture", file.capture.is_some()), ("apply", file.apply.is_some())]
+        {
+            if present && database.is_none() {
+                return Err(document.error(table, 0..0, "needs a [database]"));
+            }
+        }
+        let (peers, keyless_peers) = peers(&document, &file)?;
+        Ok(Self {
+            name: node.name.get_ref().clone(),
+            dir,
+            listen,
+            status,
+            database,
+            capture: file.capture.as_ref().map(|table| capture(&document, table)).transpose()?,
+            apply: file.apply.as_ref().map(|table| apply(&document, table)).transpose()?,
+            journal: journal(&document, file.journal.as_ref())?,
+            peers,
+            keyless_peers,
+        })
+    }
+
+    /// Where the identity key is.
+    pub fn key_path(&self) -> PathBuf {
+        self.dir.join("identity.key")
+    }
+
+    /// Where the journal is.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    /// Where rebuildable state is.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// Where commands reach the running node.
+    pub fn control_path(&self) -> PathBuf {
+        self.dir.join("control.sock")
+    }
+}
+
+fn check_name(
+    document: &Document<'_>,
+    key: &str,
+    name: &Spanned<String>,
+) -> Result<(), ConfigError> {
+    let text = name.get_ref();
+    let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if text.is_empty() || text.len() > 40 || !text.chars().all(valid) {
+        let why = "a name is 1 to 40 letters, digits, '-' and '_'";
+        return Err(document.error(key, name.span(), why));
+    }
+    Ok(())
+}
+
+fn address(
+    document: &Document<'_>,
+    key: &str,
+    text: &Spanned<String>,
+) -> Result<SocketAddr, ConfigError> {
+    text.get_ref().parse().map_err(|_| {
+        document.error(key, text.span(), "not an address and port, such as 0.0.0.0:7420")
+    })
+}
+
+fn database(document: &Document<'_>, file: &File) -> Result<Option<Database>, ConfigError> {
+    let Some(table) = &file.database else { return Ok(None) };
+    Database::parse(table.url.get_ref())
+        .map(Some)
+        .map_err(|error| document.error("database.url", table.url.span(), error.to_string()))
+}
+
+fn capture(document: &Document<'_>, table: &file::Capture) -> Result<Capture, ConfigError> {
+    if let Some(mode) = &table.mode
+        && mode.get_ref() != "slot"
+    {
+        return Err(document.error("capture.mode", mode.span(), "only \"slot\" is known"));
+    }
+    if let Some(ddl) = &table.ddl
+        && ddl.get_ref() != "stop"
+    {
+        let why =
+            "only \"stop\" is known: a schema change that the target cannot take stops the stream";
+        return Err(document.error("capture.ddl", ddl.span(), why));
+    }
+    if table.tables.is_empty() {
+        let why = "name at least one table, such as \"public.*\"";
+        return Err(document.error("capture.tables", 0..0, why));
+    }
+    for text in &table.tables {
+        Patterns::parse(&[text.get_ref()])
+            .map_err(|error| document.error("capture.tables", text.span(), error.to_string()))?;
+    }
+    let texts: Vec<_> = table.tables.iter().map(Spanned::get_ref).collect();
+    let tables = Patterns::parse(&texts)
+        .map_err(|error| document.error("capture.tables", 0..0, error.to_string()))?;
+    Ok(Capture { tables })
+}
+
+fn apply(document: &Document<'_>, table: &file::Apply) -> Result<Apply, ConfigError> {
+    let word = |word: &Option<Spanned<String>>| {
+        word.as_ref().map(|word| (word.get_ref().clone(), word.span()))
+    };
+    let conflicts = match word(&table.conflicts).as_ref().map(|(word, span)| (word.as_str(), span))
+    {
+        None | Some(("stop", _)) => Conflicts::Stop,
+        Some(("apply_remote", _)) => Conflicts::ApplyRemote,
+        Some(("keep_local", _)) => Conflicts::KeepLocal,
+        Some(("last_update_wins", span)) => {
+            let why = "\"last_update_wins\" is not built into this version";
+            return Err(document.error("apply.conflicts", span.clone(), why));
+        }
+        Some((_, span)) => {
+            let why = "\"stop\", \"apply_remote\" or \"keep_local\"";
+            return Err(document.error("apply.conflicts", span.clone(), why));
+        }
+    };
+    let existing = match word(&table.existing).as_ref().map(|(word, span)| (word.as_str(), span)) {
+        None | Some(("stop", _)) => Existing::Stop,
+        Some(("merge", _)) => Existing::Merge,
+        Some(("replace", _)) => Existing::Replace,
+        Some((_, span)) => {
+            let why = "\"stop\", \"merge\" or \"replace\"";
+            return Err(document.error("apply.existing", span.clone(), why));
+        }
+    };
+    Ok(Apply { conflicts, existing })
+}
+
+fn journal(document: &Document<'_>, table: Option<&file::Journal>) -> Result<Journal, ConfigError> {
+    let bytes = |key: &str, text: Option<&Spanned<String>>, default: u64, range: (u64, u64)| {
+        let Some(text) = text else { return Ok(default) };
+        let bytes = size::bytes(text.get_ref())
+            .ok_or_else(|| document.error(key, text.span(), "not a size, such as \"64MiB\""))?;
+        if bytes < range.0 || bytes > range.1 {
+            let why = format!("must be {} to {} bytes", range.0, range.1);
+            return Err(document.error(key, text.span(), why));
+        }
+        Ok(bytes)
+    };
+    let duration = |text: &Spanned<String>| {
+        size::duration(text.get_ref()).ok_or_else(|| {
+            document.error(
+                "journal.retention",
+                text.span(),
+                "not a time, such as \"90s\" or \"1h\"",
+            )
+        })
+    };
+    let empty = file::Journal::default();
+    let table = table.unwrap_or(&empty);
+    let on_full = match table.on_full.as_ref().map(|word| (word.get_ref().as_str(), word.span())) {
+        None | Some(("hold_wal", _)) => OnFull::HoldWal,
+        Some(("resync", _)) => OnFull::Resync,
+        Some((_, span)) => {
+            return Err(document.error("journal.on_full", span, "\"hold_wal\" or \"resync\""));
+        }
+    };
+    Ok(Journal {
+        budget: bytes(
+            "journal.budget",
+            table.budget.as_ref(),
+            BUDGET_DEFAULT,
+            (BUDGET_MIN, u64::MAX),
+        )?,
+        retention: table.retention.as_ref().map_or(Ok(RETENTION_DEFAULT), duration)?,
+        segment: bytes(
+            "journal.segment",
+            table.segment.as_ref(),
+            SEGMENT_DEFAULT,
+            (SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX),
+        )?,
+        on_full,
+    })
+}
+
+fn peers(document: &Document<'_>, file: &File) -> Result<(Vec<Peer>, Vec<String>), ConfigError> {
+    let (mut peers, mut keyless) = (Vec::<Peer>::new(), Vec::new());
+    for peer in &file.peer {
+        check_name(document, "peer.name", &peer.name)?;
+        let name = peer.name.get_ref().clone();
+        if peers.iter().any(|known| known.name == name) || keyless.contains(&name) {
+            return Err(document.error("peer.name", peer.name.span(), "two peers have this name"));
+        }
+        let Some(key) = peer.key.as_ref().filter(|key| !key.get_ref().is_empty()) else {
+            keyless.push(name);
+            continue;
+        };
+        let public: PublicKey = key
+            .get_ref()
+            .parse()
+            .map_err(|error| document.error("peer.key", key.span(), format!("{error}")))?;
+        if peers.iter().any(|known| known.key == public) {
+            return Err(document.error("peer.key", key.span(), "two peers have this key"));
+        }
+        peers.push(Peer {
+            name,
+            key: public,
+            address: peer.address.as_ref().map(|text| dial(document, text)).transpose()?,
+            send: streams(document, "peer.send", peer.send.as_ref())?,
+            receive: streams(document, "peer.receive", peer.receive.as_ref())?,
+        });
+    }
+    Ok((peers, keyless))
+}
+
+/// A host and port to dial. The host is looked up when it is dialled.
+fn dial(document: &Document<'_>, text: &Spanned<String>) -> Result<String, ConfigError> {
+    let address = text.get_ref();
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+    match port.and_then(|port| port.parse::<u16>().ok()) {
+        Some(port) if port > 0 => Ok(address.clone()),
+        _ => {
+            let why = "not a host and port, such as hq.example.com:7420";
+            Err(document.error("peer.address", text.span(), why))
+        }
+    }
+}
+
+fn streams(
+    document: &Document<'_>,
+    key: &str,
+    choice: Option<&Spanned<file::Streams>>,
+) -> Result<Streams, ConfigError> {
+    let Some(choice) = choice else { return Ok(Streams::Own) };
+    let wrong = |why: &str| document.error(key, choice.span(), why);
+    match choice.get_ref() {
+        file::Streams::Word(word) => match word.as_str() {
+            "self" => Ok(Streams::Own),
+            "*" => Ok(Streams::All),
+            _ => Err(wrong("\"self\", \"*\", or a list of origins' keys or fingerprints")),
+        },
+        file::Streams::List(origins) => origins
+            .iter()
+            .map(|text| match text.parse::<PublicKey>() {
+                Ok(key) => Ok(key.origin()),
+                Err(_) => text.parse().map_err(|_| {
+                    wrong("an origin is named by its public key or its fingerprint of 32 hexadecimal digits")
+                }),
+            })
+            .collect::<Result<_, _>>()
+            .map(Streams::Listed),
+    }
+}
+
+#[cfg(test)]
+mod tests;

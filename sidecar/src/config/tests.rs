@@ -1,0 +1,54 @@
+//! The configuration of the README is read whole, and what it leaves out has its default.
+
+use std::path::Path;
+
+use super::*;
+
+#[test]
+fn every_key_is_read() {
+    let text = r#"
+        [node]
+        name   = "shop"
+        dir    = "/var/lib/thinwire"
+        listen = "0.0.0.0:7420"
+        status = "127.0.0.1:7421"
+        [database]
+        url = "host=/run/postgresql dbname=shop user=thinwire"
+        [capture]
+        mode   = "slot"
+        tables = ["public.*", "!public.audit"]
+        ddl    = "stop"
+        [apply]
+        conflicts = "stop"
+        existing  = "merge"
+        [journal]
+        budget    = "1GiB"
+        retention = "2h"
+        segment   = "32MiB"
+        on_full   = "resync"
+        [[peer]]
+        name    = "hq"
+        address = "hq.example.com:7420"
+    "#;
+    let config = Config::parse(Path::new("shop.toml"), text).unwrap();
+    assert_eq!(config.name, "shop");
+    assert_eq!(config.dir, Path::new("/var/lib/thinwire"));
+    assert_eq!(config.listen, Some("0.0.0.0:7420".parse().unwrap()));
+    assert_eq!(config.journal.budget, 1 << 30);
+    assert_eq!(config.journal.retention, Duration::from_secs(7_200));
+    assert_eq!(config.journal.segment, 32 << 20);
+    assert_eq!(config.journal.on_full, OnFull::Resync);
+    assert_eq!(config.apply.unwrap().existing, Existing::Merge);
+    let tables = config.capture.unwrap().tables;
+    assert!(tables.matches("public", "orders") && !tables.matches("public", "audit"));
+    assert_eq!(config.keyless_peers, ["hq"]);
+    assert!(config.peers.is_empty());
+}
+
+#[test]
+fn a_name_is_enough() {
+    let config = Config::parse(Path::new("some/n.toml"), "[node]\nname = \"n\"").unwrap();
+    assert_eq!(config.dir, Path::new("some/n"));
+    assert!(config.listen.is_none() && config.database.is_none() && config.capture.is_none());
+    assert_eq!(config.journal.budget, 10 << 30);
+}

@@ -1,0 +1,127 @@
+//! How commands reach the running node: one line of JSON each way over a socket that only its owner can open.
+
+use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+use tracing::debug;
+
+use crate::{node::Node, status::Status};
+
+/// What a command asks of the node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub enum Request {
+    /// How it is doing.
+    Status,
+    /// Stop until told to resume.
+    Pause(Scope),
+    /// Go on.
+    Resume(Scope),
+    /// Try again at once what has halted.
+    Retry(Scope),
+}
+
+/// What a request is about; everything if nothing is named.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Scope {
+    /// A peer's name.
+    pub peer: Option<String>,
+    /// A stream, by its origin's fingerprint or name.
+    pub stream: Option<String>,
+}
+
+/// What the node answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// How it is doing.
+    Status(Box<Status>),
+    /// It was done.
+    Done,
+    /// It was not done, and why.
+    Refused(String),
+}
+
+/// A request is small; a node that got a longer line is not talking to us.
+const REQUEST_BYTES_MAX: u64 = 64 << 10;
+/// A status names every stream of every peer.
+const RESPONSE_BYTES_MAX: u64 = 64 << 20;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens the socket. One left behind by a node that was killed is replaced: the caller holds the journal's
+/// lock, so no other node is using it.
+///
+/// # Errors
+/// What the system says; a path too long for a socket among it.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers requests until it is dropped.
+pub async fn serve(listener: UnixListener, node: Arc<Node>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let node = node.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer(stream, &node).await {
+                        debug!(%error, "a command went away");
+                    }
+                });
+            }
+            // Out of descriptors, perhaps: those in use will be given back.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+async fn answer(stream: UnixStream, node: &Arc<Node>) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    let mut read = BufReader::new(read.take(REQUEST_BYTES_MAX));
+    timeout(ANSWER_TIMEOUT, read.read_line(&mut line)).await??;
+    let response = match serde_json::from_str(&line) {
+        Ok(request) => node.handle(request),
+        Err(error) => Response::Refused(format!("not a request: {error}")),
+    };
+    let mut bytes = serde_json::to_vec(&response)?;
+    bytes.push(b'\n');
+    write.write_all(&bytes).await
+}
+
+/// Asks the node behind the socket at `path`. `None` if none is running.
+///
+/// # Errors
+/// What the system says of a node that runs but does not answer.
+pub async fn ask(path: &Path, request: &Request) -> io::Result<Option<Response>> {
+    let stream = match UnixStream::connect(path).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            return match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
+                _ => Err(error),
+            };
+        }
+    };
+    let exchange = async {
+        let (read, mut write) = stream.into_split();
+        let mut bytes = serde_json::to_vec(request)?;
+        bytes.push(b'\n');
+        write.write_all(&bytes).await?;
+        let mut line = String::new();
+        BufReader::new(read.take(RESPONSE_BYTES_MAX)).read_line(&mut line).await?;
+        Ok(serde_json::from_str(&line)?)
+    };
+    timeout(ANSWER_TIMEOUT, exchange).await?.map(Some)
+}

@@ -1,0 +1,251 @@
+//! The composition root: which tasks a node is made of, who owns what, and the order in which they stop.
+//!
+//! One committer a stream; capture writes the node's own stream, the transport those of others; one applier a
+//! received stream; a keeper that trims and remembers. They know each other only by the journal's watermarks.
+
+mod copies;
+mod keeper;
+mod report;
+mod scope;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use anyhow::{Context, Result, bail};
+use thinwire_apply::{Applier, Target};
+use thinwire_capture::{Capture, Pace, Source};
+use thinwire_engine::{
+    journal::{Journal, Options, Stream, Unopened},
+    model::{Epoch, Origin, StreamId},
+    storage::disk::RealDisk,
+};
+use thinwire_transport::{Event, Identity, Transport};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, JoinSet},
+};
+use tracing::{error, info};
+
+use crate::{
+    committer,
+    config::Config,
+    control::{Request, Response},
+    state::State,
+};
+
+/// A running node.
+pub struct Node {
+    config: Config,
+    key: String,
+    journal: Arc<Journal>,
+    unopened: Vec<Unopened>,
+    transport: Transport,
+    capture: Option<Capture>,
+    appliers: Mutex<BTreeMap<StreamId, Applier>>,
+    /// For whom a copy is on its way.
+    waiting: Mutex<copies::Waiting>,
+    state: State,
+    stop: watch::Sender<bool>,
+    fatal: mpsc::UnboundedSender<String>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    committers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Node {
+    /// Recovers the journal and starts everything that the configuration asks for. The receiver hears of a fault
+    /// that only a restart can mend.
+    ///
+    /// # Errors
+    /// A journal that another process holds or that cannot be used, a port that is taken.
+    pub async fn start(
+        config: Config,
+        identity: Identity,
+    ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<String>)> {
+        let origin = identity.public().origin();
+        let key = identity.public().to_string();
+        let (journal, unopened) = open_journal(&config, origin).await?;
+        for Unopened { id, error } in &unopened {
+            error!(stream = %id, %error, "the stream is halted");
+        }
+        let own = own_stream(&config, &journal, &unopened, origin)?;
+        let (stop, stopped) = watch::channel(false);
+        let (fatal, fatal_received) = mpsc::unbounded_channel();
+        let (events, events_received) = mpsc::channel(64);
+        let transport = Transport::start(thinwire_transport::Options {
+            identity,
+            node_name: config.name.clone(),
+            listen: config.listen,
+            peers: config.peers.clone(),
+            journal: journal.clone(),
+            events,
+        })?;
+        let state = State::open(&config.state_dir());
+        let capture = own.and_then(|stream| start_capture(&config, stream));
+        let node = Arc::new(Self {
+            config,
+            key,
+            journal,
+            unopened,
+            transport,
+            capture,
+            appliers: Mutex::default(),
+            waiting: Mutex::default(),
+            state,
+            stop,
+            fatal,
+            tasks: Mutex::default(),
+            committers: Mutex::default(),
+        });
+        node.clone().start_tasks(stopped, events_received);
+        info!(node = %node.config.name, key = %node.key, "running");
+        Ok((node, fatal_received))
+    }
+
+    /// Answers a command.
+    pub fn handle(self: &Arc<Self>, request: Request) -> Response {
+        match request {
+            Request::Status => Response::Status(Box::new(self.status())),
+            Request::Pause(scope) => self.pause(&scope),
+            Request::Resume(scope) => self.resume(&scope),
+            Request::Retry(scope) => self.retry(&scope),
+        }
+    }
+
+    /// Drains and ends: first what writes, then the disk, then what tells others what is durable.
+    pub async fn stop(&self) {
+        let appliers = std::mem::take(&mut *lock(&self.appliers));
+        let mut ending = JoinSet::new();
+        for applier in appliers.into_values() {
+            ending.spawn(async move { applier.shutdown().await });
+        }
+        if let Some(capture) = &self.capture {
+            capture.shutdown().await;
+        }
+        ending.join_all().await;
+        self.stop.send_replace(true);
+        let committers = std::mem::take(&mut *lock(&self.committers));
+        for committer in committers {
+            let _ = committer.await;
+        }
+        self.transport.shutdown().await;
+        self.remember();
+        for task in std::mem::take(&mut *lock(&self.tasks)) {
+            task.abort();
+        }
+    }
+
+    fn start_tasks(self: Arc<Self>, stopped: watch::Receiver<bool>, events: mpsc::Receiver<Event>) {
+        for ack in self.state.acks() {
+            if let Some(peer) = self.config.peers.iter().find(|peer| peer.origin() == ack.peer) {
+                self.transport.known_ack(&peer.name, ack.stream, ack.acked, ack.applied);
+            }
+        }
+        let tasks = [
+            tokio::spawn(self.clone().attend_streams(stopped.clone())),
+            tokio::spawn(self.clone().attend_events(events)),
+            tokio::spawn(self.clone().keep(stopped)),
+        ];
+        lock(&self.tasks).extend(tasks);
+    }
+
+    /// Gives every stream, held or new, its committer and, if it is to be applied here, its applier.
+    async fn attend_streams(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let mut changed = self.journal.watch();
+        let mut attended = BTreeSet::new();
+        loop {
+            for stream in self.journal.streams() {
+                if attended.insert(stream.id()) {
+                    self.attend(stream, stopped.clone());
+                }
+            }
+            tokio::select! {
+                changed = changed.changed() => if changed.is_err() { return },
+                _ = stopped.changed() => return,
+            }
+        }
+    }
+
+    fn attend(&self, stream: Arc<Stream>, stopped: watch::Receiver<bool>) {
+        let committer = committer::spawn(stream.clone(), stopped, self.fatal.clone());
+        lock(&self.committers).push(committer);
+        let received = stream.id().origin != self.journal.own();
+        if let (true, Some(apply), Some(database)) =
+            (received, &self.config.apply, &self.config.database)
+        {
+            let applier = Applier::start(thinwire_apply::Options {
+                target: Target { config: database.config.clone(), tls: database.tls.clone() },
+                stream: stream.clone(),
+                node: self.journal.own(),
+                conflicts: apply.conflicts,
+                existing: apply.existing,
+                is_shared: self.config.capture.is_some(),
+            });
+            let mut appliers = lock(&self.appliers);
+            appliers.insert(stream.id(), applier);
+            // Several lives of one origin's stream: the database says which one counts.
+            let origin = stream.id().origin;
+            let same: Vec<_> = appliers.iter().filter(|(id, _)| id.origin == origin).collect();
+            if same.len() > 1 {
+                same.into_iter().for_each(|(_, applier)| applier.share_target());
+            }
+        }
+    }
+}
+
+async fn open_journal(config: &Config, own: Origin) -> Result<(Arc<Journal>, Vec<Unopened>)> {
+    let options = Options { own, segment: config.journal.segment, budget: config.journal.budget };
+    let dir = config.journal_dir();
+    let (journal, unopened) =
+        tokio::task::spawn_blocking(move || Journal::open(Arc::new(RealDisk), &dir, options))
+            .await?
+            .with_context(|| format!("cannot open the journal of {}", config.name))?;
+    Ok((Arc::new(journal), unopened))
+}
+
+/// The stream that capture writes; a new one, with a new epoch, if there is none.
+fn own_stream(
+    config: &Config,
+    journal: &Journal,
+    unopened: &[Unopened],
+    own: Origin,
+) -> Result<Option<Arc<Stream>>> {
+    if config.capture.is_none() || unopened.iter().any(|stream| stream.id.origin == own) {
+        return Ok(None);
+    }
+    let mut held = journal.streams();
+    held.retain(|stream| stream.id().origin == own);
+    match &held[..] {
+        [] => {
+            let mut epoch = [0; 16];
+            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut epoch)
+                .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+            let id = StreamId { origin: own, epoch: Epoch::from_bytes(epoch) };
+            Ok(Some(journal.open_stream(id)?))
+        }
+        [stream] => Ok(Some(stream.clone())),
+        _ => bail!(
+            "the journal holds two streams of this node; move the one that is not to be continued away from {}",
+            config.journal_dir().display()
+        ),
+    }
+}
+
+fn start_capture(config: &Config, stream: Arc<Stream>) -> Option<Capture> {
+    let (capture, database) = (config.capture.as_ref()?, config.database.as_ref()?);
+    let name = thinwire_capture::slot::name_for(&config.name);
+    Some(Capture::start(thinwire_capture::Options {
+        source: Source { config: database.config.clone(), tls: database.tls.clone() },
+        slot: name.clone(),
+        publication: name,
+        stream,
+        patterns: capture.tables.clone(),
+        on_full: config.journal.on_full,
+        pace: Pace::default(),
+    }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

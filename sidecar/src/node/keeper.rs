@@ -1,0 +1,102 @@
+//! Housekeeping: trimming what everybody has, and remembering what peers said they have.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use thinwire_engine::{
+    journal::{Stream, Usage},
+    model::{Offset, Origin},
+};
+use thinwire_transport::PeerStatus;
+use tokio::{sync::watch, time::sleep};
+use tracing::{debug, warn};
+
+use super::Node;
+use crate::{retention::Retention, state::Ack};
+
+/// A full journal holds up its writers until it is trimmed, so this is also how long they wait at most.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Positions are remembered less often: an old one only costs asking.
+const REMEMBER_EVERY: u32 = 10;
+
+impl Node {
+    pub(super) async fn keep(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        let mut retention = Retention::new(self.config.journal.retention);
+        for round in 0_u32.. {
+            tokio::select! {
+                () = sleep(PAUSE) => {}
+                _ = stopped.changed() => return,
+            }
+            self.trim(&mut retention).await;
+            if round % REMEMBER_EVERY == 0 {
+                self.remember();
+            }
+        }
+    }
+
+    /// Remembers what peers said they have.
+    pub(super) fn remember(&self) {
+        for peer in self.transport.peers() {
+            for at in &peer.streams {
+                let ack =
+                    Ack { peer: peer.origin, stream: at.id, acked: at.acked, applied: at.applied };
+                self.state.put(&ack);
+            }
+        }
+    }
+
+    async fn trim(&self, retention: &mut Retention) {
+        let all = percent(self.journal.usage());
+        let peers: BTreeMap<_, _> =
+            self.transport.peers().into_iter().map(|peer| (peer.origin, peer)).collect();
+        for stream in self.journal.streams() {
+            let consumers = self.consumers(&stream, &peers);
+            let used = all.max(percent(stream.allowance()));
+            let trim = retention.decide(stream.id(), consumers, used, Instant::now());
+            if trim.upto < stream.watermarks().first {
+                continue;
+            }
+            let trimmed = stream.clone();
+            let outcome =
+                tokio::task::spawn_blocking(move || trimmed.trim(trim.upto, trim.pressed)).await;
+            match outcome {
+                Ok(Ok(0)) | Err(_) => {}
+                Ok(Ok(bytes)) => debug!(stream = %stream.id(), bytes, "trimmed"),
+                Ok(Err(error)) => warn!(stream = %stream.id(), %error, "cannot trim"),
+            }
+        }
+    }
+
+    /// What each of those who need the stream has of it.
+    fn consumers(&self, stream: &Stream, peers: &BTreeMap<Origin, PeerStatus>) -> Vec<Offset> {
+        let (id, own) = (stream.id(), self.journal.own());
+        let mut consumers = Vec::new();
+        if self.config.apply.is_some() && id.origin != own {
+            consumers.push(stream.watermarks().applied);
+        }
+        for peer in &self.config.peers {
+            if peer.ships(own, id) {
+                let status = peers.get(&peer.origin());
+                // A peer that was never here may want it.
+                let wants = status.and_then(|peer| peer.wants.as_ref());
+                if wants.is_some_and(|wants| !wants.include(own, id.origin)) {
+                    continue;
+                }
+                let at = status.and_then(|peer| peer.streams.iter().find(|at| at.id == id));
+                consumers.push(at.map_or(Offset::ZERO, |at| at.acked));
+            }
+        }
+        if id.origin == own && !self.config.keyless_peers.is_empty() {
+            // It will need everything once its key is known.
+            consumers.push(Offset::ZERO);
+        }
+        consumers
+    }
+}
+
+fn percent(usage: Usage) -> u64 {
+    usage.bytes.saturating_mul(100) / usage.budget.max(1)
+}

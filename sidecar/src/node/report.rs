@@ -1,0 +1,135 @@
+//! The node's status, put together from what its parts say of themselves.
+
+use thinwire_capture::Capture;
+use thinwire_engine::{
+    journal::{Stream, Watermarks},
+    model::{Halt, Offset, StreamId},
+};
+use thinwire_transport::PeerStatus;
+
+use super::{Node, lock};
+use crate::status;
+
+impl Node {
+    /// How the node is doing.
+    pub fn status(&self) -> status::Status {
+        let usage = self.journal.usage();
+        let capture = self.capture.as_ref().map(Capture::status);
+        status::Status {
+            node: self.config.name.clone(),
+            key: self.key.clone(),
+            streams: self.streams(),
+            peers: self.transport.peers().iter().map(|peer| self.peer(peer)).collect(),
+            copy: capture.iter().flat_map(|capture| &capture.copy).map(copy).collect(),
+            slot: capture.map(slot),
+            journal: status::Journal { bytes: usage.bytes, budget_bytes: usage.budget },
+        }
+    }
+
+    fn streams(&self) -> Vec<status::Stream> {
+        let mut streams: Vec<_> =
+            self.journal.streams().iter().map(|stream| self.stream(stream)).collect();
+        for unopened in &self.unopened {
+            let halt = Halt::new("journal_corrupt", unopened.error.to_string());
+            streams.push(status::Stream {
+                halted: Some(halted(&halt)),
+                ..self.stream_of(unopened.id, None)
+            });
+        }
+        streams
+    }
+
+    fn stream(&self, stream: &Stream) -> status::Stream {
+        let halt = stream.halted().borrow().as_ref().map(halted);
+        let appliers = lock(&self.appliers);
+        let detail = appliers.get(&stream.id()).and_then(|applier| applier.status().last_error);
+        let marks = Some(stream.watermarks());
+        status::Stream { halted: halt, detail, ..self.stream_of(stream.id(), marks) }
+    }
+
+    fn stream_of(&self, id: StreamId, marks: Option<Watermarks>) -> status::Stream {
+        let get = |of: fn(&Watermarks) -> Offset| marks.as_ref().map_or(0, |marks| of(marks).get());
+        status::Stream {
+            origin: id.origin.to_string(),
+            name: self.name_of(id.origin).unwrap_or_else(|| id.origin.to_string()),
+            epoch: id.epoch.to_string(),
+            first: get(|marks| marks.first),
+            appended: get(|marks| marks.appended),
+            synced: get(|marks| marks.synced),
+            applied: get(|marks| marks.applied),
+            journal_bytes: marks.map_or(0, |marks| marks.bytes),
+            halted: None,
+            detail: None,
+        }
+    }
+
+    fn peer(&self, peer: &PeerStatus) -> status::Peer {
+        let streams: Vec<_> = peer
+            .streams
+            .iter()
+            .filter_map(|at| {
+                let marks = self.journal.stream(at.id)?.watermarks();
+                let pending = marks.synced.since(at.acked);
+                let held = marks.synced.since(marks.first.prev()).max(1);
+                let share = u128::from(marks.bytes) * u128::from(pending) / u128::from(held);
+                Some(status::PeerStream {
+                    origin: at.id.origin.to_string(),
+                    shipped: at.shipped.get(),
+                    acked: at.acked.get(),
+                    applied: at.applied.get(),
+                    pending_records: pending,
+                    pending_bytes: u64::try_from(share).unwrap_or(u64::MAX),
+                })
+            })
+            .collect();
+        let pending: u64 = streams.iter().map(|stream| stream.pending_bytes).sum();
+        let eta = match (pending, peer.goodput_bps) {
+            (0, _) => Some(0),
+            (_, 0) => None,
+            (pending, goodput) => Some(pending.saturating_mul(8) / goodput),
+        };
+        status::Peer {
+            name: peer.name.clone(),
+            connected: peer.connected,
+            rtt_ms: peer.rtt_ms,
+            goodput_bps: (peer.goodput_bps > 0).then_some(peer.goodput_bps),
+            streams,
+            bytes_sent: peer.bytes_sent,
+            bytes_received: peer.bytes_received,
+            eta_seconds: eta,
+            detail: match peer.paused {
+                true => Some("paused".to_owned()),
+                false => peer.last_error.clone(),
+            },
+        }
+    }
+}
+
+fn halted(halt: &Halt) -> status::Halted {
+    status::Halted {
+        code: halt.code.clone(),
+        offset: halt.offset.map(Offset::get),
+        table: halt.table.clone(),
+        key: halt.key.clone(),
+        detail: halt.detail.clone(),
+    }
+}
+
+fn copy(copy: &thinwire_capture::CopyProgress) -> status::Copy {
+    status::Copy {
+        table: copy.table.clone(),
+        rows_done: copy.rows_done,
+        rows_total: copy.rows_total,
+        bytes_done: copy.bytes_done,
+    }
+}
+
+fn slot(capture: thinwire_capture::CaptureStatus) -> status::Slot {
+    status::Slot {
+        name: capture.slot,
+        retained_wal_bytes: capture.retained_wal_bytes,
+        confirmed: capture.confirmed.to_string(),
+        state: format!("{:?}", capture.state).to_lowercase(),
+        detail: capture.last_error,
+    }
+}

@@ -1,0 +1,225 @@
+//! How the node is doing: watermarks, lag and health, for a person and for a program.
+//!
+//! The names of the JSON fields are a contract.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+/// A node's state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct Status {
+    pub node: String,
+    /// The public key.
+    pub key: String,
+    pub streams: Vec<Stream>,
+    pub peers: Vec<Peer>,
+    /// Tables being copied out of the local database.
+    pub copy: Vec<Copy>,
+    pub slot: Option<Slot>,
+    pub journal: Journal,
+}
+
+/// A stream that is held here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct Stream {
+    /// The fingerprint of its origin's key.
+    pub origin: String,
+    /// Its origin's name; the fingerprint again where the configuration knows none.
+    pub name: String,
+    pub epoch: String,
+    /// The first record that is held.
+    pub first: u64,
+    pub appended: u64,
+    pub synced: u64,
+    /// 0 where there is no database to apply it to, and for the node's own.
+    pub applied: u64,
+    pub journal_bytes: u64,
+    pub halted: Option<Halted>,
+    /// What went wrong last with applying it and is waited for, such as a database that is away.
+    pub detail: Option<String>,
+}
+
+/// Why a stream stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract")]
+pub struct Halted {
+    pub code: String,
+    pub offset: Option<u64>,
+    pub table: Option<String>,
+    pub key: Option<String>,
+    pub detail: String,
+}
+
+/// A peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct Peer {
+    pub name: String,
+    pub connected: bool,
+    pub rtt_ms: Option<u64>,
+    pub goodput_bps: Option<u64>,
+    /// What is shipped to it.
+    pub streams: Vec<PeerStream>,
+    /// Since the start, packets' overhead included.
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    /// When it will have everything, at the goodput measured.
+    pub eta_seconds: Option<u64>,
+    /// Why it is not connected, as far as that is known; or that it is paused.
+    pub detail: Option<String>,
+}
+
+/// How far a stream is at a peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct PeerStream {
+    pub origin: String,
+    pub shipped: u64,
+    pub acked: u64,
+    pub applied: u64,
+    pub pending_records: u64,
+    /// As they are on this node's disk.
+    pub pending_bytes: u64,
+}
+
+/// A table being copied.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct Copy {
+    pub table: String,
+    pub rows_done: u64,
+    /// By the database's own estimate.
+    pub rows_total: u64,
+    pub bytes_done: u64,
+}
+
+/// The replication slot of the local database.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct Slot {
+    pub name: String,
+    pub retained_wal_bytes: u64,
+    /// What was confirmed to the database: durable here.
+    pub confirmed: String,
+    /// What capture is doing.
+    pub state: String,
+    /// Why it is not streaming.
+    pub detail: Option<String>,
+}
+
+/// The journal's share of the disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract")]
+pub struct Journal {
+    pub bytes: u64,
+    pub budget_bytes: u64,
+}
+
+impl Status {
+    /// For a person.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let percent = self.journal.bytes.saturating_mul(100) / self.journal.budget_bytes.max(1);
+        writeln!(out, "node {}  {}", self.node, self.key)?;
+        let (used, budget) = (bytes(self.journal.bytes), bytes(self.journal.budget_bytes));
+        writeln!(out, "journal {used} of {budget} ({percent} %)")?;
+        if let Some(slot) = &self.slot {
+            let retained = bytes(slot.retained_wal_bytes);
+            let Slot { name, state, confirmed, .. } = slot;
+            writeln!(
+                out,
+                "slot {name}  {state}  confirmed {confirmed}  retains {retained} of WAL"
+            )?;
+            if let Some(detail) = &slot.detail {
+                writeln!(out, "  {detail}")?;
+            }
+        }
+        for copy in &self.copy {
+            let Copy { table, rows_done, rows_total, bytes_done } = copy;
+            writeln!(
+                out,
+                "copy {table}  {rows_done} of about {rows_total} rows, {}",
+                bytes(*bytes_done)
+            )?;
+        }
+        for stream in &self.streams {
+            let Stream { origin, name, appended, synced, applied, .. } = stream;
+            writeln!(
+                out,
+                "stream {name} {origin}  appended {appended}  synced {synced}  applied {applied}"
+            )?;
+            if let Some(halted) = &stream.halted {
+                writeln!(out, "  HALTED {}: {}", halted.code, halted.detail)?;
+            } else if let Some(detail) = &stream.detail {
+                writeln!(out, "  {detail}")?;
+            }
+        }
+        for peer in &self.peers {
+            peer.write(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let state = if self.connected { "connected" } else { "not connected" };
+        write!(out, "peer {}  {state}", self.name)?;
+        if let Some(rtt) = self.rtt_ms {
+            write!(out, "  rtt {rtt} ms")?;
+        }
+        if let Some(goodput) = self.goodput_bps {
+            write!(out, "  goodput {} kbit/s", goodput / 1_000)?;
+        }
+        write!(out, "  sent {}  received {}", bytes(self.bytes_sent), bytes(self.bytes_received))?;
+        if let Some(eta) = self.eta_seconds {
+            write!(out, "  drained in {eta} s")?;
+        }
+        writeln!(out)?;
+        if let Some(detail) = &self.detail {
+            writeln!(out, "  {detail}")?;
+        }
+        for stream in &self.streams {
+            let PeerStream { origin, shipped, acked, applied, pending_records, .. } = stream;
+            writeln!(
+                out,
+                "  {origin}  shipped {shipped}  acked {acked}  applied {applied}  pending {pending_records} records, {}",
+                bytes(stream.pending_bytes)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes in the largest unit that leaves a number of at least one.
+fn bytes(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (bytes.max(1).ilog2() / 10).min(4);
+    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, units[unit as usize]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn bytes_are_shown_in_the_unit_that_fits() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1_023), "1023 B");
+        assert_eq!(bytes(1_536), "1.5 KiB");
+        assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+    }
+}

@@ -1,0 +1,11 @@
+//! The whole path with real databases, real processes and a link that can be cut.
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
+
+mod bad_input;
+mod commands;
+mod interfaces;
+mod kills;
+mod outage;
+mod site;
+mod topology;
+mod whole_path;

@@ -1,0 +1,339 @@
+//! The rules of the house that no lint can say; each message names the file and the rule.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::Table;
+
+/// Which of our crates may use which, by folder. Arrows point down only.
+const MAY_USE: [(&str, &[&str]); 8] = [
+    ("engine", &[]),
+    ("transport", &["engine"]),
+    ("capture", &["engine"]),
+    ("apply", &["engine"]),
+    ("sidecar", &["engine", "transport", "capture", "apply"]),
+    ("bench", &["engine", "transport", "capture", "apply", "sidecar", "bench/cluster"]),
+    ("bench/cluster", &[]),
+    ("fuzz", &["engine", "transport"]),
+];
+
+/// The most lines that a file may have before its tests.
+const FILE_LINES_MAX: usize = 600;
+
+#[test]
+fn dependencies_point_down() {
+    let folders = members();
+    let known: Vec<&str> = MAY_USE.iter().map(|(folder, _)| *folder).collect();
+    let mut complaints = Vec::new();
+    for folder in &folders {
+        let Some(at) = known.iter().position(|known| known == folder) else {
+            complaints.push(format!("{folder}: not in the table of who may use whom"));
+            continue;
+        };
+        for used in own_dependencies(folder) {
+            if !MAY_USE[at].1.contains(&used.as_str()) {
+                complaints.push(format!("{folder}/Cargo.toml: {folder} may not use {used}"));
+            }
+        }
+    }
+    report(complaints);
+}
+
+#[test]
+fn the_map_in_architecture_is_the_territory() {
+    let text = read("ARCHITECTURE.md");
+    let map = map_paths(&text);
+    let mut complaints = Vec::new();
+    for path in map.iter().chain(&quoted_paths(&text, &members())) {
+        if !root().join(path).exists() {
+            complaints.push(format!("ARCHITECTURE.md: {path} does not exist"));
+        }
+    }
+    for folder in members() {
+        if !map.contains(&folder) {
+            complaints.push(format!("ARCHITECTURE.md: the map lacks the folder {folder}/"));
+        }
+        for module in top_modules(&folder) {
+            if !map.contains(&module) {
+                complaints.push(format!("ARCHITECTURE.md: the map lacks {module}"));
+            }
+        }
+    }
+    report(complaints);
+}
+
+#[test]
+fn every_file_begins_with_one_sentence() {
+    let mut complaints = Vec::new();
+    for (path, text) in rust_files() {
+        let header: Vec<&str> = text
+            .lines()
+            .map_while(|line| line.strip_prefix("//! "))
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let ends = header.last().is_some_and(|line| line.ends_with(['.', ':', '!', '?']));
+        if !ends || header == ["stub"] {
+            complaints.push(format!(
+                "{path}: the first line must be a `//!` that says in one sentence what it owns"
+            ));
+        }
+    }
+    report(complaints);
+}
+
+#[test]
+fn files_are_short() {
+    let mut complaints = Vec::new();
+    for (path, text) in rust_files() {
+        let lines = before_tests(&text).lines().count();
+        if !is_test(&path) && lines > FILE_LINES_MAX {
+            complaints.push(format!(
+                "{path}: {lines} lines before the tests; at most {FILE_LINES_MAX} are allowed"
+            ));
+        }
+    }
+    report(complaints);
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Taken apart, so that this file passes its own rule.
+    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+    let calls = [concat!("#[ig", "nore"), concat!("to", "do!"), concat!("unimple", "mented!")];
+    let mut complaints = Vec::new();
+    for (path, text) in text_files() {
+        for (number, line) in (1..).zip(text.lines()) {
+            let word = words.iter().find(|word| has_word(line, word));
+            let call =
+                calls.iter().filter(|_| path.ends_with(".rs")).find(|it| line.contains(**it));
+            if let Some(found) = word.or(call) {
+                complaints.push(format!("{path}: line {number} has `{found}`: do it now"));
+            }
+        }
+    }
+    report(complaints);
+}
+
+#[test]
+fn only_one_file_of_the_engine_knows_the_file_system() {
+    let mut complaints = Vec::new();
+    for (path, text) in rust_files() {
+        let exempt = path == "engine/src/storage/disk.rs" || is_test(&path);
+        if path.starts_with("engine/") && !exempt && before_tests(&text).contains("std::fs") {
+            complaints.push(format!("{path}: only engine/src/storage/disk.rs may use std::fs"));
+        }
+    }
+    report(complaints);
+}
+
+#[test]
+fn no_file_is_named_after_nothing() {
+    let refused = ["mod.rs", "utils.rs", "util.rs", "common.rs", "types.rs", "helpers.rs"];
+    let mut complaints = Vec::new();
+    for (path, _) in rust_files() {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if refused.contains(&name) {
+            complaints.push(format!("{path}: name a file after what it owns, not `{name}`"));
+        }
+    }
+    report(complaints);
+}
+
+#[test]
+fn the_readme_names_the_oldest_rust_that_works() {
+    let manifest = table("Cargo.toml");
+    let version = manifest["workspace"]["package"]["rust-version"].as_str().unwrap();
+    let named = rust_versions(&read("README.md"));
+    let mut complaints = Vec::new();
+    if named.is_empty() {
+        complaints.push(format!("README.md: must say `Rust {version}`, the rust-version"));
+    }
+    for other in named.iter().filter(|named| *named != version) {
+        complaints.push(format!("README.md: says Rust {other}; rust-version is {version}"));
+    }
+    report(complaints);
+}
+
+#[test]
+fn no_file_knows_the_machine_it_was_written_on() {
+    let refused = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+    let mut complaints = Vec::new();
+    for (path, text) in text_files() {
+        for (number, line) in (1..).zip(text.lines()) {
+            for found in refused.iter().filter(|refused| line.contains(**refused)) {
+                complaints.push(format!("{path}: line {number} has the machine path {found}"));
+            }
+        }
+    }
+    report(complaints);
+}
+
+#[test]
+fn a_map_is_read_line_by_line() {
+    let text = "x\n```text\nREADME.md  what\nengine/\n  src/{a,b}.rs   two\n  tests/  t\n\n\
+                bench/cluster/  c\n```\n`engine/src/c.rs` and ```text\nnot/ a map\n```\n";
+    let map = ["README.md", "bench/cluster", "engine", "engine/src/a.rs", "engine/src/b.rs"];
+    let map = map.into_iter().chain(["engine/tests"]).map(str::to_owned).collect();
+    assert_eq!(map_paths(text), map);
+    assert_eq!(quoted_paths(text, &members()), BTreeSet::from(["engine/src/c.rs".to_owned()]));
+}
+
+fn report(complaints: Vec<String>) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn table(path: &str) -> Table {
+    read(path).parse().unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The folders of the workspace's crates.
+fn members() -> BTreeSet<String> {
+    let manifest = table("Cargo.toml");
+    let members = manifest["workspace"]["members"].as_array().unwrap();
+    members.iter().map(|member| member.as_str().unwrap().to_owned()).collect()
+}
+
+/// The folders of our crates among a crate's normal dependencies, for any target.
+fn own_dependencies(folder: &str) -> Vec<String> {
+    let packages: Vec<(String, String)> = members()
+        .into_iter()
+        .map(|folder| {
+            let manifest = table(&format!("{folder}/Cargo.toml"));
+            (manifest["package"]["name"].as_str().unwrap().to_owned(), folder)
+        })
+        .collect();
+    let manifest = table(&format!("{folder}/Cargo.toml"));
+    let targets = manifest.get("target").and_then(|it| it.as_table()).cloned().unwrap_or_default();
+    let sections = [&manifest].into_iter().chain(targets.values().filter_map(|it| it.as_table()));
+    sections
+        .filter_map(|section| section.get("dependencies")?.as_table())
+        .flat_map(|dependencies| dependencies.keys())
+        .filter_map(|name| packages.iter().find(|(package, _)| package == name))
+        .map(|(_, folder)| folder.clone())
+        .collect()
+}
+
+/// The files directly below `src/`, without the crate roots.
+fn top_modules(folder: &str) -> Vec<String> {
+    let modules = fs::read_dir(root().join(folder).join("src"));
+    modules
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".rs") && !matches!(name.as_str(), "lib.rs" | "main.rs"))
+        .map(|name| format!("{folder}/src/{name}"))
+        .collect()
+}
+
+/// The paths of the map: every fenced block that has a line like `engine/`. A line that is not
+/// indented names a folder or a file at the root; an indented one is relative to the last folder.
+/// Only the first word counts, and `a/{b,c}.rs` stands for both.
+fn map_paths(text: &str) -> BTreeSet<String> {
+    let folders = members();
+    let mut paths = BTreeSet::new();
+    for block in text.split("```").skip(1).step_by(2) {
+        let lines: Vec<&str> = block.lines().skip(1).collect();
+        let is_folder = |line: &&str| folders.contains(first_word(line).trim_end_matches('/'));
+        if !lines.iter().any(|line| !line.starts_with(' ') && is_folder(line)) {
+            continue;
+        }
+        let mut above = "";
+        for line in lines.iter().filter(|line| !line.trim().is_empty()) {
+            let word = first_word(line);
+            if line.starts_with(' ') {
+                paths.extend(expand(&format!("{above}{word}")));
+            } else {
+                above = if word.ends_with('/') { word } else { "" };
+                paths.extend(expand(word));
+            }
+        }
+    }
+    paths.iter().map(|path| path.trim_end_matches('/').to_owned()).collect()
+}
+
+fn first_word(line: &str) -> &str {
+    line.split_whitespace().next().unwrap_or_default()
+}
+
+fn expand(path: &str) -> Vec<String> {
+    match path.split_once('{').and_then(|(head, rest)| Some((head, rest.split_once('}')?))) {
+        Some((head, (names, tail))) => {
+            names.split(',').flat_map(|name| expand(&format!("{head}{name}{tail}"))).collect()
+        }
+        None => vec![path.to_owned()],
+    }
+}
+
+/// Paths in backticks anywhere in the text that begin with the folder of a crate.
+fn quoted_paths(text: &str, folders: &BTreeSet<String>) -> BTreeSet<String> {
+    let prose: String = text.split("```").step_by(2).collect();
+    prose
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| !word.contains(char::is_whitespace))
+        .filter(|word| folders.iter().any(|folder| word.starts_with(&format!("{folder}/"))))
+        .flat_map(expand)
+        .collect()
+}
+
+/// The `1.x` of each `Rust 1.x`.
+fn rust_versions(text: &str) -> Vec<String> {
+    text.split("Rust ")
+        .skip(1)
+        .map(|rest| rest.chars().take_while(|it| it.is_ascii_digit() || *it == '.').collect())
+        .map(|version: String| version.trim_end_matches('.').to_owned())
+        .filter(|version| version.starts_with("1."))
+        .collect()
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|it: char| !it.is_alphanumeric()).any(|it| it == word)
+}
+
+fn before_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]").next().unwrap_or_default()
+}
+
+fn is_test(path: &str) -> bool {
+    path.contains("/tests/") || path.ends_with("/tests.rs")
+}
+
+fn rust_files() -> Vec<(String, String)> {
+    let files =
+        text_files().into_iter().filter(|(path, _)| path.ends_with(".rs")).collect::<Vec<_>>();
+    assert!(files.len() > 10, "no source files were found");
+    files
+}
+
+/// Every text file of the project, by its path from the root; what the build made is left out.
+fn text_files() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    let mut folders = vec![root()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_symlink() || matches!(name.as_str(), ".git" | "target" | "Cargo.lock") {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                let path = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+                files.push((path, text));
+            }
+        }
+    }
+    files.sort();
+    files
+}
