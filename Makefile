@@ -1,0 +1,94 @@
+# The commands of the project. `make test` and `make demo` need a Rust toolchain and nothing else:
+# on Debian and Ubuntu they install the rest, as root or through sudo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help test demo lint soak prerequisites linters
+
+# Where rustup puts cargo, for shells that have not been restarted since.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile
+
+test: prerequisites ## all tests, the end-to-end ones on real Postgres servers included
+	cargo test --workspace --exclude thinwire-fuzz
+
+soak: prerequisites ## every process killed thirty times under load, and two million power cuts
+	THINWIRE_KILL_CYCLES=30 cargo test -p thinwire-sidecar --test it -- --nocapture kills
+	THINWIRE_CRASHES=2000000 cargo test --release -p thinwire-engine --test it -- --nocapture crash
+
+demo: prerequisites ## two databases, two sidecars and a thin link that drops, on this machine
+	cargo build --release -p thinwire-sidecar -p thinwire-bench
+	cargo run --quiet --release -p thinwire-bench --bin thinwire-bench -- demo
+
+lint: linters ## formatting, clippy, documentation, dependencies
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items
+	answer=$$(cargo tree --workspace --edges all -i aws-lc-rs 2>&1) || true
+	case $$answer in
+	*"did not match any packages"* | *"nothing to print"*) ;;
+	*)
+	    echo "aws-lc-rs has crept in, or cargo cannot tell; ring is our cryptography:" >&2
+	    echo "$$answer" >&2
+	    exit 1
+	    ;;
+	esac
+	if cargo deny --version >/dev/null 2>&1; then
+	    cargo deny check bans licenses sources
+	else
+	    echo "cargo-deny is not installed; bans, licences and sources are not checked" >&2
+	fi
+
+linters:
+	@if ! cargo fmt --version >/dev/null 2>&1 || ! cargo clippy --version >/dev/null 2>&1; then
+	    rustup component add rustfmt clippy
+	fi
+
+# A Postgres server and a C compiler (zstd and ring are C inside). The package would also create a
+# database cluster and start it at each boot; nobody asked for that, so it is told not to.
+prerequisites:
+	@if ! command -v cargo >/dev/null; then
+	    echo "There is no Rust toolchain: install one from https://rustup.rs and try again." >&2
+	    exit 1
+	fi
+	has_server() {
+	    for bin in "$${THINWIRE_PG_BIN:-}" /usr/lib/postgresql/*/bin $${PATH//:/ }; do
+	        if [ -x "$$bin/initdb" ] && [ -x "$$bin/postgres" ] && [ -x "$$bin/pgbench" ]; then
+	            return 0
+	        fi
+	    done
+	    return 1
+	}
+	packages=()
+	has_server || packages+=(postgresql)
+	command -v cc >/dev/null || packages+=(gcc libc6-dev)
+	if [ $${#packages[@]} -eq 0 ]; then exit 0; fi
+	as_root=()
+	if ! command -v apt-get >/dev/null; then
+	    echo "Please install a PostgreSQL server (version 14 or later) and a C compiler, and" \
+	        "name the directory of initdb and postgres in THINWIRE_PG_BIN; only apt-get is" \
+	        "known here. Missing as Debian names them: $${packages[*]}." >&2
+	    exit 1
+	elif [ "$$(id -u)" -ne 0 ]; then
+	    if ! command -v sudo >/dev/null; then
+	        echo "Please install as root: apt-get install $${packages[*]}" >&2
+	        exit 1
+	    fi
+	    as_root=(sudo)
+	fi
+	echo "Installing $${packages[*]}"
+	conf=/etc/postgresql-common/createcluster.d/thinwire.conf
+	"$${as_root[@]}" mkdir -p "$${conf%/*}"
+	echo 'create_main_cluster = false' | "$${as_root[@]}" tee "$$conf" >/dev/null
+	put_back() {
+	    "$${as_root[@]}" rm -f "$$conf"
+	    "$${as_root[@]}" rmdir --ignore-fail-on-non-empty "$${conf%/*}"
+	}
+	trap put_back EXIT
+	"$${as_root[@]}" apt-get update -q
+	"$${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -q -y --no-install-recommends "$${packages[@]}"
