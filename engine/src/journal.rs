@@ -1,9 +1,9 @@
 //! The journal: every stream that a node holds, in append-only segmented checksummed files.
 //!
 //! **Durable** means: the bytes survive power loss, because `fdatasync` of the file, and for a new file `fsync`
-//! of its folder, has returned success. Five watermarks, each at most the one before it:
-//! *appended* (in memory), *synced* (durable here), *applied* (in the local database) and, at a peer, *shipped* and
-//! *acked*. Nothing is told to anybody about a record before it is synced.
+//! of its folder, has returned success. Watermarks, each at most the one before it:
+//! here *appended* (in memory), *synced* (durable), *applied* (in the local database); at a peer *shipped*, *acked*
+//! (durable there), *applied*. Nothing is told to anybody about a record before it is synced.
 //!
 //! One folder a stream, `<origin>-<epoch>`; in it one file a segment, named by its base offset. A segment opens with
 //! the [`Tail`] at its base, so that opening a stream costs its last segment, and reading may start at any.

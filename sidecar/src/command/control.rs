@@ -54,12 +54,8 @@ async fn exchange(config: &Config, request: &Request) -> Result<Option<Response>
         .await
         .with_context(|| format!("cannot talk to the node through {}", path.display()))?;
     if answer.is_none() {
-        tracing_free_note(&config.name);
+        // Commands have no log; what they have to say beside their result goes to stderr.
+        eprintln!("thinwire: the node {} is not running", config.name);
     }
     Ok(answer)
-}
-
-/// Commands have no log; what they have to say beside their result goes to stderr.
-fn tracing_free_note(name: &str) {
-    eprintln!("thinwire: the node {name} is not running");
 }

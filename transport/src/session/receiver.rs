@@ -240,7 +240,7 @@ impl Receiver {
             return Err(halt);
         }
         let ours = |code: &str| [DIVERGED, MALFORMED].contains(&code);
-        let mended = stream.halted().borrow().as_ref().is_some_and(|halt| ours(&halt.code));
+        let mended = stream.halted_by(HaltedBy::Transport).is_some_and(|halt| ours(&halt.code));
         if mended {
             stream.set_halted(HaltedBy::Transport, None);
         }
