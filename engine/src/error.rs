@@ -53,6 +53,15 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// Records were offered for a damaged place that do not lead to what stands behind it. Somebody else may have
+    /// the right ones.
+    #[error("the records offered for {from} to {until} do not lead to what follows them")]
+    Unproven {
+        /// The first that is wanted.
+        from: Offset,
+        /// The one behind the last that is wanted.
+        until: Offset,
+    },
     /// A record was offered that does not follow the last one. The sender must start where we end.
     #[error("record {got} was offered where {expected} is next")]
     Hole {

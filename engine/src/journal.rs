@@ -16,6 +16,7 @@
 mod budget;
 mod format;
 pub mod inspect;
+mod mend;
 mod reader;
 mod recovery;
 mod segment;
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 
 use budget::Budget;
 pub use budget::Usage;
+pub use mend::{Mended, Mending};
 pub use reader::{Block, Reader};
 pub use stream::{Stream, Watermarks};
 pub use tail::{Mark, Open, Tail};
@@ -39,7 +41,7 @@ pub use tail::{Mark, Open, Tail};
 use crate::{
     Error,
     limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
-    model::{Origin, StreamId},
+    model::{Offset, Origin, StreamId},
     storage::{Disk, Lock},
 };
 
@@ -138,6 +140,18 @@ impl Journal {
         streams.insert(id, stream.clone());
         self.changed.send_modify(|generation| *generation += 1);
         Ok(stream)
+    }
+
+    /// Begins to mend a stream that could not be opened because its last segment is damaged. Once that is finished,
+    /// [`open_stream`](Self::open_stream) opens it. Touches the disk.
+    ///
+    /// # Errors
+    /// As [`Stream::mend`].
+    pub fn mend_unopened(&self, id: StreamId) -> Result<Mending, Error> {
+        let dir = self.dir.join(id.to_string());
+        let base = recovery::list(self.disk.as_ref(), &dir)?.last().copied();
+        let base = base.ok_or(Error::Trimmed { first: Offset::FIRST, wanted: Offset::FIRST })?;
+        Mending::begin(mend::Site { disk: self.disk.clone(), dir, id, base, stream: None })
     }
 
     /// All streams that are open.

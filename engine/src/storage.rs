@@ -19,6 +19,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
     /// Opens a file, for writing too if `write`.
     fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn File>>;
+    /// Gives a file another name in the same folder, in the place of the file that has it, if any.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.

@@ -126,6 +126,28 @@ pub(crate) struct Place {
 }
 
 impl BatchHeader {
+    /// A header of which the payload says the rest.
+    pub(crate) fn new(
+        kind: Kind,
+        (first, running): (Offset, Running),
+        records: u32,
+        synced_upto: Offset,
+        chain: u32,
+    ) -> Self {
+        Self {
+            kind,
+            codec: Codec::Plain,
+            payload_crc: 0,
+            stored_len: 0,
+            raw_len: 0,
+            first,
+            synced_upto,
+            records,
+            running,
+            chain,
+        }
+    }
+
     pub(crate) fn encode(&self, place: Place) -> [u8; BATCH_HEADER_BYTES] {
         let mut out = [0; BATCH_HEADER_BYTES];
         out[4..8].copy_from_slice(&self.payload_crc.to_le_bytes());
@@ -206,6 +228,9 @@ fn id_at(bytes: &[u8], at: usize) -> [u8; 16] {
     field.copy_from_slice(&bytes[at..at + 16]);
     field
 }
+
+/// The ending of the name of a file that is to take the place of a damaged segment.
+pub(crate) const MENDING: &str = "mend";
 
 /// A segment's file name.
 pub(crate) fn file_name(base: Offset) -> String {

@@ -78,7 +78,7 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, Error> 
             report.damage = Some(at_head(*base, "the segment belongs to another stream"));
         }
         if let (None, Some(before), Some((head, _))) = (&report.damage, &before, &tail)
-            && before != head
+            && !before.agrees(head)
         {
             report.damage = Some(at_head(*base, "the segment does not follow the one before it"));
         }

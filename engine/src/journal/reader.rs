@@ -62,7 +62,9 @@ impl Reader {
         let trimmed =
             |stream: &Stream| Error::Trimmed { first: stream.watermarks().first, wanted: from };
         let base = stream.segment_with(from).ok_or_else(|| trimmed(&stream))?;
-        let (segment, tail) = open_segment(&stream, base)?;
+        let noted = stream.clone();
+        let noted = |error| noting(&noted, error);
+        let (segment, tail) = open_segment(&stream, base).map_err(&noted)?;
         let mut reader = Self {
             position: segment.body(),
             next: tail.next,
@@ -74,7 +76,7 @@ impl Reader {
             stream,
             segment,
         };
-        reader.advance_to(from, tail)?;
+        reader.advance_to(from, tail).map_err(noted)?;
         Ok(reader)
     }
 
@@ -110,6 +112,10 @@ impl Reader {
     /// [`Error::Corrupt`] for what is not as it was written, [`Error::Trimmed`] if the stream was trimmed
     /// beyond this reader.
     pub fn next_block(&mut self) -> Result<Option<Block>, Error> {
+        self.find_block().map_err(|error| noting(&self.stream, error))
+    }
+
+    fn find_block(&mut self) -> Result<Option<Block>, Error> {
         loop {
             if self.next > self.stream.watermarks().synced {
                 return Ok(None);
@@ -213,6 +219,14 @@ pub(super) fn running_at(stream: &Arc<Stream>, offset: Offset) -> Result<Option<
             return Ok((held.span() == wanted).then(|| held.running(block.running)));
         }
     }
+}
+
+/// Lets the stream know of damage that was met.
+fn noting(stream: &Stream, error: Error) -> Error {
+    if let Error::Corrupt { offset, .. } = &error {
+        stream.note_damage(*offset);
+    }
+    error
 }
 
 fn open_segment(stream: &Stream, base: Offset) -> Result<(Segment, Tail), Error> {

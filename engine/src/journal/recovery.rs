@@ -43,6 +43,7 @@ pub(super) fn recover(
     stream: StreamId,
 ) -> Result<Recovered, Error> {
     disk.create_dir(dir).map_err(|error| io_error("create", dir, error))?;
+    remove_unfinished(disk.as_ref(), dir)?;
     let mut bases = list(disk.as_ref(), dir)?;
     let (last, base_tail) = loop {
         let Some(&base) = bases.last() else {
@@ -75,6 +76,18 @@ pub(super) fn recover(
         chain: scanned.chain,
         tail: scanned.tail,
     })
+}
+
+/// Removes what an interrupted mending left: the segment that it was for is still in its place.
+fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+    let names = disk.list(dir).map_err(|error| io_error("list", dir, error))?;
+    for name in names {
+        let path = dir.join(name);
+        if path.extension().is_some_and(|ending| ending == format::MENDING) {
+            disk.remove(&path).map_err(|error| io_error("remove", &path, error))?;
+        }
+    }
+    Ok(())
 }
 
 /// The base offsets of the segments in a folder, ascending.
@@ -165,36 +178,66 @@ fn take(tail: &mut Tail, header: &BatchHeader, payload: bytes::Bytes) -> Result<
     Ok(())
 }
 
-/// Whether a valid batch header anywhere behind `at` says that `offset` had been durable. Batches are
-/// not aligned, so every position is tried.
+/// Whether a valid batch header anywhere behind `at` says that `offset` had been durable.
 fn proven_durable(segment: &Segment, at: u64, offset: Offset) -> Result<bool, Error> {
-    let mut window = vec![0; SEARCH_WINDOW + BATCH_HEADER_BYTES];
-    let mut start = at;
-    loop {
-        let read =
-            segment.file.read_at(&mut window, start).map_err(|error| segment.io("read", error))?;
-        if read < BATCH_HEADER_BYTES {
-            return Ok(false);
-        }
-        let found = window[..read]
-            .windows(BATCH_HEADER_BYTES)
-            .enumerate()
-            .any(|(i, bytes)| proves(bytes, segment.place(start + i as u64), offset));
-        if found {
+    let mut headers = Headers::behind(segment, at);
+    while let Some((_, header)) = headers.next()? {
+        if header.synced_upto >= offset {
             return Ok(true);
         }
-        start += (read - BATCH_HEADER_BYTES + 1) as u64;
+    }
+    Ok(false)
+}
+
+/// Looks for valid batch headers, whatever lies between them. Batches are not aligned, so every position is tried.
+pub(super) struct Headers<'a> {
+    segment: &'a Segment,
+    window: Vec<u8>,
+    /// Where in the file the window begins, and how much of it was looked at.
+    start: u64,
+    seen: usize,
+}
+
+impl<'a> Headers<'a> {
+    /// Those at `at` and behind it.
+    pub(super) fn behind(segment: &'a Segment, at: u64) -> Self {
+        Self { segment, window: Vec::new(), start: at, seen: 0 }
+    }
+
+    /// The next one, and where it is.
+    pub(super) fn next(&mut self) -> Result<Option<(u64, BatchHeader)>, Error> {
+        loop {
+            let rest = self.window.get(self.seen..).unwrap_or_default();
+            let start = self.start + self.seen as u64;
+            let found = rest.windows(BATCH_HEADER_BYTES).enumerate().find_map(|(i, bytes)| {
+                Some((i, header_in(bytes, self.segment.place(start + i as u64))?))
+            });
+            if let Some((i, header)) = found {
+                self.seen += i + 1;
+                return Ok(Some((start + i as u64, header)));
+            }
+            // A header may straddle the end of the window.
+            self.start += self.window.len().saturating_sub(BATCH_HEADER_BYTES - 1) as u64;
+            self.seen = 0;
+            self.window.resize(SEARCH_WINDOW + BATCH_HEADER_BYTES, 0);
+            let file = &self.segment.file;
+            let read = file
+                .read_at(&mut self.window, self.start)
+                .map_err(|error| self.segment.io("read", error))?;
+            self.window.truncate(read);
+            if read < BATCH_HEADER_BYTES {
+                return Ok(None);
+            }
+        }
     }
 }
 
-fn proves(bytes: &[u8], place: Place, offset: Offset) -> bool {
+fn header_in(bytes: &[u8], place: Place) -> Option<BatchHeader> {
     // The two last bytes of a header are zero and its kind is 1 or 2: this spares most checksums.
     let plausible = matches!(bytes, [.., 1 | 2, 0 | 1, 0, 0]);
-    let header: Option<&[u8; BATCH_HEADER_BYTES]> = bytes.try_into().ok();
-    plausible
-        && header
-            .and_then(|bytes| BatchHeader::decode(bytes, place))
-            .is_some_and(|(header, _)| header.synced_upto >= offset)
+    let header: &[u8; BATCH_HEADER_BYTES] = bytes.try_into().ok()?;
+    let (header, _) = plausible.then(|| BatchHeader::decode(header, place)).flatten()?;
+    Some(header)
 }
 
 /// Removes a last segment that was being created when the power went; refuses if it was in use.

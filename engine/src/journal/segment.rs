@@ -59,16 +59,7 @@ impl Segment {
         tail: &Tail,
     ) -> Result<Self, Error> {
         let path = dir.join(format::file_name(tail.next));
-        let preamble = encode_preamble(tail);
-        let header = SegmentHeader {
-            stream,
-            base: tail.next,
-            running: tail.running,
-            preamble_len: u32_len(preamble.len()),
-            preamble_crc: crc32fast::hash(&preamble),
-        };
-        let mut head = header.encode().to_vec();
-        head.extend_from_slice(&preamble);
+        let (header, head) = head_of(stream, tail);
         let file = disk.create(&path).map_err(|source| io_error("create", &path, source))?;
         if let Err((operation, source)) = fill(disk, dir, file.as_ref(), &head) {
             // A head without a body would stand in the way of the next attempt, and after a power cut for the end of
@@ -81,6 +72,19 @@ impl Segment {
             })?;
             return Err(io_error(operation, &path, source));
         }
+        Ok(Self { path, header, file: file.into() })
+    }
+
+    /// Begins a file at `path` that is not in use before it was synced and put in place.
+    pub(super) fn draft(
+        disk: &dyn Disk,
+        path: PathBuf,
+        stream: StreamId,
+        tail: &Tail,
+    ) -> Result<Self, Error> {
+        let (header, head) = head_of(stream, tail);
+        let file = disk.create(&path).map_err(|source| io_error("create", &path, source))?;
+        file.write_all_at(&head, 0).map_err(|source| io_error("write", &path, source))?;
         Ok(Self { path, header, file: file.into() })
     }
 
@@ -242,8 +246,19 @@ pub(super) fn decode_state<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Opti
     T::deserialize(&mut decoder).ok()
 }
 
-fn encode_preamble(tail: &Tail) -> Vec<u8> {
-    encode_state(tail)
+/// The header of a segment that begins with the state, and its bytes with those of the state.
+pub(super) fn head_of(stream: StreamId, tail: &Tail) -> (SegmentHeader, Vec<u8>) {
+    let preamble = encode_state(tail);
+    let header = SegmentHeader {
+        stream,
+        base: tail.next,
+        running: tail.running,
+        preamble_len: u32_len(preamble.len()),
+        preamble_crc: crc32fast::hash(&preamble),
+    };
+    let mut head = header.encode().to_vec();
+    head.extend_from_slice(&preamble);
+    (header, head)
 }
 
 fn decode_preamble(bytes: &[u8]) -> Option<Tail> {

@@ -2,6 +2,8 @@
 //!
 //! Two locks, always taken in this order: `writer` is held across disk writes, `state` never is.
 
+mod damage;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -13,7 +15,7 @@ use tokio::sync::watch;
 use super::{
     Mark, Open, Reader, Tail, Usage,
     budget::Budget,
-    format::{self, BatchHeader, Codec, Kind},
+    format::{self, BatchHeader, Kind},
     recovery::recover,
     segment::{Segment, encode_state, put_batch},
 };
@@ -53,9 +55,12 @@ pub struct Stream {
     budget: Arc<Budget>,
     writer: Mutex<Writer>,
     state: Mutex<State>,
+    /// Held while segments are removed or replaced.
+    names: Mutex<()>,
     marks: watch::Sender<Watermarks>,
     halts: Mutex<BTreeMap<HaltedBy, Halt>>,
     halted: watch::Sender<Option<Halt>>,
+    damage: watch::Sender<Option<Offset>>,
 }
 
 /// The end of the last segment, as it is on disk.
@@ -125,9 +130,11 @@ impl Stream {
                 segments: found.segments,
                 poisoned: false,
             }),
+            names: Mutex::default(),
             marks: watch::Sender::new(marks),
             halts: Mutex::default(),
             halted: watch::Sender::new(None),
+            damage: watch::Sender::new(None),
         })
     }
 
@@ -333,6 +340,7 @@ impl Stream {
     /// # Errors
     /// [`Error::Io`]; what was removed before stays removed.
     pub fn trim(&self, upto: Offset, pressed: bool) -> Result<u64, Error> {
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let mut freed = 0;
         while let Some((base, bytes)) = self.oldest_before(upto, pressed) {
             // Readers are told first, so that none looks for a file that is gone.
@@ -350,15 +358,14 @@ impl Stream {
                 path: path.clone(),
                 source,
             })?;
-            self.budget.give(self.id, bytes);
-            freed += bytes;
-        }
-        if freed > 0 {
+            // One by one: of several names that vanish together a power cut may bring back any.
             self.disk.sync_dir(&self.dir).map_err(|source| Error::Io {
                 operation: "sync",
                 path: self.dir.clone(),
                 source,
             })?;
+            self.budget.give(self.id, bytes);
+            freed += bytes;
         }
         Ok(freed)
     }
@@ -408,18 +415,7 @@ impl Stream {
                     (Kind::Records, payload, records.count(), records.span(), after)
                 }
             };
-            let header = BatchHeader {
-                kind,
-                codec: Codec::Plain,
-                payload_crc: 0,
-                stored_len: 0,
-                raw_len: 0,
-                first: next,
-                synced_upto: synced,
-                records: count,
-                running,
-                chain,
-            };
+            let header = BatchHeader::new(kind, (next, running), count, synced, chain);
             chain = put_batch(&writer.segment, writer.position, header, &payload, &mut out);
             (next, running) = (next.forward(span), after);
         }

@@ -97,6 +97,14 @@ impl Tail {
         }
     }
 
+    /// Whether both follow from the same records. Marks are not part of it: those of a damaged segment, which nobody
+    /// else has, are lost when it is mended.
+    pub(super) fn agrees(&self, other: &Self) -> bool {
+        let records =
+            |tail: &Self| (tail.next, tail.running, tail.complete, tail.open, tail.last_commit);
+        records(self) == records(other) && self.relations == other.relations
+    }
+
     fn observe_one(&mut self, bytes: &Bytes) -> Result<(), DecodeError> {
         let tag = Tag::of(bytes)?;
         let mut framed = Vec::with_capacity(5);

@@ -52,6 +52,10 @@ impl Disk for RealDisk {
         Ok(Box::new(RealFile(OpenOptions::new().read(true).write(write).open(path)?)))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }

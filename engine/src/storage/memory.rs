@@ -219,6 +219,14 @@ impl Disk for MemoryDisk {
         Ok(Box::new(MemoryFile { disk: self.clone(), inode }))
     }
 
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut world = self.world();
+        world.fallible()?;
+        let inode = world.live.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        world.live.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
         world.fallible()?;

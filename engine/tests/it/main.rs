@@ -4,6 +4,7 @@
 
 mod crash;
 mod golden;
+mod mend;
 
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};

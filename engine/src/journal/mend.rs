@@ -1,0 +1,349 @@
+//! Mending a damaged segment with the records that another holder of the stream has.
+//!
+//! What is damaged is never skipped, cut or deleted. All of the segment that is whole is kept; of each gap it is said
+//! which records are wanted, and what is given is believed only if it leads to the running checksum with which the next
+//! whole batch, or the next segment, begins. The whole is written to a file beside the segment, made durable, and put
+//! in its place by one rename, so that an interruption at any point leaves either.
+//!
+//! What this code refuses to do: guess where a stream ended. A last segment is mended only up to a batch that is whole;
+//! what stands behind it was never proven durable, and is cut as recovery cuts it.
+
+use std::{ops::Range, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{
+    Stream, Tail,
+    format::{self, BATCH_HEADER_BYTES, BatchHeader, Kind},
+    recovery::{Headers, list, scan},
+    segment::{Found, OpenError, Segment, head_of, io_error, put_batch},
+};
+use crate::{
+    Error,
+    codec::{Records, decode},
+    model::{Offset, Running, StreamId},
+    storage::Disk,
+};
+
+/// A damaged segment that is being written anew. Dropped unfinished, it leaves the segment as it was.
+#[derive(Debug)]
+pub struct Mending {
+    site: Site,
+    damaged: Segment,
+    /// Where the part of the damaged segment begins that was not looked at yet.
+    at: u64,
+    new: Segment,
+    written: Written,
+    _scratch: Scratch,
+    /// What is wanted next, and what stood in the new file before it.
+    gap: Option<(Gap, Written)>,
+    /// Where the next segment begins; none if there is none.
+    end: Option<Join>,
+    fetched: u64,
+}
+
+/// Where the segment stands, and in which stream.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) id: StreamId,
+    pub(super) base: Offset,
+    /// Who is to know of the new segment, if the stream is open.
+    pub(super) stream: Option<Arc<Stream>>,
+}
+
+/// What was mended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// The file.
+    pub segment: PathBuf,
+    /// How many offsets had to come from elsewhere.
+    pub fetched: u64,
+}
+
+/// A place where whole parts meet: an offset, and the running checksum before it.
+#[derive(Clone, Copy, Debug)]
+struct Join {
+    offset: Offset,
+    running: Running,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Gap {
+    until: Join,
+    /// Where in the damaged segment what follows the gap stands; none if the segment ends with it.
+    resume: Option<u64>,
+}
+
+/// The end of the new segment.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    position: u64,
+    chain: u32,
+    next: Offset,
+    running: Running,
+}
+
+impl Mending {
+    /// Begins with all that is whole in front of the first gap. Touches the disk.
+    pub(super) fn begin(site: Site) -> Result<Self, Error> {
+        let bases = list(site.disk.as_ref(), &site.dir)?;
+        let after = bases.iter().find(|base| **base > site.base);
+        let end = after.map(|base| site.join_at(*base)).transpose()?;
+        let (damaged, tail) = site.damaged(&bases)?;
+        let new = site.create(&tail)?;
+        let scratch = Scratch { disk: site.disk.clone(), path: new.path.clone() };
+        let written = Written {
+            position: new.body(),
+            chain: new.header.crc(),
+            next: tail.next,
+            running: tail.running,
+        };
+        let at = damaged.body();
+        let mut mending =
+            Self { site, damaged, at, new, written, _scratch: scratch, gap: None, end, fetched: 0 };
+        mending.advance()?;
+        Ok(mending)
+    }
+
+    /// The records that are wanted next; `None` if nothing is missing any more. A gap is given from its beginning
+    /// to its end, in as many parts as one likes.
+    pub fn wanted(&self) -> Option<Range<Offset>> {
+        self.gap.map(|(gap, _)| self.written.next..gap.until.offset)
+    }
+
+    /// Takes records for the beginning of what is wanted. Touches the disk.
+    ///
+    /// # Errors
+    /// [`Error::Unproven`] if they do not lead to what follows them: all that was given for this gap is wanted
+    /// again. [`Error::Hole`] for more than is wanted, [`Error::Record`] for what cannot be decoded.
+    pub fn give(&mut self, records: &Records) -> Result<(), Error> {
+        let Some((gap, before)) = self.gap else { return Ok(()) };
+        let first = self.written.next;
+        let after = first.forward(records.span());
+        if after > gap.until.offset {
+            return Err(Error::Hole { expected: gap.until.offset, got: after });
+        }
+        if let Some(source) = records.iter().find_map(|record| decode(&record).err()) {
+            return Err(Error::Record { offset: first, source });
+        }
+        let running = records.running(self.written.running);
+        self.put(Kind::Records, records.count(), records.bytes(), running, records.span())?;
+        if after < gap.until.offset {
+            return Ok(());
+        }
+        if self.written.running != gap.until.running {
+            self.written = before;
+            return Err(Error::Unproven { from: before.next, until: gap.until.offset });
+        }
+        self.fetched += after.since(before.next);
+        self.gap = None;
+        match gap.resume {
+            Some(at) => {
+                self.at = at;
+                self.advance()
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Puts the new segment in the place of the damaged one, durably.
+    ///
+    /// # Errors
+    /// [`Error::Unproven`] if something is still wanted; [`Error::Io`] if the disk refuses: either the damaged segment
+    /// or the mended one is there then.
+    pub fn finish(self) -> Result<Mended, Error> {
+        if let Some(wanted) = self.wanted() {
+            return Err(Error::Unproven { from: wanted.start, until: wanted.end });
+        }
+        let Self { site, new, written, fetched, .. } = &self;
+        // What an attempt that was not believed has left behind the end.
+        new.file.set_len(written.position).map_err(|source| new.io("cut", source))?;
+        new.file.sync_data().map_err(|source| new.io("sync", source))?;
+        let segment = site.path();
+        let rename = || {
+            site.disk
+                .rename(&new.path, &segment)
+                .map_err(|source| io_error("put in place", &segment, source))?;
+            site.disk
+                .sync_dir(&site.dir)
+                .map_err(|source| io_error("sync the folder of", &segment, source))
+        };
+        match &site.stream {
+            Some(stream) => stream.put_in_place(site.base, written.position, rename)?,
+            None => rename()?,
+        }
+        Ok(Mended { segment, fetched: *fetched })
+    }
+
+    /// Takes over what is whole, up to the next gap or the end.
+    fn advance(&mut self) -> Result<(), Error> {
+        loop {
+            match self.damaged.batch_at(self.at)? {
+                Found::Batch { header, payload, next, .. } if self.continues(&header) => {
+                    self.take_over(&header, payload)?;
+                    self.at = next;
+                }
+                Found::End => return self.open_gap(None),
+                _ => match self.whole_after()? {
+                    Some((at, header)) if self.continues(&header) => self.at = at,
+                    follows => return self.open_gap(follows),
+                },
+            }
+        }
+    }
+
+    fn continues(&self, header: &BatchHeader) -> bool {
+        (header.first, header.running) == (self.written.next, self.written.running)
+    }
+
+    fn take_over(&mut self, header: &BatchHeader, payload: Bytes) -> Result<(), Error> {
+        if header.kind == Kind::Mark {
+            return self.put(Kind::Mark, 0, &payload, self.written.running, 0);
+        }
+        let records = Records::parse(payload, header.records)
+            .map_err(|source| Error::Record { offset: header.first, source })?;
+        let running = records.running(self.written.running);
+        self.put(Kind::Records, records.count(), records.bytes(), running, records.span())
+    }
+
+    /// Says what is missing between what was written and what follows it whole: a batch, the next segment, or nothing.
+    fn open_gap(&mut self, follows: Option<(u64, BatchHeader)>) -> Result<(), Error> {
+        let Written { next, running, .. } = self.written;
+        let gap = match (follows, self.end) {
+            (Some((at, header)), _) => {
+                let until = Join { offset: header.first, running: header.running };
+                Gap { until, resume: Some(at) }
+            }
+            (None, Some(end)) if end.offset > next => Gap { until: end, resume: None },
+            (None, Some(end)) if (end.offset, end.running) != (next, running) => {
+                let reason = "beyond repair: its end does not meet the next segment";
+                return Err(self.damaged.corrupt(self.at, next, reason));
+            }
+            (None, _) => return Ok(()),
+        };
+        self.gap = Some((gap, self.written));
+        Ok(())
+    }
+
+    /// The next batch header that continues the stream, here or further on, its records whole or not.
+    fn whole_after(&self) -> Result<Option<(u64, BatchHeader)>, Error> {
+        let mut headers = Headers::behind(&self.damaged, self.at + 1);
+        while let Some((at, header)) = headers.next()? {
+            if header.first > self.written.next || self.continues(&header) {
+                return Ok(Some((at, header)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn put(
+        &mut self,
+        kind: Kind,
+        records: u32,
+        payload: &[u8],
+        running: Running,
+        span: u64,
+    ) -> Result<(), Error> {
+        let Written { position, chain, next, running: before } = self.written;
+        // All that is written here was durable before, or is so before anybody sees it.
+        let header = BatchHeader::new(kind, (next, before), records, next.prev(), chain);
+        let mut out = Vec::with_capacity(payload.len() + BATCH_HEADER_BYTES);
+        let chain = put_batch(&self.new, position, header, payload, &mut out);
+        self.new
+            .file
+            .write_all_at(&out, position)
+            .map_err(|source| self.new.io("write", source))?;
+        self.written = Written {
+            position: position + out.len() as u64,
+            chain,
+            next: next.forward(span),
+            running,
+        };
+        Ok(())
+    }
+}
+
+/// A file that is of no use any more once its owner is gone.
+#[derive(Debug)]
+struct Scratch {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Once it was put in place there is nothing by this name. What stays is removed when the stream is opened.
+        let _ = self.disk.remove(&self.path);
+    }
+}
+
+impl Site {
+    fn path(&self) -> PathBuf {
+        self.dir.join(format::file_name(self.base))
+    }
+
+    /// Where a neighbouring segment begins, in its own words.
+    fn join_at(&self, base: Offset) -> Result<Join, Error> {
+        let path = self.dir.join(format::file_name(base));
+        match Segment::open(self.disk.as_ref(), &path, self.id, false) {
+            Ok((segment, _)) => Ok(Join { offset: base, running: segment.header.running }),
+            Err(OpenError::Other(error)) => Err(error),
+            Err(OpenError::Damaged(reason)) => {
+                Err(Error::Corrupt { segment: path, at: 0, offset: base, reason: reason.into() })
+            }
+        }
+    }
+
+    /// The damaged segment with the state at its base: its own if its head is whole, else that at the end of the one
+    /// before it.
+    fn damaged(&self, bases: &[Offset]) -> Result<(Segment, Tail), Error> {
+        let path = self.path();
+        let reason = match Segment::open(self.disk.as_ref(), &path, self.id, false) {
+            Ok(opened) => return Ok(opened),
+            Err(OpenError::Other(error)) => return Err(error),
+            Err(OpenError::Damaged(reason)) => reason,
+        };
+        let corrupt = |reason: &str| Error::Corrupt {
+            segment: path.clone(),
+            at: 0,
+            offset: self.base,
+            reason: reason.to_owned(),
+        };
+        let before = bases.iter().rev().find(|base| **base < self.base);
+        let tail = match before {
+            None if self.base == Offset::FIRST => Tail::default(),
+            None => return Err(corrupt(reason)),
+            Some(before) => {
+                let path = self.dir.join(format::file_name(*before));
+                match Segment::open(self.disk.as_ref(), &path, self.id, false) {
+                    Ok((segment, tail)) => scan(&segment, tail)?.tail,
+                    Err(OpenError::Other(error)) => return Err(error),
+                    Err(OpenError::Damaged(_)) => return Err(corrupt(reason)),
+                }
+            }
+        };
+        if tail.next != self.base {
+            return Err(corrupt("the segment before it ends elsewhere"));
+        }
+        let file = self.disk.open(&path, false).map_err(|error| io_error("open", &path, error))?;
+        let mut segment =
+            Segment { path: path.clone(), header: head_of(self.id, &tail).0, file: file.into() };
+        if bases.last() == Some(&self.base) && Headers::behind(&segment, 0).next()?.is_none() {
+            return Err(corrupt(reason));
+        }
+        // Where its batches begin is not known: the search begins right at its start.
+        segment.header.preamble_len = 0;
+        Ok((segment, tail))
+    }
+
+    /// The file that is to take the place of the damaged one.
+    fn create(&self, tail: &Tail) -> Result<Segment, Error> {
+        let path = self.path().with_extension(format::MENDING);
+        if self.disk.open(&path, false).is_ok() {
+            self.disk.remove(&path).map_err(|error| io_error("remove", &path, error))?;
+        }
+        Segment::draft(self.disk.as_ref(), path, self.id, tail)
+    }
+}

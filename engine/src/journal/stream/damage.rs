@@ -1,0 +1,90 @@
+//! Damage that readers of a stream meet, and mending it while the stream is in use.
+
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::watch;
+
+use super::Stream;
+use crate::{
+    Error,
+    journal::mend::{Mending, Site},
+    model::Offset,
+};
+
+impl Stream {
+    /// A record that could not be read because its segment is damaged, as long as it was not mended; to read or to
+    /// wait for changes of.
+    pub fn damage(&self) -> watch::Receiver<Option<Offset>> {
+        self.damage.subscribe()
+    }
+
+    /// Begins to mend the segment that holds the record at `offset`. The stream can be used meanwhile. Touches the disk.
+    ///
+    /// # Errors
+    /// [`Error::Trimmed`] if the record is held no more, [`Error::Corrupt`] if what is left of the segment does not
+    /// say what is missing, [`Error::NoSpace`] and [`Error::Io`] as the disk has it.
+    pub fn mend(self: &Arc<Self>, offset: Offset) -> Result<Mending, Error> {
+        let trimmed = || Error::Trimmed { first: self.watermarks().first, wanted: offset };
+        let mut base = self.segment_with(offset).ok_or_else(trimmed)?;
+        if self.state().segments.last().is_some_and(|(last, _)| *last == base) {
+            self.end_segment()?;
+            base = self.segment_with(offset).ok_or_else(trimmed)?;
+        }
+        Mending::begin(Site {
+            disk: self.disk.clone(),
+            dir: self.dir.clone(),
+            id: self.id,
+            base,
+            stream: Some(self.clone()),
+        })
+    }
+
+    /// Writes what is staged and begins a new segment behind it, if there is room for one.
+    fn end_segment(&self) -> Result<(), Error> {
+        loop {
+            self.sync()?;
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let tail = {
+                let state = self.state();
+                if !state.staged.is_empty() {
+                    continue;
+                }
+                state.tail.clone()
+            };
+            return self.rotate(&mut writer, &tail);
+        }
+    }
+
+    /// A reader met a damaged segment.
+    pub(in crate::journal) fn note_damage(&self, offset: Offset) {
+        self.damage.send_if_modified(|damage| {
+            let is_new = damage.is_none();
+            *damage = damage.or(Some(offset));
+            is_new
+        });
+    }
+
+    /// Has the mended segment put in the place of the damaged one, unless that was trimmed meanwhile.
+    pub(in crate::journal) fn put_in_place(
+        &self,
+        base: Offset,
+        bytes: u64,
+        rename: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = self.state().segments.iter().any(|(held, _)| *held == base);
+        if !held {
+            return Err(Error::Trimmed { first: self.watermarks().first, wanted: base });
+        }
+        rename()?;
+        let mut before = bytes;
+        for (_, held) in self.state().segments.iter_mut().filter(|(held, _)| *held == base) {
+            before = std::mem::replace(held, bytes);
+        }
+        self.budget.give(self.id, before);
+        self.budget.force(self.id, bytes);
+        self.marks.send_modify(|marks| marks.bytes = marks.bytes - before + bytes);
+        self.damage.send_replace(None);
+        Ok(())
+    }
+}

@@ -1,0 +1,295 @@
+//! Damaged segments: mended with another holder's records to what they were, or left as they are.
+
+use std::{path::Path, sync::Arc};
+
+use bytes::Bytes;
+use thinwire_engine::{
+    Error,
+    codec::{Records, RecordsBuf},
+    journal::{Journal, Mark, Mending, Options, Stream, inspect},
+    model::{Epoch, Lsn, Offset, Origin, Record, RelationId, Row, StreamId, Timestamp, Value},
+    storage::{
+        Disk,
+        memory::{Fault, MemoryDisk},
+    },
+};
+
+const DIR: &str = "journal";
+const OWN: Origin = Origin::from_bytes([1; 16]);
+const ID: StreamId = StreamId { origin: OWN, epoch: Epoch::from_bytes([2; 16]) };
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+fn open(disk: &MemoryDisk) -> (Journal, Option<Arc<Stream>>) {
+    let options = Options { own: OWN, segment: 64 << 10, budget: 1 << 40 };
+    let (journal, unopened) =
+        Journal::open(Arc::new(disk.clone()), Path::new(DIR), options).unwrap();
+    let stream = unopened.is_empty().then(|| journal.open_stream(ID).unwrap());
+    (journal, stream)
+}
+
+fn transaction(number: u64, random: &mut Random) -> Records {
+    let mut buf = RecordsBuf::new();
+    let time = Timestamp::from_micros(0);
+    buf.push(&Record::Begin { xid: 1, lsn: Lsn::new(number), time });
+    for _ in 0..random.below(6) {
+        let bytes: Vec<u8> =
+            (0..random.below(1_500)).map(|_| random.next().to_le_bytes()[0]).collect();
+        let new = Row(vec![Value::Bytes(Bytes::from(bytes))]);
+        buf.push(&Record::Insert { relation: RelationId(1), new });
+    }
+    buf.push(&Record::Commit { end: Lsn::new(number) });
+    buf.take()
+}
+
+/// A journal of several segments with marks between, and all records that it holds, each with its span.
+fn filled(seed: u64) -> (MemoryDisk, Vec<Records>) {
+    let (disk, mut random, mut all) = (MemoryDisk::new(), Random(seed), Vec::new());
+    let (_journal, stream) = open(&disk);
+    let stream = stream.unwrap();
+    for number in 0..120 {
+        let records = transaction(number, &mut random);
+        all.extend(records.iter().map(|record| {
+            let mut buf = RecordsBuf::new();
+            buf.push_encoded(&record, 1);
+            buf.take()
+        }));
+        stream.append(records).unwrap();
+        if random.below(9) == 0 {
+            let lsn = Lsn::new(number);
+            stream.mark(Mark { lsn, timeline: 1, system: 1, released: false }).unwrap();
+        }
+        if random.below(3) > 0 {
+            stream.sync().unwrap();
+        }
+    }
+    stream.sync().unwrap();
+    (disk, all)
+}
+
+fn segments(disk: &MemoryDisk) -> Vec<(std::path::PathBuf, u64)> {
+    let dir = Path::new(DIR).join(ID.to_string());
+    let mut paths: Vec<_> = disk.list(&dir).unwrap().iter().map(|name| dir.join(name)).collect();
+    paths.sort();
+    let len = |path: &Path| disk.open(path, false).unwrap().len().unwrap();
+    paths.into_iter().map(|path| (path.clone(), len(&path))).collect()
+}
+
+fn harm(disk: &MemoryDisk, random: &mut Random, path: &Path, len: u64) {
+    let (at, run) = (random.below(len), [1, 40, 700, 9_000][random.below(4) as usize]);
+    for byte in at..(at + run).min(len) {
+        disk.flip(path, (byte * 8 + random.below(8)) as usize);
+    }
+}
+
+fn read_all(stream: &Arc<Stream>) -> Result<Vec<Bytes>, Error> {
+    let (mut reader, mut all) = (stream.read(Offset::FIRST)?, Vec::new());
+    while let Some(block) = reader.next_block()? {
+        all.extend(block.records.iter());
+    }
+    Ok(all)
+}
+
+/// Gives what is wanted out of all records, in pieces of random size.
+fn nurse(mending: &mut Mending, all: &[Records], random: &mut Random) {
+    while let Some(wanted) = mending.wanted() {
+        let left = wanted.end.since(wanted.start);
+        let (start, mut buf) = (wanted.start.prev().get() as usize, RecordsBuf::new());
+        for record in &all[start..start + 1 + random.below(left) as usize] {
+            buf.append(record);
+        }
+        mending.give(&buf.take()).unwrap();
+    }
+}
+
+fn expected(all: &[Records]) -> Vec<Bytes> {
+    all.iter().flat_map(|record| record.iter().collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn whatever_is_damaged_is_mended_to_what_it_was_while_the_stream_goes_on() {
+    let mut fetched = 0;
+    for seed in 0..150 {
+        let (disk, mut all) = filled(seed);
+        let mut random = Random(seed + 1_000_000);
+        let (journal, stream) = open(&disk);
+        let stream = stream.unwrap();
+        let files = segments(&disk);
+        assert!(files.len() > 2, "seed {seed}");
+        // Two adjacent heads at once are beyond repair, so neighbours are spared.
+        let which = random.below(2) as usize;
+        for (path, len) in files.iter().skip(which).step_by(2) {
+            harm(&disk, &mut random, path, *len);
+        }
+        while let Err(error) = read_all(&stream) {
+            assert!(matches!(error, Error::Corrupt { .. }), "seed {seed}: {error}");
+            let offset = stream.damage().borrow().unwrap();
+            let mut mending = stream.mend(offset).unwrap();
+            nurse(&mut mending, &all, &mut random);
+            // The stream goes on meanwhile.
+            let records = transaction(7, &mut random);
+            all.extend(records.iter().map(|record| {
+                let mut buf = RecordsBuf::new();
+                buf.push_encoded(&record, 1);
+                buf.take()
+            }));
+            stream.append(records).unwrap();
+            stream.sync().unwrap();
+            fetched += mending.finish().unwrap().fetched;
+            assert_eq!(*stream.damage().borrow(), None);
+        }
+        assert_eq!(read_all(&stream).unwrap(), expected(&all), "seed {seed}");
+        let bytes = segments(&disk).iter().map(|(_, len)| len).sum::<u64>();
+        assert_eq!(journal.usage().bytes, bytes, "seed {seed}: the budget knows the new sizes");
+        let tail = stream.tail();
+        drop((journal, stream));
+        let (_journal, stream) = open(&disk.power_cut(&mut |n| random.below(n as u64) as usize));
+        let stream = stream.unwrap();
+        assert_eq!(read_all(&stream).unwrap(), expected(&all), "seed {seed}");
+        assert_eq!(stream.tail(), tail, "seed {seed}");
+        let dir = Path::new(DIR).join(ID.to_string());
+        for report in inspect::verify(&disk, &dir).unwrap() {
+            assert!(report.damage.is_none(), "seed {seed}: {report:?}");
+        }
+    }
+    assert!(fetched > 1_000, "only {fetched} records were missing");
+}
+
+#[test]
+fn a_stream_that_cannot_be_opened_is_mended_and_opened() {
+    let mut unopened = 0;
+    for seed in 0..300 {
+        let (disk, all) = filled(seed % 20);
+        let mut random = Random(seed + 2_000_000);
+        let (path, len) = segments(&disk).pop().unwrap();
+        harm(&disk, &mut random, &path, len);
+        let (journal, stream) = open(&disk);
+        if stream.is_some() {
+            // The end alone was hit, which only the outside witnesses can tell from a torn one.
+            continue;
+        }
+        unopened += 1;
+        let mut mending = match journal.mend_unopened(ID) {
+            Ok(mending) => mending,
+            Err(error) => panic!("seed {seed}: {error}"),
+        };
+        nurse(&mut mending, &all, &mut random);
+        mending.finish().unwrap();
+        let stream = journal.open_stream(ID).unwrap();
+        let held = stream.watermarks().synced.get() as usize;
+        assert_eq!(read_all(&stream).unwrap(), expected(&all[..held]), "seed {seed}");
+        stream.append(transaction(9, &mut random)).unwrap();
+        stream.sync().unwrap();
+        drop((journal, stream));
+        let (_journal, stream) = open(&disk.power_cut(&mut |n| random.below(n as u64) as usize));
+        assert_eq!(read_all(&stream.unwrap()).unwrap()[..held], expected(&all[..held]));
+    }
+    assert!(unopened > 50, "only {unopened} streams could not be opened");
+}
+
+#[test]
+fn records_that_do_not_fit_are_refused_and_the_right_ones_still_taken() {
+    let (disk, all) = filled(3);
+    let mut random = Random(3);
+    let (journal, stream) = open(&disk);
+    let stream = stream.unwrap();
+    let (path, len) = segments(&disk).remove(1);
+    for byte in len / 3..len / 3 + 5_000 {
+        disk.flip(&path, byte as usize * 8);
+    }
+    assert!(read_all(&stream).is_err());
+    let before = segments(&disk);
+    let offset = stream.damage().borrow().unwrap();
+    let mut mending = stream.mend(offset).unwrap();
+    let wanted = mending.wanted().unwrap();
+    let count = wanted.end.since(wanted.start) as usize;
+    let mut wrong = RecordsBuf::new();
+    (0..count).for_each(|_| wrong.append(&all[0]));
+    let error = mending.give(&wrong.take()).unwrap_err();
+    assert!(matches!(error, Error::Unproven { .. }), "{error}");
+    assert_eq!(mending.wanted(), Some(wanted));
+    let mut much = RecordsBuf::new();
+    (0..=count).for_each(|_| much.append(&all[0]));
+    assert!(matches!(mending.give(&much.take()), Err(Error::Hole { .. })));
+    assert!(matches!(mending.finish(), Err(Error::Unproven { .. })));
+    assert_eq!(segments(&disk), before, "what was begun is gone, what was damaged is there");
+    let mut mending = stream.mend(offset).unwrap();
+    nurse(&mut mending, &all, &mut random);
+    mending.finish().unwrap();
+    assert_eq!(read_all(&stream).unwrap(), expected(&all));
+    drop(journal);
+}
+
+#[test]
+fn interrupted_at_any_operation_either_the_damaged_segment_is_there_or_the_mended_one() {
+    for number in 0..40 {
+        for fault in [Fault::Error, Fault::Lossy] {
+            let (disk, all) = filled(5);
+            let mut random = Random(number);
+            let (journal, stream) = open(&disk);
+            let stream = stream.unwrap();
+            let (path, len) = segments(&disk).remove(1);
+            harm(&disk, &mut random, &path, len);
+            let Err(_) = read_all(&stream) else { continue };
+            let offset = stream.damage().borrow().unwrap();
+            disk.fail(number, fault, true);
+            if let Ok(mut mending) = stream.mend(offset) {
+                while let Some(wanted) = mending.wanted() {
+                    let record = &all[wanted.start.prev().get() as usize];
+                    if mending.give(record).is_err() {
+                        break;
+                    }
+                }
+                let _ = mending.finish();
+            }
+            disk.heal();
+            drop((journal, stream));
+            let cut = disk.power_cut(&mut |n| random.below(n as u64) as usize);
+            let (_journal, stream) = open(&cut);
+            let stream = stream.unwrap();
+            while read_all(&stream).is_err() {
+                let offset = stream.damage().borrow().unwrap();
+                let mut mending = stream.mend(offset).unwrap();
+                nurse(&mut mending, &all, &mut random);
+                mending.finish().unwrap();
+            }
+            assert_eq!(read_all(&stream).unwrap(), expected(&all), "operation {number}");
+            let leftovers = segments(&cut)
+                .iter()
+                .filter(|(path, _)| path.extension().unwrap() != "seg")
+                .count();
+            assert_eq!(leftovers, 0, "operation {number}");
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_was_trimmed_meanwhile_does_not_come_back() {
+    let (disk, all) = filled(8);
+    let mut random = Random(8);
+    let (_journal, stream) = open(&disk);
+    let stream = stream.unwrap();
+    let (path, len) = segments(&disk).remove(0);
+    disk.flip(&path, len as usize * 4);
+    assert!(read_all(&stream).is_err());
+    let mut mending = stream.mend(stream.damage().borrow().unwrap()).unwrap();
+    nurse(&mut mending, &all, &mut random);
+    stream.trim(stream.watermarks().synced, true).unwrap();
+    assert!(matches!(mending.finish(), Err(Error::Trimmed { .. })));
+    assert!(segments(&disk).iter().all(|(held, _)| *held != path));
+}
