@@ -17,6 +17,7 @@ mod vigil;
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
+    ops::Range,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -33,6 +34,7 @@ use tokio::{
     time::timeout,
 };
 
+pub use connection::{FetchError, Fetching};
 pub use link::{PeerStatus, PeerStream};
 pub use network::{Network, Resolving, Udp};
 pub use node::Event;
@@ -217,6 +219,23 @@ impl Transport {
     ) -> bool {
         let link = self.links.iter().find(|link| link.peer.name == peer);
         link.is_some_and(|link| link.request_copy(CopyRequest { stream, audience, carriers }))
+    }
+
+    /// Asks a peer for records of a stream that were lost here: of our own stream, or of one that it ships to us.
+    ///
+    /// # Errors
+    /// If there is no connection to it, or it does not give them.
+    pub async fn fetch(
+        &self,
+        peer: &str,
+        stream: StreamId,
+        wanted: Range<Offset>,
+    ) -> Result<Fetching, FetchError> {
+        let link = self.links.iter().find(|link| link.peer.name == peer);
+        let active = link.and_then(|link| link.active()).ok_or_else(|| {
+            FetchError::NotConnected { peer: peer.to_owned(), reason: "it is away".to_owned() }
+        })?;
+        active.fetch(stream, wanted).await
     }
 
     /// What a peer acknowledged in an earlier life of this process, until it says so itself.

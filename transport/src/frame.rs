@@ -10,7 +10,7 @@ mod data;
 mod ids;
 
 pub use control::{
-    Ack, Control, ControlDecoder, CopyRequest, Hello, Holding, PROTOCOL_VERSION,
+    Ack, Control, ControlDecoder, CopyRequest, Excerpt, Hello, Holding, PROTOCOL_VERSION,
     STREAMS_PER_FRAME_MAX, Stop,
 };
 pub use data::{DataDecoder, DataFrame, Opening, data_header, put_opening};

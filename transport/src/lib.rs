@@ -36,7 +36,8 @@ pub mod session;
 pub mod wire;
 
 pub use endpoint::{
-    Event, Network, Options, PeerStatus, PeerStream, StartError, Transport, Unwelcome,
+    Event, FetchError, Fetching, Network, Options, PeerStatus, PeerStream, StartError, Transport,
+    Unwelcome,
 };
 pub use identity::{Identity, PublicKey};
 pub use peer::{Peer, Streams};

@@ -18,6 +18,7 @@
 //! its own stream from anybody, acknowledge what is not durable, or ship what is not.
 
 pub(crate) mod cursor;
+pub(crate) mod excerpt;
 pub(crate) mod receiver;
 pub(crate) mod sender;
 

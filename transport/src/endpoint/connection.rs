@@ -1,5 +1,6 @@
 //! One connection from handshake to end: greeting, deciding whether it counts, and what others may ask of it.
 
+mod fetch;
 mod pumps;
 
 use std::{
@@ -13,6 +14,8 @@ use std::{
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use thinwire_engine::model::{Offset, StreamId};
 use tokio::sync::{Notify, mpsc};
+
+pub use fetch::{FetchError, Fetching};
 
 use super::{
     link::{Facts, Link, Traffic},

@@ -216,6 +216,11 @@ impl Link {
         active.map(|active| active.request_copy(request)).is_some()
     }
 
+    /// The connection that counts.
+    pub(crate) fn active(&self) -> Option<Arc<Conversation>> {
+        self.lock().active.clone()
+    }
+
     pub(crate) fn served_from(&self) -> BTreeMap<StreamId, Offset> {
         self.lock().serve_from.clone()
     }

@@ -22,6 +22,8 @@ pub enum Control {
     Stop(Stop),
     /// Whether the other side should ship nothing for now.
     Pause(bool),
+    /// Records that the side has lost are asked for, or will follow. Only on a stream of its own.
+    Fetch(Excerpt),
     /// Nodes behind the side lack records that were trimmed on the way to them.
     Copy(CopyRequest),
 }
@@ -104,6 +106,18 @@ pub struct CopyRequest {
     pub carriers: Vec<Origin>,
 }
 
+/// Consecutive records of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Excerpt {
+    /// Which stream.
+    #[serde(with = "ids")]
+    pub stream: StreamId,
+    /// The first of them.
+    pub from: Offset,
+    /// The one behind the last.
+    pub until: Offset,
+}
+
 impl Control {
     /// Appends the frame's bytes.
     ///
@@ -138,6 +152,10 @@ impl Control {
                 out.push(COPY);
                 put(request, out)?;
             }
+            Self::Fetch(excerpt) => {
+                out.push(FETCH);
+                put(excerpt, out)?;
+            }
         }
         let length = out.len() - start - LENGTH_BYTES;
         let Ok(short) = u16::try_from(length) else {
@@ -157,6 +175,7 @@ impl Control {
             STOP => Self::Stop(take(body)?),
             PAUSE => Self::Pause(take(body)?),
             COPY => Self::Copy(decode_copy(body)?),
+            FETCH => Self::Fetch(take(body)?),
             other => return Err(FrameError::Kind(other)),
         })
     }
@@ -203,6 +222,11 @@ impl ControlDecoder {
         self.held.drain(..self.at);
         self.at = 0;
         self.held.extend_from_slice(bytes);
+    }
+
+    /// What came behind the frames that were given out.
+    pub fn rest(&self) -> &[u8] {
+        self.held.get(self.at..).unwrap_or_default()
     }
 
     /// The next whole frame.
@@ -264,5 +288,6 @@ const ACKS: u8 = 3;
 const STOP: u8 = 4;
 const PAUSE: u8 = 5;
 const COPY: u8 = 6;
+const FETCH: u8 = 7;
 
 const _: () = assert!(STREAMS_PER_FRAME_MAX * 100 + 1_024 < u16::MAX as usize);

@@ -52,6 +52,8 @@ pub(crate) struct Run {
     pub(crate) records: Records,
     /// The running checksum behind them.
     pub(crate) running: Running,
+    /// Whether they stand for what is withheld from the peer.
+    pub(crate) withheld: bool,
 }
 
 /// The record at the front of encoded ones.
@@ -100,6 +102,22 @@ impl Cursor {
         if let Some(gap) = self.gap.take() {
             return Ok(Some(self.skip(gap.since(self.next), self.running)));
         }
+        let before = self.withholding;
+        // What was passed over is not given out yet: it is read again from where `next` is.
+        let found = self.find_run();
+        if found.is_err() {
+            (self.withholding, self.rest) = (before, Bytes::new());
+        }
+        found
+    }
+
+    /// Goes on behind the last record that was given out, after a failure to read was mended. Reads the disk.
+    pub(crate) fn reopen(&mut self) -> Result<(), Error> {
+        self.reader = self.reader.stream().clone().read(self.next)?;
+        Ok(())
+    }
+
+    fn find_run(&mut self) -> Result<Option<Run>, Error> {
         let (mut withheld, mut running, mut bytes) = (0, self.running, 0);
         loop {
             if self.rest.is_empty() && !self.fill(withheld)? {
@@ -158,7 +176,7 @@ impl Cursor {
         self.rest = whole.slice(at..);
         let records = Records::parse(whole.slice(..at), count)
             .map_err(|source| Error::Record { offset: self.next, source })?;
-        let run = Run { first: self.next, records, running };
+        let run = Run { first: self.next, records, running, withheld: false };
         (self.next, self.running) = (self.next.forward(span), running);
         Ok(run)
     }
@@ -168,6 +186,7 @@ impl Cursor {
             first: self.next,
             records: Records::one(&Record::Skip { count, running }),
             running,
+            withheld: true,
         };
         (self.next, self.running) = (self.next.forward(count), running);
         run

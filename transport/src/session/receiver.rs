@@ -12,7 +12,9 @@ use thinwire_engine::{
     model::{Halt, HaltedBy, Offset, Running, StreamId, View},
 };
 
-use super::{DIVERGED, MALFORMED, OWN_ORIGIN, UNWANTED, Violation, WITHHELD, halt_of, stop};
+use super::{
+    DIVERGED, JOURNAL_CORRUPT, MALFORMED, OWN_ORIGIN, UNWANTED, Violation, WITHHELD, halt_of, stop,
+};
 use crate::{
     frame::{Ack, Holding, Opening, Stop},
     peer::Peer,
@@ -33,6 +35,8 @@ enum Taking {
     Going(Going),
     /// What still comes of it was on its way when the peer was told.
     Stopped,
+    /// The same, because what is held of it is damaged: once it is mended, the peer may open it again.
+    Unreadable,
 }
 
 #[derive(Debug)]
@@ -82,7 +86,8 @@ impl Receiver {
         if self.taking.len() >= STREAMS_MAX {
             return Err(Violation(format!("opens more than {STREAMS_MAX} streams")));
         }
-        if self.taking.contains_key(&opening.index) || self.is_going(opening.stream) {
+        let is_taken = |taking: &Taking| !matches!(taking, Taking::Unreadable);
+        if self.taking.get(&opening.index).is_some_and(is_taken) || self.is_going(opening.stream) {
             return Err(Violation("opens a stream twice".into()));
         }
         match self.admit(opening) {
@@ -91,7 +96,9 @@ impl Receiver {
                 Ok(None)
             }
             Err(halt) => {
-                self.taking.insert(opening.index, Taking::Stopped);
+                let readable = halt.code != JOURNAL_CORRUPT;
+                let taking = if readable { Taking::Stopped } else { Taking::Unreadable };
+                self.taking.insert(opening.index, taking);
                 Ok(Some(stop(opening.stream, &halt)))
             }
         }

@@ -12,7 +12,7 @@ use thinwire_engine::{
 };
 
 use super::{
-    DIVERGED, PEER_AHEAD, Violation,
+    DIVERGED, JOURNAL_CORRUPT, PEER_AHEAD, Violation,
     cursor::{Cursor, FRAME_BYTES, Run, Start},
     halt_of, stop,
 };
@@ -58,6 +58,8 @@ enum State {
     Behind,
     /// What the peer needs was trimmed.
     AwaitsCopy,
+    /// What the peer needs cannot be read until it is mended; where it was opened, it goes on from there.
+    Damaged(Option<Box<Cursor>>),
     /// Not over this connection any more.
     Stopped,
 }
@@ -134,6 +136,7 @@ impl Sender {
                 return Err(Violation(format!("holds more than {STREAMS_MAX} streams")));
             }
             self.held.insert(holding.stream, holding);
+            self.begin_anew(holding.stream);
         }
         Ok(())
     }
@@ -195,6 +198,25 @@ impl Sender {
             *state = State::New;
             self.enqueue(place);
         }
+    }
+
+    /// What was damaged of a stream was mended.
+    pub(crate) fn mended(&mut self, id: StreamId) {
+        let Some(&place) = self.places.get(&id) else { return };
+        let shipping = &mut self.shipping[place];
+        let State::Damaged(cursor) = &mut shipping.state else { return };
+        shipping.state = match cursor.take() {
+            None => State::New,
+            Some(mut cursor) => match cursor.reopen() {
+                Ok(()) => State::Live(cursor),
+                Err(error) => {
+                    shipping.state = State::Live(cursor);
+                    return self.failed(place, &error);
+                }
+            },
+        };
+        can_be_read(&shipping.stream);
+        self.enqueue(place);
     }
 
     /// The peer will not take a stream any more.
@@ -292,6 +314,16 @@ impl Sender {
         }
     }
 
+    /// The peer holds a stream that it could not open before.
+    fn begin_anew(&mut self, id: StreamId) {
+        let Some(&place) = self.places.get(&id) else { return };
+        let state = &mut self.shipping[place].state;
+        if matches!(state, State::Stopped) {
+            *state = State::New;
+            self.enqueue(place);
+        }
+    }
+
     fn enqueue(&mut self, place: usize) {
         let shipping = &mut self.shipping[place];
         if !shipping.queued {
@@ -319,7 +351,7 @@ impl Sender {
                 shipping.unacked.push_back(Sent { last, running: run.running, bytes });
                 Ok(Some(Outgoing::Run(index(place), run)))
             }
-            State::Behind | State::AwaitsCopy | State::Stopped => Ok(None),
+            State::Behind | State::AwaitsCopy | State::Damaged(_) | State::Stopped => Ok(None),
         }
     }
 
@@ -350,6 +382,7 @@ impl Sender {
             self.diverged(place, last);
             return Ok(None);
         }
+        can_be_read(&stream);
         let running = ours.map(|_| theirs);
         self.shipping[place].state = State::Live(Box::new(cursor));
         let index = index(place);
@@ -384,6 +417,16 @@ impl Sender {
             return;
         }
         let halt = halt_of(error);
+        if let Error::Corrupt { .. } = error {
+            // The peer keeps what it has; it need not be told of what may be mended.
+            shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
+            shipping.state =
+                State::Damaged(match std::mem::replace(&mut shipping.state, State::New) {
+                    State::Live(cursor) => Some(cursor),
+                    _ => None,
+                });
+            return;
+        }
         self.halt(place, halt);
     }
 
@@ -410,6 +453,14 @@ impl Sender {
         self.effects.push(Effect::Stop(stop(shipping.stream.id(), &halt)));
         shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
         shipping.state = State::Stopped;
+    }
+}
+
+/// What was said of a damaged journal is over.
+fn can_be_read(stream: &Stream) {
+    let halt = stream.halted_by(HaltedBy::Transport);
+    if halt.is_some_and(|halt| halt.code == JOURNAL_CORRUPT) {
+        stream.set_halted(HaltedBy::Transport, None);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod hub;
 mod loopback;
+mod mend;
 mod misbehaviour;
 mod raw;
 mod resume;

@@ -139,6 +139,15 @@ impl Site {
         Arc::new(journal)
     }
 
+    /// The file of one of its segments, by number.
+    pub fn segment(&self, id: StreamId, number: usize) -> std::path::PathBuf {
+        let dir = self.dir.path().join("journal").join(id.to_string());
+        let mut files: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files.swap_remove(number)
+    }
+
     /// As a power cut does it: what was not durable is gone, nobody is told.
     pub async fn kill(&mut self) {
         if let Some(mut life) = self.life.take() {

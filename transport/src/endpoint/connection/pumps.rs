@@ -34,6 +34,7 @@ impl Conversation {
             end = self.write_data() => end,
             end = self.read_data() => end,
             end = self.watch_streams() => end,
+            end = self.answer_fetches() => end,
             end = self.keep_vigil() => end,
             error = self.connection.closed() => Err(error.into()),
         };
@@ -116,6 +117,9 @@ impl Conversation {
                     self.link.set_error(format!("{peer}: {}", stop.detail));
                 }
                 Control::Copy(request) => self.copy_requested(request)?,
+                Control::Fetch(_) => {
+                    return Err(Violation("asks for records on the wrong stream".into()).into());
+                }
                 Control::Pause(paused) => {
                     self.peer_pauses.store(paused, Relaxed);
                     self.sender().pause(paused || self.link.is_paused());
@@ -157,7 +161,11 @@ impl Conversation {
     }
 
     /// Writes only as fast as the connection sends.
-    async fn write_slowly(&self, write: &mut SendStream, wire: &mut Vec<u8>) -> Result<(), End> {
+    pub(super) async fn write_slowly(
+        &self,
+        write: &mut SendStream,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), End> {
         for part in wire.chunks(SLOW_BYTES) {
             self.in_flight.drained().await;
             write_all(write, part).await?;
@@ -255,7 +263,7 @@ impl Conversation {
     }
 
     async fn watch(self: Arc<Self>, stream: Arc<Stream>) {
-        let mut watch = stream.watch();
+        let (mut watch, mut damage) = (stream.watch(), stream.damage());
         let mut seen = (Offset::ZERO, Offset::ZERO);
         loop {
             let marks = *watch.borrow_and_update();
@@ -265,8 +273,14 @@ impl Conversation {
                 self.ship.notify_one();
                 self.ack.notify_one();
             }
-            if watch.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = watch.changed() => if changed.is_err() { return },
+                changed = damage.changed() => {
+                    if changed.is_ok() && damage.borrow_and_update().is_none() {
+                        blocking(|| self.sender().mended(stream.id()));
+                        self.ship.notify_one();
+                    }
+                }
             }
         }
     }
