@@ -132,6 +132,8 @@ pub struct Journal {
     pub bytes: u64,
     /// The most that it may take.
     pub budget_bytes: u64,
+    /// Damaged segments that were mended.
+    pub mended_segments: u64,
 }
 
 impl Status {

@@ -5,12 +5,13 @@
 
 mod copies;
 mod keeper;
+mod mend;
 mod report;
 mod scope;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
 };
 
 use anyhow::{Context, Result, bail};
@@ -40,10 +41,14 @@ pub struct Node {
     config: Config,
     key: String,
     journal: Arc<Journal>,
-    unopened: Vec<Unopened>,
+    unopened: Mutex<Vec<Unopened>>,
     transport: Transport,
-    capture: Option<Capture>,
+    /// Set once the node's own stream can be written.
+    capture: OnceLock<Capture>,
     appliers: Mutex<BTreeMap<StreamId, Applier>>,
+    /// Streams whose damage is being mended.
+    patients: Mutex<BTreeSet<StreamId>>,
+    mended: AtomicU64,
     /// For whom a copy is on its way.
     waiting: Mutex<copies::Waiting>,
     state: State,
@@ -82,15 +87,20 @@ impl Node {
             events,
         })?;
         let state = State::open(&config.state_dir());
-        let capture = own.and_then(|stream| start_capture(&config, stream));
+        let capture = OnceLock::new();
+        if let Some(started) = own.and_then(|stream| start_capture(&config, stream)) {
+            let _ = capture.set(started);
+        }
         let node = Arc::new(Self {
             config,
             key,
             journal,
-            unopened,
+            unopened: Mutex::new(unopened),
             transport,
             capture,
             appliers: Mutex::default(),
+            patients: Mutex::default(),
+            mended: AtomicU64::new(0),
             waiting: Mutex::default(),
             state,
             stop,
@@ -120,7 +130,7 @@ impl Node {
         for applier in appliers.into_values() {
             ending.spawn(async move { applier.shutdown().await });
         }
-        if let Some(capture) = &self.capture {
+        if let Some(capture) = self.capture.get() {
             capture.shutdown().await;
         }
         ending.join_all().await;
@@ -145,6 +155,7 @@ impl Node {
         let tasks = [
             tokio::spawn(self.clone().attend_streams(stopped.clone())),
             tokio::spawn(self.clone().attend_events(events)),
+            tokio::spawn(self.clone().look_for_damage(stopped.clone())),
             tokio::spawn(self.clone().keep(stopped)),
         ];
         lock(&self.tasks).extend(tasks);

@@ -112,10 +112,12 @@ pub struct Slot {
 
 /// The journal's share of the disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are the contract")]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
 pub struct Journal {
     pub bytes: u64,
     pub budget_bytes: u64,
+    /// Damaged segments that were written anew with what peers hold, since the start.
+    pub mended_segments: u64,
 }
 
 impl Status {

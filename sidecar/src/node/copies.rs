@@ -80,7 +80,7 @@ impl Node {
         // An earlier life of the stream gets no copies any more.
         self.journal.stream(stream)?;
         info!("a peer needs records that are held no more; copying the tables for it");
-        let copied = self.capture.as_ref()?.request_copy(audience, carriers).await;
+        let copied = self.capture.get()?.request_copy(audience, carriers).await;
         if copied.is_err() {
             warn!("the tables were not copied; the peer is served when it connects again");
         }

@@ -1,5 +1,7 @@
 //! The node's status, put together from what its parts say of themselves.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use thinwire_capture::Capture;
 use thinwire_engine::{
     journal::{Stream, Watermarks},
@@ -14,7 +16,7 @@ impl Node {
     /// How the node is doing.
     pub fn status(&self) -> status::Status {
         let usage = self.journal.usage();
-        let capture = self.capture.as_ref().map(Capture::status);
+        let capture = self.capture.get().map(Capture::status);
         status::Status {
             node: self.config.name.clone(),
             key: self.key.clone(),
@@ -22,14 +24,18 @@ impl Node {
             peers: self.transport.peers().iter().map(|peer| self.peer(peer)).collect(),
             copy: capture.iter().flat_map(|capture| &capture.copy).map(copy).collect(),
             slot: capture.map(slot),
-            journal: status::Journal { bytes: usage.bytes, budget_bytes: usage.budget },
+            journal: status::Journal {
+                bytes: usage.bytes,
+                budget_bytes: usage.budget,
+                mended_segments: self.mended.load(Relaxed),
+            },
         }
     }
 
     fn streams(&self) -> Vec<status::Stream> {
         let mut streams: Vec<_> =
             self.journal.streams().iter().map(|stream| self.stream(stream)).collect();
-        for unopened in &self.unopened {
+        for unopened in lock(&self.unopened).iter() {
             let halt = Halt::new("journal_corrupt", unopened.error.to_string());
             streams.push(status::Stream {
                 halted: Some(halted(&halt)),

@@ -15,7 +15,7 @@ impl Node {
                 lock(&node.appliers).get(&id).inspect(|applier| applier.pause());
             }
             Part::Capture => {
-                node.capture.as_ref().inspect(|capture| capture.pause());
+                node.capture.get().inspect(|capture| capture.pause());
             }
         })
     }
@@ -27,7 +27,7 @@ impl Node {
                 lock(&node.appliers).get(&id).inspect(|applier| applier.resume());
             }
             Part::Capture => {
-                node.capture.as_ref().inspect(|capture| capture.resume());
+                node.capture.get().inspect(|capture| capture.resume());
             }
         })
     }
@@ -44,7 +44,7 @@ impl Node {
                 for stream in node.journal.streams() {
                     stream.set_halted(HaltedBy::Transport, None);
                 }
-                node.capture.as_ref().inspect(|capture| capture.retry());
+                node.capture.get().inspect(|capture| capture.retry());
             }
         })
     }

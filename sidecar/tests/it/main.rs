@@ -5,6 +5,7 @@ mod bad_input;
 mod commands;
 mod interfaces;
 mod kills;
+mod mend;
 mod outage;
 mod site;
 mod topology;

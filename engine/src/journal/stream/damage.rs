@@ -24,7 +24,10 @@ impl Stream {
     /// [`Error::Trimmed`] if the record is held no more, [`Error::Corrupt`] if what is left of the segment does not
     /// say what is missing, [`Error::NoSpace`] and [`Error::Io`] as the disk has it.
     pub fn mend(self: &Arc<Self>, offset: Offset) -> Result<Mending, Error> {
-        let trimmed = || Error::Trimmed { first: self.watermarks().first, wanted: offset };
+        let trimmed = || {
+            self.damage.send_replace(None);
+            Error::Trimmed { first: self.watermarks().first, wanted: offset }
+        };
         let mut base = self.segment_with(offset).ok_or_else(trimmed)?;
         if self.state().segments.last().is_some_and(|(last, _)| *last == base) {
             self.end_segment()?;

@@ -1,0 +1,207 @@
+//! Mending what the disk has damaged, with what peers hold of it.
+//!
+//! A stream whose damage was met, or that could not be opened for it, is a patient until it is sound again. Any peer
+//! that carries the stream is asked; what it gives is believed only if it is proven. Where nobody has the records, the
+//! stream stays halted with the place in its status, and is tried again for ever.
+
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use thinwire_engine::{
+    Error,
+    journal::{Mended, Mending},
+    model::{Offset, StreamId},
+};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+use tracing::{info, warn};
+
+use super::{Node, lock, start_capture};
+
+/// How often it is looked for damage that was met.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Between two attempts: doubled from the first to the second.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+const TRY_AGAIN_MAX: Duration = Duration::from_secs(30);
+
+impl Node {
+    pub(super) async fn look_for_damage(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
+        loop {
+            for (id, damage) in self.damaged() {
+                if lock(&self.patients).insert(id) {
+                    tokio::spawn(self.clone().treat(id, damage, stopped.clone()));
+                }
+            }
+            tokio::select! {
+                () = sleep(LOOK_EVERY) => {}
+                _ = stopped.changed() => return,
+            }
+        }
+    }
+
+    /// Streams in which damage was met, and where; those that could not be opened have no place.
+    fn damaged(&self) -> Vec<(StreamId, Option<Offset>)> {
+        let met = self.journal.streams().into_iter().filter_map(|stream| {
+            let damage = *stream.damage().borrow();
+            damage.map(|offset| (stream.id(), Some(offset)))
+        });
+        let unopened = lock(&self.unopened);
+        let closed = unopened.iter().filter(|unopened| is_damage(&unopened.error));
+        met.chain(closed.map(|unopened| (unopened.id, None))).collect()
+    }
+
+    async fn treat(
+        self: Arc<Self>,
+        id: StreamId,
+        damage: Option<Offset>,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let mended = async {
+            let mut pause = TRY_AGAIN;
+            // Each attempt looks at the file anew: somebody may have put a sound one in its place.
+            while !self.mend(id, damage).await {
+                sleep(pause).await;
+                pause = (pause * 2).min(TRY_AGAIN_MAX);
+            }
+        };
+        tokio::select! {
+            () = mended => {}
+            _ = stopped.changed() => {}
+        }
+        lock(&self.patients).remove(&id);
+    }
+
+    /// Mends one segment; says whether nothing is left to do.
+    async fn mend(&self, id: StreamId, damage: Option<Offset>) -> bool {
+        let attempt = match self.begin(id, damage).await {
+            Ok(mending) => self.fill(id, mending).await,
+            Err(error) => Err(error),
+        };
+        match attempt {
+            Ok(Some(mended)) => {
+                self.mended.fetch_add(1, Relaxed);
+                let (segment, fetched) = (mended.segment.display(), mended.fetched);
+                info!(stream = %id, %segment, fetched, "mended a damaged segment");
+                self.discharge(id, damage.is_none()).await;
+                true
+            }
+            Ok(None) => false,
+            Err(Error::Trimmed { .. }) => true,
+            Err(error) => {
+                warn!(stream = %id, %error, "the damage cannot be mended");
+                false
+            }
+        }
+    }
+
+    async fn begin(&self, id: StreamId, damage: Option<Offset>) -> Result<Mending, Error> {
+        let journal = self.journal.clone();
+        blocking(move || match (damage, journal.stream(id)) {
+            (Some(offset), Some(stream)) => stream.mend(offset),
+            _ => journal.mend_unopened(id),
+        })
+        .await
+    }
+
+    /// Asks everybody for what is missing; `None` if nobody gives it.
+    async fn fill(&self, id: StreamId, mut mending: Mending) -> Result<Option<Mended>, Error> {
+        while let Some(wanted) = mending.wanted() {
+            let (from, until) = (wanted.start, wanted.end);
+            for peer in self.holders(id) {
+                let Some(still) = mending.wanted() else { break };
+                let given;
+                (mending, given) = self.take_from(&peer, id, mending, still).await?;
+                match given {
+                    Ok(()) => info!(stream = %id, peer, %from, %until, "got lost records back"),
+                    Err(why) => {
+                        info!(stream = %id, peer, %from, %until, why, "lost records not given")
+                    }
+                }
+            }
+            if mending.wanted() == Some(wanted) {
+                warn!(stream = %id, %from, %until, "lost records are with no peer that can be reached");
+                return Ok(None);
+            }
+        }
+        blocking(move || mending.finish()).await.map(Some)
+    }
+
+    /// Who may have records of a stream, the most likely first.
+    fn holders(&self, id: StreamId) -> Vec<String> {
+        let own = self.journal.own();
+        let mut peers: Vec<_> = self.config.peers.iter().collect();
+        peers.sort_by_key(|peer| !(peer.takes(own, id) || peer.ships(own, id)));
+        peers.into_iter().map(|peer| peer.name.clone()).collect()
+    }
+
+    /// Takes what one peer gives. An error of the inner kind is the peer's, one of the outer our disk's.
+    async fn take_from(
+        &self,
+        peer: &str,
+        id: StreamId,
+        mut mending: Mending,
+        wanted: Range<Offset>,
+    ) -> Result<(Mending, Result<(), String>), Error> {
+        let mut records = match self.transport.fetch(peer, id, wanted).await {
+            Ok(records) => records,
+            Err(error) => return Ok((mending, Err(error.to_string()))),
+        };
+        loop {
+            let records = match records.next().await {
+                Ok(Some(records)) => records,
+                Ok(None) => return Ok((mending, Ok(()))),
+                Err(error) => return Ok((mending, Err(error.to_string()))),
+            };
+            let given;
+            (mending, given) = blocking(move || {
+                let given = mending.give(&records);
+                Ok((mending, given))
+            })
+            .await?;
+            match given {
+                Ok(()) => {}
+                Err(error @ (Error::Io { .. } | Error::NoSpace { .. })) => return Err(error),
+                Err(error) => return Ok((mending, Err(error.to_string()))),
+            }
+        }
+    }
+
+    /// Lets everybody go on with a stream that is sound again.
+    async fn discharge(&self, id: StreamId, was_closed: bool) {
+        if was_closed {
+            let journal = self.journal.clone();
+            match blocking(move || journal.open_stream(id)).await {
+                Ok(stream) => {
+                    lock(&self.unopened).retain(|unopened| unopened.id != id);
+                    if id.origin == self.journal.own()
+                        && let Some(capture) = start_capture(&self.config, stream)
+                    {
+                        let _ = self.capture.set(capture);
+                    }
+                }
+                Err(error) => warn!(stream = %id, %error, "mended, and still cannot be opened"),
+            }
+        }
+        lock(&self.appliers).get(&id).inspect(|applier| applier.retry());
+    }
+}
+
+/// Whether bytes are not what was written, and nothing else is wrong.
+fn is_damage(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { .. })
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The program ends.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

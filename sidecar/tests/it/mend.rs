@@ -1,0 +1,141 @@
+//! Damaged segments on real nodes: fetched back from the peer that holds their records, else halted and not touched.
+
+use std::{fs, path::PathBuf, process::Command, time::Duration};
+
+use crate::site::{APPLY, CAPTURE, Pair, Site, lively, wait_for};
+
+const SCHEMA: &str = "create table t (id bigint primary key, pad text)";
+const JOURNAL: &str = "[journal]\nsegment = \"64KiB\"\n";
+const LONG: Duration = Duration::from_secs(60);
+
+fn pair() -> Pair {
+    let source = Site::new("edge", &format!("{CAPTURE}{JOURNAL}"), SCHEMA);
+    let target = Site::new("hq", &format!("{APPLY}{JOURNAL}"), SCHEMA);
+    Pair::of(source, target, lively())
+}
+
+fn fill(site: &Site, round: u64) {
+    for part in round * 10..round * 10 + 10 {
+        site.sql(&format!(
+            "insert into t select i, md5(random()::text) || md5(random()::text)
+             from generate_series({}, {}) i",
+            part * 300,
+            part * 300 + 299
+        ));
+    }
+}
+
+/// The segments of the only stream in a node's journal, in order.
+fn segments(site: &Site) -> Vec<PathBuf> {
+    let journal = site.node.config().parent().unwrap().join(site.node.name()).join("journal");
+    let list = |dir: PathBuf| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut streams = list(journal).filter(|path| path.is_dir());
+    let mut files: Vec<_> = list(streams.next().unwrap()).collect();
+    files.sort();
+    files
+}
+
+/// Flips a bit in the middle of a file.
+fn flip(path: &PathBuf) -> Vec<u8> {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(path, &bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_relay_journal_is_mended_by_the_origin_and_applied() {
+    let mut pair = pair();
+    pair.start();
+    fill(&pair.source, 0);
+    pair.wait_equal(LONG);
+    pair.target.sql("alter table t rename to hidden");
+    fill(&pair.source, 1);
+    fill(&pair.source, 2);
+    let last = pair.source.status().streams[0].synced;
+    wait_for("the relay journal", LONG, || {
+        (pair.target.status().streams[0].synced == last).then_some(())
+    });
+    pair.target.node.stop().unwrap();
+    let files = segments(&pair.target);
+    assert!(files.len() > 5, "{files:?}");
+    for file in &files[files.len() - 4..files.len() - 1] {
+        flip(file);
+    }
+    pair.target.sql("alter table hidden rename to t");
+    pair.target.node.start().unwrap();
+    pair.wait_equal(LONG);
+    let status = pair.target.status();
+    assert!(status.journal.mended_segments >= 3, "{:?}", status.journal);
+    assert!(status.halted().is_none(), "{status:?}");
+    pair.target.node.stop().unwrap();
+    let verified = Command::new(thinwire_bench::node::binary().unwrap())
+        .args(["journal", "verify"])
+        .arg(files[0].parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(verified.status.success(), "{verified:?}");
+}
+
+#[test]
+fn an_origin_whose_last_segment_is_damaged_gets_it_back_and_captures_on() {
+    let mut pair = pair();
+    pair.start();
+    for id in 0..60 {
+        pair.source.sql(&format!("insert into t values ({id}, md5(random()::text))"));
+    }
+    pair.wait_equal(LONG);
+    pair.source.node.stop().unwrap();
+    let last = segments(&pair.source).pop().unwrap();
+    flip(&last);
+    pair.source.sql("insert into t values (1000, 'written while the node was down')");
+    pair.source.node.start().unwrap();
+    pair.wait_equal(LONG);
+    pair.source.sql("insert into t values (1001, 'captured again')");
+    pair.wait_equal(LONG);
+    let status = pair.source.status();
+    assert_eq!(status.journal.mended_segments, 1);
+    assert_eq!(status.streams.len(), 1, "{status:?}");
+    assert!(status.halted().is_none(), "{status:?}");
+}
+
+#[test]
+fn what_no_peer_holds_halts_with_the_place_and_is_not_touched() {
+    let mut pair = pair();
+    pair.link.cut();
+    pair.start();
+    fill(&pair.source, 0);
+    wait_for("the journal", LONG, || {
+        let status = pair.source.status();
+        (status.streams[0].synced > Some(3_000)).then_some(())
+    });
+    pair.source.node.stop().unwrap();
+    let files = segments(&pair.source);
+    let damaged = &files[files.len() - 2];
+    let bytes = flip(damaged);
+    pair.source.node.start().unwrap();
+    pair.link.restore();
+    let halted = wait_for("the halt", LONG, || {
+        pair.source.status().halted().map(|(_, halted)| halted.clone())
+    });
+    assert_eq!(halted.code, "journal_corrupt");
+    for part in [damaged.file_name().unwrap().to_str().unwrap(), "byte", "offset", "checksum"] {
+        assert!(halted.detail.contains(part), "{part} in {}", halted.detail);
+    }
+    assert_eq!(fs::read(damaged).unwrap(), bytes);
+    // What is in front of it arrives, and what is captured meanwhile is kept.
+    let before = pair.source.status().streams[0].synced;
+    pair.source.sql("insert into t values (100000, 'kept')");
+    wait_for("capture", LONG, || (pair.source.status().streams[0].synced > before).then_some(()));
+    let target = wait_for("the part in front", LONG, || {
+        pair.target.status().streams.first().and_then(|stream| stream.synced.filter(|at| *at > 100))
+    });
+    assert!(Some(target) < before);
+    // Whoever has a sound copy of the file puts it back, and it goes on by itself.
+    let mut sound = bytes;
+    let middle = sound.len() / 2;
+    sound[middle] ^= 0x10;
+    fs::write(damaged, &sound).unwrap();
+    pair.wait_equal(Duration::from_secs(150));
+}
