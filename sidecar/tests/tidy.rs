@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 /// Which of our crates may use which, by folder. Arrows point down only.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("engine", &[]),
     ("transport", &["engine"]),
     ("capture", &["engine"]),
@@ -15,6 +15,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("sidecar", &["engine", "transport", "capture", "apply"]),
     ("bench", &["engine", "transport", "capture", "apply", "sidecar", "bench/cluster"]),
     ("bench/cluster", &[]),
+    ("bench/blocks", &[]),
     ("fuzz", &["engine", "transport"]),
 ];
 
