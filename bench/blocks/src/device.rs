@@ -3,6 +3,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use fuser::BackgroundSession;
@@ -33,7 +35,7 @@ impl Device {
         fs::create_dir(&below)?;
         fs::create_dir(&above)?;
         let mut device = Self {
-            disk: Disk::new(file_system.sector()),
+            disk: Disk::new(file_system.whole()),
             file_system,
             node: None,
             session: None,
@@ -44,9 +46,8 @@ impl Device {
         device.disk.load(image);
         device.session = Some(file::serve(device.disk.clone(), file_system.size(), &below)?);
         let backing = below.join(file::NAME);
-        let (backing, sector) = (backing.to_string_lossy(), file_system.sector().to_string());
-        let attach = ["--find", "--show", "--sector-size", &sector, &backing];
-        device.node = Some(program::run("losetup", &attach)?);
+        let found = program::run("losetup", &["--find", "--show", &backing.to_string_lossy()])?;
+        device.node = Some(found);
         Ok(device)
     }
 
@@ -100,13 +101,20 @@ impl Mounted<'_> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         let path = self.path.to_string_lossy();
-        if program::run("umount", &[&path]).is_err() {
+        // A program that another thread is just starting has all our files open until it runs.
+        let unmounted = (0..UNMOUNT_ATTEMPTS).any(|attempt| {
+            thread::sleep(Duration::from_millis(10 * attempt));
+            program::run("umount", &[&path]).is_ok()
+        });
+        if !unmounted {
             // Somebody has a file open in it, most likely because a test is failing.
             let _ = program::run("umount", &["-l", &path]);
         }
     }
 }
 
+/// Waiting longer each time, two seconds in all.
+const UNMOUNT_ATTEMPTS: u64 = 20;
 /// Where the disk is a file.
 const BELOW: &str = "disk";
 /// Where the file system is mounted.

@@ -11,7 +11,8 @@ use crate::Image;
 /// A disk that remembers. Clones share it.
 #[derive(Clone)]
 pub struct Disk {
-    sector: usize,
+    /// Where blocks stand that are never torn.
+    whole: &'static [u64],
     state: Arc<Mutex<State>>,
 }
 
@@ -36,9 +37,9 @@ enum Event {
 }
 
 impl Disk {
-    /// A disk of zeros that writes `sector` bytes whole or not at all, and tears what is longer.
-    pub(crate) fn new(sector: usize) -> Self {
-        Self { sector, state: Arc::default() }
+    /// A disk of zeros that tears what is longer than a sector, but for writes that begin at `whole`.
+    pub(crate) fn new(whole: &'static [u64]) -> Self {
+        Self { whole, state: Arc::default() }
     }
 
     /// Puts this content on the disk and begins a new log; no write fails any more. Nothing may be mounted.
@@ -66,7 +67,8 @@ impl Disk {
         }
         let manner = Manner::ALL[choose(Manner::ALL.len())];
         for (at, bytes) in writes(pending) {
-            let part = if manner == Manner::Sectors { self.sector } else { bytes.len() };
+            let torn = manner == Manner::Sectors && !self.whole.contains(&at);
+            let part = if torn { SECTOR } else { bytes.len() };
             for (number, kept) in bytes.chunks(part).enumerate() {
                 if manner.keeps(choose) {
                     image.write(at + (number * part) as u64, kept);
@@ -150,14 +152,14 @@ impl Manner {
     }
 }
 
+/// What a device writes whole or not at all.
+const SECTOR: usize = 512;
 /// A test that writes more than this without loading anew has gone astray; its writes fail.
 const LOG_BYTES_MAX: usize = 512 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const SECTOR: usize = 512;
 
     fn sectors(image: &Image) -> [u8; 4] {
         let mut out = [0; 4 * SECTOR];
@@ -167,7 +169,7 @@ mod tests {
 
     /// A first sector behind a barrier, and two that are not.
     fn written() -> Disk {
-        let disk = Disk::new(SECTOR);
+        let disk = Disk::new(&[]);
         assert!(disk.write(0, &[1; SECTOR]));
         disk.barrier();
         assert!(disk.write(SECTOR as u64, &[2; 2 * SECTOR]));
@@ -197,6 +199,14 @@ mod tests {
         assert_eq!(sectors(&disk.cut(1, &mut |_| 0)), [0; 4]);
         assert_eq!(sectors(&disk.cut(1, &mut |_| 1)), [1, 0, 0, 0]);
         assert_eq!(sectors(&disk.cut(2, &mut |_| 0)), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_write_that_is_said_to_be_whole_is_never_torn() {
+        let disk = Disk { whole: &[SECTOR as u64], ..written() };
+        let mut answers = [3, 1].into_iter();
+        let image = disk.cut(disk.position(), &mut |_| answers.next().unwrap());
+        assert_eq!(sectors(&image), [1, 2, 2, 0]);
     }
 
     #[test]

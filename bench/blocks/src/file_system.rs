@@ -55,12 +55,13 @@ impl FileSystem {
         }
     }
 
-    /// What its disk writes whole or not at all, in bytes.
-    pub(crate) fn sector(self) -> usize {
+    /// Where its superblocks stand, which it writes in place, longer than a sector and without a second copy that it
+    /// would mount from: it trusts that they are not torn.
+    pub(crate) fn whole(self) -> &'static [u64] {
         match self {
-            // It cannot mount once its superblock of 4 KiB is torn, and so is as safe as larger sectors are.
-            Self::Btrfs => 4096,
-            _ => 512,
+            Self::Ext4 | Self::Ext4DataJournal | Self::Ext4Small => &[0],
+            Self::Xfs => &[],
+            Self::Btrfs => &[64 << 10, 64 << 20],
         }
     }
 
