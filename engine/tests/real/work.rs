@@ -1,6 +1,6 @@
 //! What the journal is given to do, and what it says of it: appends, syncs and trims that follow from a seed.
 
-use std::{fmt, path::Path, str::FromStr, sync::Arc};
+use std::{fmt, path::Path, str::FromStr, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use thinwire_engine::{
@@ -81,7 +81,16 @@ fn options() -> Options {
 
 /// Opens the journal in a folder, with its one stream.
 pub(crate) fn open(dir: &Path) -> Result<(Journal, Arc<Stream>), Error> {
-    let (journal, mut unopened) = Journal::open(Arc::new(RealDisk), dir, options())?;
+    let mut attempts = 0..LOCK_ATTEMPTS;
+    let (journal, mut unopened) = loop {
+        match Journal::open(Arc::new(RealDisk), dir, options()) {
+            // A program that another thread is just starting has our lock open until it runs.
+            Err(Error::Locked { .. }) if attempts.next().is_some() => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            opened => break opened?,
+        }
+    };
     if let Some(unopened) = unopened.pop() {
         return Err(unopened.error);
     }
@@ -166,3 +175,6 @@ pub(crate) fn act(
         _ => trim(stream, random, tell).map(drop),
     }
 }
+
+/// One second in all.
+const LOCK_ATTEMPTS: u32 = 100;
