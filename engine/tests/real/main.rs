@@ -11,7 +11,11 @@ mod model;
 mod power;
 mod work;
 
-use std::{env, fmt::Display, io::Write};
+use std::{
+    env,
+    fmt::Display,
+    io::{Write, stderr},
+};
 
 use thinwire_blocks::FileSystem;
 
@@ -20,9 +24,9 @@ fn setting(name: &str, usual: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
-/// Says something to whoever runs the tests, also when they pass.
+/// Says something to whoever runs the tests, also when they pass: what is printed otherwise is kept from them.
 fn say(text: impl Display) {
-    writeln!(std::io::stderr(), "{text}").unwrap();
+    stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
 /// Whether a test can run on this file system; if not, says why.
