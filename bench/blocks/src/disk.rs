@@ -47,7 +47,15 @@ impl Disk {
         *self.state() = State { base: image.clone(), live: image, ..State::default() };
     }
 
-    /// How many writes and barriers there were since the content was loaded: a moment in the disk's life.
+    /// Begins a new log with what the disk holds, for who writes much and cuts nothing before this moment.
+    pub fn forget(&self) {
+        let mut state = self.state();
+        state.base = state.live.clone();
+        state.log.clear();
+        state.log_bytes = 0;
+    }
+
+    /// How many writes and barriers there were since the log began: a moment in the disk's life.
     pub fn position(&self) -> usize {
         self.state().log.len()
     }
@@ -154,7 +162,7 @@ impl Manner {
 
 /// What a device writes whole or not at all.
 const SECTOR: usize = 512;
-/// A test that writes more than this without loading anew has gone astray; its writes fail.
+/// A test that writes more than this to one log has gone astray; its writes fail.
 const LOG_BYTES_MAX: usize = 512 << 20;
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ fn a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
         model.hear(Said::Durable { last, mark: 0 });
         assert!(model.is_settled());
         model.check(&stream);
+        device.disk().forget();
     }
     let acked = model.acked();
     drop((journal, stream));

@@ -131,7 +131,7 @@ fn under_load(kill: impl Fn(&mut Victims<'_>)) {
 }
 
 /// Ends the load also when the test fails.
-struct StopOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {

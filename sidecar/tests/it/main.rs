@@ -8,5 +8,6 @@ mod kills;
 mod mend;
 mod outage;
 mod site;
+mod syscalls;
 mod topology;
 mod whole_path;
