@@ -8,7 +8,8 @@
 //! - A last segment whose head is damaged and that holds no such proof was being created: it is removed and
 //!   the one before it is the last.
 //! - What is kept is synced again before anything is acknowledged on top of it, because bytes that are read
-//!   need not be on the disk.
+//!   need not be on the disk; and the file is changed for that, because a file system that is broken need not say so
+//!   otherwise.
 //!
 //! Interrupted at any point and begun again, this ends in the same state.
 
@@ -272,10 +273,16 @@ fn dir_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
+/// Cuts the file behind what is kept, and makes that durable.
 fn cut(segment: &Segment, position: u64) -> Result<(), Error> {
-    if segment.len()? > position {
-        segment.file.set_len(position).map_err(|error| segment.io("cut", error))?;
+    // A file system that has failed to write its own metadata may say of what it takes for clean that it is
+    // synced, but refuses every change: so there is one to make, and a sync that has something to do. One byte
+    // more is a torn tail, should it stay.
+    match segment.file.set_len(position + 1).map_err(|error| segment.io("grow", error)) {
+        Ok(()) | Err(Error::NoSpace { .. }) => {}
+        Err(error) => return Err(error),
     }
+    segment.file.set_len(position).map_err(|error| segment.io("cut", error))?;
     segment.file.sync_data().map_err(|error| segment.io("sync", error))
 }
 
