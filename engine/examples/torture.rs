@@ -1,5 +1,7 @@
 //! A journal in a process of its own, with one thread, that says on stdout what the journal said: to be killed, or
-//! refused, at any system call. `torture DIR SEED ACTS`
+//! refused, at any system call.
+//!
+//! `torture DIR SEED ACTS`
 #![allow(clippy::disallowed_methods, reason = "a program of the tests")]
 
 use std::{env, error, io, io::Write, path::Path};
