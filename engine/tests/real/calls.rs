@@ -8,7 +8,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use crate::{
@@ -46,8 +46,8 @@ const KILLED: [&str; 12] = [
 const REFUSED: [&str; 6] = ["fdatasync", "fsync", "pwrite64", "openat", "ftruncate", "unlink"];
 
 fn each_call(what: &str, calls: &[&str], manners: &[&str]) {
-    let started = Instant::now();
-    let all = match calls_of_a_run(calls) {
+    let (started, program) = (Instant::now(), example());
+    let all = match calls_of_a_run(&program, calls) {
         Ok(all) => all,
         Err(reason) => return say(format!("{what}: skipped: {reason}")),
     };
@@ -60,7 +60,7 @@ fn each_call(what: &str, calls: &[&str], manners: &[&str]) {
             continue;
         }
         tried += 1;
-        acked += interrupted(call, &format!("inject={call}:{manner}:when={number}"));
+        acked += interrupted(&program, call, &format!("inject={call}:{manner}:when={number}"));
     }
     say(format!(
         "{what}: {tried} of the {} of a run; {acked} records acknowledged, lost: 0; false halts: 0; {:.1} s",
@@ -70,11 +70,11 @@ fn each_call(what: &str, calls: &[&str], manners: &[&str]) {
 }
 
 /// The calls that an undisturbed run makes for its journal, each with its number among those of its kind.
-fn calls_of_a_run(calls: &[&str]) -> Result<Vec<(String, u32)>, String> {
+fn calls_of_a_run(program: &Path, calls: &[&str]) -> Result<Vec<(String, u32)>, String> {
     let folder = tempfile::tempdir().unwrap();
     let (dir, log) = (folder.path().join("journal"), folder.path().join("log"));
     let traced = format!("trace={}", calls.join(","));
-    let run = strace(&["-o", &log.to_string_lossy(), "-e", &traced], &dir)?;
+    let run = strace(&["-o", &log.to_string_lossy(), "-e", &traced], program, &dir)?;
     if !run.0 {
         return Err("strace cannot trace here".to_owned());
     }
@@ -95,11 +95,12 @@ fn calls_of_a_run(calls: &[&str]) -> Result<Vec<(String, u32)>, String> {
 }
 
 /// Runs with a fault, then checks what is there; returns how much was acknowledged.
-fn interrupted(call: &str, fault: &str) -> u64 {
+fn interrupted(program: &Path, call: &str, fault: &str) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let (dir, log) = (folder.path().join("journal"), folder.path().join("log"));
     let (log_name, traced) = (log.to_string_lossy(), format!("trace={call}"));
-    let (well, said) = strace(&["-o", &log_name, "-e", &traced, "-e", fault], &dir).unwrap();
+    let options = ["-o", &*log_name, "-e", &traced, "-e", fault];
+    let (well, said) = strace(&options, program, &dir).unwrap();
     let refused = fs::read_to_string(&log).unwrap().contains("INJECTED");
     assert!(!well || refused, "{fault} did not happen");
     let mut model = Model::default();
@@ -112,11 +113,11 @@ fn interrupted(call: &str, fault: &str) -> u64 {
 }
 
 /// Runs the example under strace; returns whether it ended well, and what it said.
-fn strace(options: &[&str], dir: &Path) -> Result<(bool, String), String> {
+fn strace(options: &[&str], program: &Path, dir: &Path) -> Result<(bool, String), String> {
     let output = Command::new("strace")
         .args(["-f", "-qq"])
         .args(options)
-        .arg(example())
+        .arg(program)
         .arg(dir)
         .args([WORK_SEED, ACTS])
         .output()
@@ -124,12 +125,25 @@ fn strace(options: &[&str], dir: &Path) -> Result<(bool, String), String> {
     Ok((output.status.success(), String::from_utf8(output.stdout).unwrap()))
 }
 
-/// The example `torture`, which cargo builds with the tests of the package.
+/// The example `torture`, which cargo builds with all tests of the package, but not with these alone.
 fn example() -> PathBuf {
     let program = env::current_exe().unwrap();
     let built = program.ancestors().nth(2).unwrap().join("examples/torture");
-    assert!(built.is_file(), "build it first: cargo build -p thinwire-engine --examples");
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let newest = ["src", "examples", "tests/real/work.rs"].map(|path| newest(&package.join(path)));
+    let fresh =
+        fs::metadata(&built).is_ok_and(|file| file.modified().ok() >= newest.into_iter().max());
+    assert!(fresh, "build it first: cargo build -p thinwire-engine --examples");
     built
+}
+
+/// When the file, or the newest of those in the folder, was written.
+fn newest(path: &Path) -> SystemTime {
+    let own = fs::metadata(path).unwrap().modified().unwrap();
+    match fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| newest(&entry.unwrap().path())).max().unwrap_or(own),
+        Err(_) => own,
+    }
 }
 
 /// A run that rotates, trims and opens many segments.
