@@ -19,7 +19,6 @@ test: prerequisites ## all tests, the end-to-end ones on real Postgres servers i
 soak: prerequisites ## every process killed thirty times under load, two million power cuts, 20,000 on real file systems
 	THINWIRE_KILL_CYCLES=30 cargo test -p thinwire-sidecar --test it -- --nocapture kills
 	THINWIRE_CRASHES=2000000 cargo test --release -p thinwire-engine --test it -- --nocapture crash
-	cargo build -p thinwire-engine --examples
 	THINWIRE_REAL_POWER_CUTS=5000 THINWIRE_REAL_FAILED_BLOCKS=1000 THINWIRE_REAL_FULL_CYCLES=1000 \
 	    THINWIRE_REAL_CALLS_PERCENT=100 cargo test -p thinwire-engine --test real -- --nocapture
 	THINWIRE_CALL_CYCLES=200 cargo test -p thinwire-sidecar --test it -- --nocapture syscalls

@@ -3,13 +3,7 @@
 //! `THINWIRE_REAL_CALLS_PERCENT` sets how many of the calls of a run are tried; which ones follows from
 //! `THINWIRE_REAL_SEED`.
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::{Instant, SystemTime},
-};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
 
 use crate::{
     model::Model,
@@ -46,11 +40,12 @@ const KILLED: [&str; 12] = [
 const REFUSED: [&str; 6] = ["fdatasync", "fsync", "pwrite64", "openat", "ftruncate", "unlink"];
 
 fn each_call(what: &str, calls: &[&str], manners: &[&str]) {
-    let (started, program) = (Instant::now(), example());
-    let all = match calls_of_a_run(&program, calls) {
-        Ok(all) => all,
-        Err(reason) => return say(format!("{what}: skipped: {reason}")),
-    };
+    let started = Instant::now();
+    let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        return say(format!("{what}: skipped: strace is not there, or may not trace"));
+    }
+    let all = calls_of_a_run(calls);
     let (share, seed) =
         (setting("THINWIRE_REAL_CALLS_PERCENT", 20), setting("THINWIRE_REAL_SEED", 1));
     let (mut random, mut tried, mut acked) = (Random(seed), 0, 0);
@@ -60,7 +55,7 @@ fn each_call(what: &str, calls: &[&str], manners: &[&str]) {
             continue;
         }
         tried += 1;
-        acked += interrupted(&program, call, &format!("inject={call}:{manner}:when={number}"));
+        acked += interrupted(call, &format!("inject={call}:{manner}:when={number}"));
     }
     say(format!(
         "{what}: {tried} of the {} of a run; {acked} records acknowledged, lost: 0; false halts: 0; {:.1} s",
@@ -70,14 +65,12 @@ fn each_call(what: &str, calls: &[&str], manners: &[&str]) {
 }
 
 /// The calls that an undisturbed run makes for its journal, each with its number among those of its kind.
-fn calls_of_a_run(program: &Path, calls: &[&str]) -> Result<Vec<(String, u32)>, String> {
+fn calls_of_a_run(calls: &[&str]) -> Vec<(String, u32)> {
     let folder = tempfile::tempdir().unwrap();
     let (dir, log) = (folder.path().join("journal"), folder.path().join("log"));
     let traced = format!("trace={}", calls.join(","));
-    let run = strace(&["-o", &log.to_string_lossy(), "-e", &traced], program, &dir)?;
-    if !run.0 {
-        return Err("strace cannot trace here".to_owned());
-    }
+    let (well, said) = strace(&["-o", &log.to_string_lossy(), "-e", &traced], &dir);
+    assert!(well, "an undisturbed run failed; it said:\n{said}");
     let (mut seen, mut all) = (BTreeMap::<String, u32>::new(), Vec::new());
     for line in fs::read_to_string(log).unwrap().lines() {
         let named = line.split_whitespace().nth(1).and_then(|word| word.split_once('('));
@@ -91,16 +84,16 @@ fn calls_of_a_run(program: &Path, calls: &[&str]) -> Result<Vec<(String, u32)>, 
         all.push((call.to_owned(), *number));
     }
     assert!(all.len() > 100, "only {} calls were seen", all.len());
-    Ok(all)
+    all
 }
 
 /// Runs with a fault, then checks what is there; returns how much was acknowledged.
-fn interrupted(program: &Path, call: &str, fault: &str) -> u64 {
+fn interrupted(call: &str, fault: &str) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let (dir, log) = (folder.path().join("journal"), folder.path().join("log"));
     let (log_name, traced) = (log.to_string_lossy(), format!("trace={call}"));
     let options = ["-o", &*log_name, "-e", &traced, "-e", fault];
-    let (well, said) = strace(&options, program, &dir).unwrap();
+    let (well, said) = strace(&options, &dir);
     let refused = fs::read_to_string(&log).unwrap().contains("INJECTED");
     assert!(!well || refused, "{fault} did not happen");
     let mut model = Model::default();
@@ -112,38 +105,17 @@ fn interrupted(program: &Path, call: &str, fault: &str) -> u64 {
     model.acked()
 }
 
-/// Runs the example under strace; returns whether it ended well, and what it said.
-fn strace(options: &[&str], program: &Path, dir: &Path) -> Result<(bool, String), String> {
+/// Runs `torture` under strace; returns whether it ended well, and what it said.
+fn strace(options: &[&str], dir: &Path) -> (bool, String) {
     let output = Command::new("strace")
         .args(["-f", "-qq"])
         .args(options)
-        .arg(program)
+        .arg(env!("CARGO_BIN_EXE_torture"))
         .arg(dir)
         .args([WORK_SEED, ACTS])
         .output()
-        .map_err(|error| format!("strace cannot be started: {error}"))?;
-    Ok((output.status.success(), String::from_utf8(output.stdout).unwrap()))
-}
-
-/// The example `torture`, which cargo builds with all tests of the package, but not with these alone.
-fn example() -> PathBuf {
-    let program = env::current_exe().unwrap();
-    let built = program.ancestors().nth(2).unwrap().join("examples/torture");
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let newest = ["src", "examples", "tests/real/work.rs"].map(|path| newest(&package.join(path)));
-    let fresh =
-        fs::metadata(&built).is_ok_and(|file| file.modified().ok() >= newest.into_iter().max());
-    assert!(fresh, "build it first: cargo build -p thinwire-engine --examples");
-    built
-}
-
-/// When the file, or the newest of those in the folder, was written.
-fn newest(path: &Path) -> SystemTime {
-    let own = fs::metadata(path).unwrap().modified().unwrap();
-    match fs::read_dir(path) {
-        Ok(entries) => entries.map(|entry| newest(&entry.unwrap().path())).max().unwrap_or(own),
-        Err(_) => own,
-    }
+        .unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 
 /// A run that rotates, trims and opens many segments.

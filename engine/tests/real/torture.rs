@@ -9,7 +9,6 @@ use std::{env, error, io, io::Write, path::Path};
 use thinwire_engine::Error;
 use work::{Random, Said, act, open, opened};
 
-#[path = "../tests/real/work.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
 mod work;
 
