@@ -37,7 +37,7 @@ impl FileSystem {
     }
 
     /// The program that makes it.
-    pub fn maker(self) -> &'static str {
+    pub(crate) fn maker(self) -> &'static str {
         match self {
             Self::Ext4 | Self::Ext4DataJournal | Self::Ext4Small => "mkfs.ext4",
             Self::Xfs => "mkfs.xfs",

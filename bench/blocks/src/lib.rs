@@ -29,6 +29,7 @@ mod disk;
 mod file;
 mod file_system;
 mod image;
+mod missing;
 mod program;
 mod warden;
 
@@ -36,4 +37,4 @@ pub use device::{Device, Mounted};
 pub use disk::Disk;
 pub use file_system::FileSystem;
 pub use image::Image;
-pub use program::{find, missing};
+pub use missing::missing;

@@ -1,12 +1,6 @@
-//! The system's own programs: whether they are there, and what they complain of.
+//! The system's own programs: where they are, and what they complain of.
 
-use std::{
-    env,
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, io, path::PathBuf, process::Command};
 
 /// Runs a program to its end and returns what it printed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> io::Result<String> {
@@ -27,24 +21,9 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> io::Result<String> {
 }
 
 /// Where a program is, if it is there. Those for the administrator are found also by who does not search there.
-pub fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let searched = env::var_os("PATH").unwrap_or_default();
     let administrator = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     let mut folders = env::split_paths(&searched).chain(administrator);
     folders.find_map(|folder| Some(folder.join(program)).filter(|path| path.is_file()))
-}
-
-/// What this machine lacks to make devices and run `programs`, if anything: a reason to skip a test.
-pub fn missing(programs: &[&str]) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("only root may mount file systems".to_owned());
-    }
-    for path in ["/dev/fuse", "/dev/loop-control"] {
-        if let Err(error) = File::options().read(true).write(true).open(Path::new(path)) {
-            return Some(format!("{path} cannot be used: {error}"));
-        }
-    }
-    let absent = ["mount", "umount", "losetup"].iter().chain(programs);
-    let mut absent = absent.filter(|program| find(program).is_none());
-    absent.next().map(|program| format!("there is no program `{program}`"))
 }

@@ -31,7 +31,7 @@ fn say(text: impl Display) {
 
 /// Whether a test can run on this file system; if not, says why.
 fn possible(test: &str, file_system: FileSystem) -> bool {
-    let missing = thinwire_blocks::missing(&[file_system.maker()]);
+    let missing = thinwire_blocks::missing(file_system);
     if let Some(reason) = &missing {
         say(format!("{test}: skipped on {}: {reason}", file_system.name()));
     }
