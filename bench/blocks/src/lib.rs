@@ -4,7 +4,7 @@
 //! puts ext4, XFS or btrfs on it. [`Disk::cut`] makes what a power cut at any moment would have left;
 //! [`Disk::fail_writes`] makes chosen writes fail, with the kernel's page cache in between as in life.
 //!
-//! It needs root, `/dev/fuse`, loop devices and the programs that make file systems; [`missing`] says what is not
+//! It needs root, `/dev/fuse`, loop devices and the programs that make file systems; [`missing()`] says what is not
 //! there. Nothing stays behind: not when a test fails, and not when it is killed.
 //!
 //! ```no_run
