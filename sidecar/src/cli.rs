@@ -87,12 +87,15 @@ pub struct Target {
 /// What to do with a journal's files.
 #[derive(Debug, Subcommand)]
 pub enum Journal {
-    /// Lists segments: offsets, size, state.
+    /// Lists segments: offsets, size, state. Reads only their heads, and the last one.
     Ls {
         /// A journal, a stream in it, or a copy of either.
         dir: PathBuf,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
     },
-    /// Prints records.
+    /// Prints records, one line each, up to the end or the first damage; exits 1 on damage.
     Dump {
         /// A journal, a stream in it, or a copy of either.
         dir: PathBuf,
@@ -102,11 +105,15 @@ pub enum Journal {
         /// How many records to print at the most, a stream.
         #[arg(long)]
         limit: Option<u64>,
+        /// Only the streams whose name, ORIGIN-EPOCH, begins with this.
+        #[arg(long, value_name = "ORIGIN")]
+        stream: Option<String>,
         /// Prints the values of rows too.
         #[arg(long)]
         values: bool,
     },
-    /// Reads every byte and says where one is not as it was written; exits 1 on any damage.
+    /// Reads every byte and says where one is not as it was written; exits 1 on any damage, also on an end that `run`
+    /// would cut.
     Verify {
         /// A journal, a stream in it, or a copy of either.
         dir: PathBuf,

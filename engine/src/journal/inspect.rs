@@ -1,20 +1,26 @@
 //! Looking at a journal without opening it: for people, on one in use, or on a copy. Changes nothing, locks nothing.
+//!
+//! A journal in use grows at its end and loses segments at its front while it is looked at. Neither is damage: a
+//! segment that vanishes is one that was trimmed if all that are left lie behind it, and a last batch that is
+//! half-written [looks](verify_last) whole a moment later.
 
 use std::{
-    io,
+    cmp::Ordering,
+    collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Tail, format,
-    format::{Kind, SEGMENT_HEADER_BYTES, SegmentHeader},
-    recovery::{list, scan},
-    segment::{Found, OpenError, Segment, io_error, records_of},
+    Tail,
+    format::{self, SEGMENT_HEADER_BYTES, SegmentHeader},
+    recovery::{is_unborn, list as bases, scan, scan_with},
+    segment::{OpenError, Segment, io_error},
 };
 use crate::{
     Error,
     codec::DecodeError,
-    model::{Offset, Record, StreamId},
+    model::{Offset, Record, Relation, RelationId, StreamId},
     storage::Disk,
 };
 
@@ -31,6 +37,8 @@ pub struct SegmentReport {
     pub last: Offset,
     /// Its length.
     pub bytes: u64,
+    /// Whether no other follows it: it is the one that is written to.
+    pub is_last: bool,
     /// What is wrong with it.
     pub damage: Option<Damage>,
 }
@@ -48,139 +56,241 @@ pub struct Damage {
     pub torn: bool,
 }
 
-/// The folders of the streams in `dir`, which is a journal, one stream's folder, or a copy of either.
+/// Something in a journal's folders that is no part of it.
+#[derive(Clone, Debug)]
+pub struct Stray {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is taken for, in words.
+    pub what: &'static str,
+}
+
+/// The folders of the streams in `dir`, which is a journal, one stream's folder, or a copy of either. `None` if it is
+/// neither.
 ///
 /// # Errors
 /// [`Error::Io`] if a folder cannot be listed.
-pub fn stream_dirs(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    if !list(disk, dir)?.is_empty() {
-        return Ok(vec![dir.to_owned()]);
-    }
+pub fn stream_dirs(disk: &dyn Disk, dir: &Path) -> Result<Option<Vec<PathBuf>>, Error> {
     let mut names = disk.list(dir).map_err(|error| io_error("list", dir, error))?;
-    names.retain(|name| name.parse::<StreamId>().is_ok());
+    let is_journal = names.iter().any(|name| name == LOCK);
+    names.retain(|name| stream_of(Path::new(name)).is_some());
     names.sort_unstable();
-    Ok(names.iter().map(|name| dir.join(name)).collect())
+    if !names.is_empty() || (is_journal && stream_of(dir).is_none()) {
+        return Ok(Some(names.iter().map(|name| dir.join(name)).collect()));
+    }
+    let is_stream = stream_of(dir).is_some() || !bases(disk, dir)?.is_empty();
+    Ok(is_stream.then(|| vec![dir.to_owned()]))
+}
+
+/// What lies in `dir` beside the streams in `streams`, and in their folders beside their segments.
+///
+/// # Errors
+/// [`Error::Io`] if a folder cannot be listed.
+pub fn strays(disk: &dyn Disk, dir: &Path, streams: &[PathBuf]) -> Result<Vec<Stray>, Error> {
+    let mut strays = Vec::new();
+    if streams != [dir] {
+        for path in paths(disk, dir)? {
+            let what = match name_of(&path) {
+                Some(LOCK) if is_empty(disk, &path) => continue,
+                Some(LOCK) => "the lock, which should be empty",
+                _ if streams.contains(&path) => continue,
+                _ => "not part of a journal",
+            };
+            strays.push(Stray { path, what });
+        }
+    }
+    for stream in streams {
+        for path in paths(disk, stream)? {
+            let what = match path.extension().and_then(|ending| ending.to_str()) {
+                _ if name_of(&path).and_then(format::base_of).is_some() => continue,
+                Some(format::MENDING) => "left by a mending that did not end",
+                Some(SEGMENT) => "not a name that a segment is given",
+                _ => "not part of a stream",
+            };
+            strays.push(Stray { path, what });
+        }
+    }
+    Ok(strays)
+}
+
+/// What the segments of a stream's folder are by their names, lengths and heads; only the last one is read.
+///
+/// # Errors
+/// [`Error::Io`] if a folder cannot be listed.
+pub fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, Error> {
+    let (bases, mut reports) = (bases(disk, dir)?, Vec::new());
+    for (number, base) in bases.iter().enumerate() {
+        let found = match bases.get(number + 1) {
+            None => read_segment(disk, dir, *base, true).map(|(report, _)| report),
+            Some(next) => read_head(disk, dir, *base)
+                .map(|(report, _)| SegmentReport { last: next.prev(), ..report }),
+        };
+        reports.extend(unless_trimmed(disk, dir, *base, found)?);
+    }
+    Ok(reports)
 }
 
 /// Reads every byte of every segment in a stream's folder.
 ///
 /// # Errors
-/// [`Error::Io`] if a file cannot be read. Damage is not an error but part of the report.
+/// [`Error::Io`] if the folder cannot be listed. Damage is not an error but part of the report.
 pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, Error> {
     let (mut reports, mut before) = (Vec::<SegmentReport>::new(), None::<Tail>);
-    let bases = list(disk, dir)?;
+    let bases = bases(disk, dir)?;
     for (number, base) in bases.iter().enumerate() {
-        let path = dir.join(format::file_name(*base));
         let is_last = number + 1 == bases.len();
-        let (mut report, tail) = verify_segment(disk, &path, *base, is_last)?;
-        let expected = reports.first().and_then(|first| first.stream);
+        let found = read_segment(disk, dir, *base, is_last);
+        let Some((mut report, mut ends)) = unless_trimmed(disk, dir, *base, found)? else {
+            before = None;
+            continue;
+        };
+        let expected = stream_of(dir).or_else(|| reports.first().and_then(|first| first.stream));
         if report.damage.is_none() && expected.is_some() && report.stream != expected {
             report.damage = Some(at_head(*base, "the segment belongs to another stream"));
+            ends = None;
         }
-        if let (None, Some(before), Some((head, _))) = (&report.damage, &before, &tail)
-            && !before.agrees(head)
-        {
-            report.damage = Some(at_head(*base, "the segment does not follow the one before it"));
+        if let (None, Some(before), Some((head, _))) = (&report.damage, &before, &ends) {
+            report.damage = misfit(before, head);
         }
-        before = tail.map(|(_, end)| end);
+        before = ends.map(|(_, end)| end);
         reports.push(report);
     }
     Ok(reports)
 }
 
-/// Hands the records of a stream's folder from `from` on to `each`, until it returns false.
+/// Reads again a last segment whose end looked torn, as it does while it is being written.
 ///
 /// # Errors
-/// [`Error::Corrupt`] at the first place that cannot be read; what is before it was handed out.
+/// [`Error::Io`] if it is there no more.
+pub fn verify_last(
+    disk: &dyn Disk,
+    dir: &Path,
+    report: &SegmentReport,
+) -> Result<SegmentReport, Error> {
+    read_segment(disk, dir, report.base, true).map(|(report, _)| report)
+}
+
+/// Hands the records of a stream's folder from `from` on to `each`, until it returns false.
+///
+/// A half-written batch at the end of the last segment is the end.
+///
+/// # Errors
+/// [`Error::Corrupt`] at the first place that is not as it was written; what is before it was handed out.
 pub fn dump(
     disk: &dyn Disk,
     dir: &Path,
     from: Offset,
     mut each: impl FnMut(Offset, Result<Record, DecodeError>) -> bool,
 ) -> Result<(), Error> {
-    let bases = list(disk, dir)?;
+    let mut before = None::<Tail>;
+    let bases = bases(disk, dir)?;
     let start = bases.partition_point(|base| *base <= from).saturating_sub(1);
-    for base in &bases[start..] {
-        let path = dir.join(format::file_name(*base));
-        let (segment, _) = open(disk, &path).map_err(|error| match error {
-            OpenError::Other(error) => error,
-            OpenError::Damaged(reason) => corrupt(&path, 0, *base, reason),
-        })?;
-        let (mut at, mut next_offset) = (segment.body(), *base);
-        loop {
-            let (header, payload, next) = match segment.batch_at(at)? {
-                Found::End => break,
-                Found::Bad(reason) => return Err(corrupt(&path, at, next_offset, reason)),
-                Found::Batch { header, payload, next, .. } => (header, payload, next),
-            };
-            at = next;
-            if header.kind == Kind::Mark {
-                continue;
-            }
-            let malformed = || corrupt(&path, at, header.first, "the records are malformed");
-            let records = records_of(&header, payload).ok_or_else(malformed)?;
-            next_offset = header.first.forward(records.span());
-            for item in records.decode(header.first) {
+    for (number, base) in bases.iter().enumerate().skip(start) {
+        let opened = open_whole(disk, dir, *base);
+        let Some((segment, head)) = unless_trimmed(disk, dir, *base, opened)? else { continue };
+        if let Some(misfit) = before.and_then(|before| misfit(&before, &head)) {
+            return Err(segment.corrupt(misfit.at, misfit.offset, misfit.reason));
+        }
+        let mut goes_on = true;
+        let scanned = scan_with(&segment, head, |first, records| {
+            let mut next = first;
+            for item in records.decode(first) {
                 let (offset, record) = match item {
                     Ok((offset, record)) => (offset, Ok(record)),
-                    Err(error) => (header.first, Err(error)),
+                    Err(error) => (next, Err(error)),
                 };
-                if offset >= from && !each(offset, record) {
-                    return Ok(());
+                next = offset.next();
+                goes_on = offset < from || each(offset, record);
+                if !goes_on {
+                    break;
                 }
             }
+            goes_on
+        })?;
+        if !goes_on {
+            return Ok(());
         }
+        if let (Some(reason), true) = (scanned.torn, number + 1 < bases.len()) {
+            return Err(segment.corrupt(scanned.position, scanned.tail.next, reason));
+        }
+        before = Some(scanned.tail);
     }
     Ok(())
 }
 
+/// The tables as they were described before the record at `from`.
+///
+/// # Errors
+/// As [`dump`].
+pub fn relations_before(
+    disk: &dyn Disk,
+    dir: &Path,
+    from: Offset,
+) -> Result<BTreeMap<RelationId, Relation>, Error> {
+    let bases = bases(disk, dir)?;
+    let start = bases.partition_point(|base| *base <= from).saturating_sub(1);
+    let Some(base) = bases.get(start) else { return Ok(BTreeMap::new()) };
+    let opened = open_whole(disk, dir, *base);
+    let Some((segment, mut tail)) = unless_trimmed(disk, dir, *base, opened)? else {
+        return Ok(BTreeMap::new());
+    };
+    let head = tail.clone();
+    scan_with(&segment, head, |first, records| {
+        let held = records.until(from.since(first));
+        tail.observe(&held).is_ok() && held.span() == records.span()
+    })?;
+    Ok(tail.relations)
+}
+
+/// A segment's head.
+#[derive(Debug)]
+enum Head {
+    Whole(Box<(Segment, Tail)>),
+    Damaged {
+        reason: String,
+        /// Whether it may have been in the making when the power went.
+        is_unreadable: bool,
+    },
+}
+
 /// Reads a segment to its end; of one that grows meanwhile, to an end that stood still. Returns also
 /// the state at its head and behind its valid part.
-fn verify_segment(
+fn read_segment(
     disk: &dyn Disk,
-    path: &Path,
+    dir: &Path,
     base: Offset,
     is_last: bool,
 ) -> Result<(SegmentReport, Option<(Tail, Tail)>), Error> {
-    let mut report = SegmentReport {
-        path: path.to_owned(),
-        stream: None,
-        base,
-        last: base.prev(),
-        bytes: 0,
-        damage: None,
+    let (mut report, head) = read_head(disk, dir, base)?;
+    report.is_last = is_last;
+    let (segment, head) = match head {
+        Head::Whole(opened) => *opened,
+        Head::Damaged { reason, is_unreadable } => {
+            // Of a stream whose id nobody knows, no batch could prove anything.
+            let id = stream_of(dir).filter(|_| is_last && is_unreadable);
+            let torn = id.is_some_and(|id| {
+                is_unborn(disk, &report.path, id, base).is_ok_and(|unborn| unborn)
+            });
+            report.damage = Some(Damage { torn, ..at_head(base, reason) });
+            return Ok((report, None));
+        }
     };
-    let (segment, head) = match open(disk, path) {
-        Ok(opened) => opened,
-        Err(OpenError::Damaged(reason)) => {
-            report.damage = Some(at_head(base, reason));
-            return Ok((report, None));
-        }
-        Err(OpenError::Other(Error::Corrupt { reason, .. })) => {
-            report.damage = Some(at_head(base, &reason));
-            return Ok((report, None));
-        }
-        Err(OpenError::Other(Error::Version { version, .. })) => {
-            report.damage = Some(at_head(base, &format!("unknown format version {version}")));
-            return Ok((report, None));
-        }
-        Err(OpenError::Other(error)) => return Err(error),
-    };
-    report.stream = Some(segment.header.stream);
     loop {
-        report.bytes = segment.len()?;
         let scanned = match scan(&segment, head.clone()) {
             Ok(scanned) => scanned,
             Err(Error::Corrupt { at, offset, reason, .. }) => {
                 report.damage = Some(Damage { at, offset, reason, torn: false });
                 return Ok((report, None));
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                report.damage = Some(at_head(base, error.to_string()));
+                return Ok((report, None));
+            }
         };
         report.last = scanned.tail.next.prev();
-        let grew = segment.len()? != report.bytes;
+        let length = std::mem::replace(&mut report.bytes, segment.len()?);
         match scanned.torn {
-            Some(_) if grew => continue,
+            Some(_) if report.bytes != length => continue,
             Some(reason) => {
                 report.damage = Some(Damage {
                     at: scanned.position,
@@ -195,9 +305,52 @@ fn verify_segment(
     }
 }
 
+/// Reads what a segment says of itself.
+///
+/// # Errors
+/// [`Error::Io`] if it is not there.
+fn read_head(disk: &dyn Disk, dir: &Path, base: Offset) -> Result<(SegmentReport, Head), Error> {
+    let path = dir.join(format::file_name(base));
+    let head = match open(disk, &path) {
+        Ok(opened) => Head::Whole(Box::new(opened)),
+        Err(OpenError::Other(error)) if is_absence(&error) => return Err(error),
+        Err(OpenError::Damaged(reason)) => {
+            Head::Damaged { reason: reason.to_owned(), is_unreadable: true }
+        }
+        Err(OpenError::Other(error)) => {
+            let reason = match error {
+                Error::Corrupt { reason, .. } => reason,
+                error => error.to_string(),
+            };
+            Head::Damaged { reason, is_unreadable: false }
+        }
+    };
+    let bytes = match &head {
+        Head::Whole(opened) => opened.0.len()?,
+        Head::Damaged { .. } => disk.open(&path, false).and_then(|file| file.len()).unwrap_or(0),
+    };
+    let (stream, damage) = match &head {
+        Head::Whole(opened) => (Some(opened.0.header.stream), None),
+        Head::Damaged { reason, .. } => (None, Some(at_head(base, reason.clone()))),
+    };
+    let last = base.prev();
+    Ok((SegmentReport { path, stream, base, last, bytes, is_last: false, damage }, head))
+}
+
+/// Opens a segment whose head has to be whole.
+fn open_whole(disk: &dyn Disk, dir: &Path, base: Offset) -> Result<(Segment, Tail), Error> {
+    let path = dir.join(format::file_name(base));
+    open(disk, &path).map_err(|error| match error {
+        OpenError::Other(error) => error,
+        OpenError::Damaged(reason) => {
+            Error::Corrupt { segment: path, at: 0, offset: base, reason: reason.to_owned() }
+        }
+    })
+}
+
 /// Opens a segment, believing what it says of which stream it is.
 fn open(disk: &dyn Disk, path: &Path) -> Result<(Segment, Tail), OpenError> {
-    let other = |operation, source: io::Error| OpenError::Other(io_error(operation, path, source));
+    let other = |operation, source| OpenError::Other(io_error(operation, path, source));
     let file = disk.open(path, false).map_err(|error| other("open", error))?;
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     let read = file.read_at(&mut bytes, 0).map_err(|error| other("read", error))?;
@@ -215,10 +368,66 @@ fn open(disk: &dyn Disk, path: &Path) -> Result<(Segment, Tail), OpenError> {
     Segment::open(disk, path, stream, false)
 }
 
-fn at_head(offset: Offset, reason: &str) -> Damage {
-    Damage { at: 0, offset, reason: reason.to_owned(), torn: false }
+/// What was found of a segment that was listed; `None` if it was trimmed since.
+fn unless_trimmed<T>(
+    disk: &dyn Disk,
+    dir: &Path,
+    base: Offset,
+    found: Result<T, Error>,
+) -> Result<Option<T>, Error> {
+    match found {
+        Err(error) if is_absence(&error) => match bases(disk, dir)?.first() {
+            Some(first) if *first > base => Ok(None),
+            _ => Err(error),
+        },
+        found => found.map(Some),
+    }
 }
 
-fn corrupt(path: &Path, at: u64, offset: Offset, reason: &str) -> Error {
-    Error::Corrupt { segment: path.to_owned(), at, offset, reason: reason.to_owned() }
+fn is_absence(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
+
+/// Why a segment with this head does not follow one with that end.
+fn misfit(end: &Tail, head: &Tail) -> Option<Damage> {
+    let reason = match head.next.cmp(&end.next) {
+        Ordering::Equal if end.agrees(head) => return None,
+        Ordering::Equal => "the segment does not follow the one before it".to_owned(),
+        Ordering::Greater => {
+            format!("the records from {} to {} are missing", end.next, head.next.prev())
+        }
+        Ordering::Less => {
+            format!("the records from {} to {} are there twice", head.next, end.next.prev())
+        }
+    };
+    Some(at_head(end.next, reason))
+}
+
+fn at_head(offset: Offset, reason: impl Into<String>) -> Damage {
+    Damage { at: 0, offset, reason: reason.into(), torn: false }
+}
+
+/// The stream that a folder is named after.
+fn stream_of(dir: &Path) -> Option<StreamId> {
+    name_of(dir)?.parse().ok()
+}
+
+fn name_of(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
+fn paths(disk: &dyn Disk, dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut names = disk.list(dir).map_err(|error| io_error("list", dir, error))?;
+    names.sort_unstable();
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+}
+
+fn is_empty(disk: &dyn Disk, path: &Path) -> bool {
+    disk.open(path, false).and_then(|file| file.is_empty()).unwrap_or(true)
+}
+
+const LOCK: &str = "LOCK";
+const SEGMENT: &str = "seg";
+
+#[cfg(test)]
+mod tests;

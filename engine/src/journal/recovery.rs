@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     Error,
+    codec::Records,
     model::{Offset, StreamId},
     storage::{Disk, File},
 };
@@ -122,6 +123,15 @@ pub(super) struct Scanned {
 /// # Errors
 /// [`Error::Corrupt`] if what is not valid is proven to have been durable.
 pub(super) fn scan(segment: &Segment, base_tail: Tail) -> Result<Scanned, Error> {
+    scan_with(segment, base_tail, |_, _| true)
+}
+
+/// The same, and hands the records of each valid batch to `each`, until it returns false.
+pub(super) fn scan_with(
+    segment: &Segment,
+    base_tail: Tail,
+    mut each: impl FnMut(Offset, &Records) -> bool,
+) -> Result<Scanned, Error> {
     let mut state = Scanned {
         tail: base_tail,
         position: segment.body(),
@@ -138,10 +148,13 @@ pub(super) fn scan(segment: &Segment, base_tail: Tail) -> Result<Scanned, Error>
                 } else {
                     // Whole, in its place, and not to be understood: that is no torn write.
                     let offset = state.tail.next;
-                    take(&mut state.tail, &header, payload)
+                    let records = take(&mut state.tail, &header, payload)
                         .map_err(|reason| segment.corrupt(state.position, offset, reason))?;
                     (state.chain, state.position) = (crc, next);
-                    continue;
+                    match records {
+                        Some(records) if !each(offset, &records) => return Ok(state),
+                        _ => continue,
+                    }
                 }
             }
         };
@@ -164,19 +177,24 @@ fn follows(state: &Scanned, header: &BatchHeader) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Takes what a batch holds into the state.
-fn take(tail: &mut Tail, header: &BatchHeader, payload: bytes::Bytes) -> Result<(), &'static str> {
+/// Takes what a batch holds into the state; returns its records, if it is not a mark.
+fn take(
+    tail: &mut Tail,
+    header: &BatchHeader,
+    payload: bytes::Bytes,
+) -> Result<Option<Records>, &'static str> {
     match header.kind {
         Kind::Mark => {
             let mark: Mark = decode_state(&payload).ok_or("the mark cannot be read")?;
             tail.observe_mark(mark);
+            Ok(None)
         }
         Kind::Records => {
             let records = records_of(header, payload).ok_or("the batch's records are malformed")?;
             tail.observe(&records).map_err(|_| "a record is malformed")?;
+            Ok(Some(records))
         }
     }
-    Ok(())
 }
 
 /// Whether a valid batch header anywhere behind `at` says that `offset` had been durable.
@@ -249,6 +267,25 @@ fn discard_unborn(
     base: Offset,
     reason: &'static str,
 ) -> Result<(), Error> {
+    if !is_unborn(disk, path, stream, base)? {
+        return Err(Error::Corrupt {
+            segment: path.to_owned(),
+            at: 0,
+            offset: base,
+            reason: reason.to_owned(),
+        });
+    }
+    disk.remove(path).map_err(|error| io_error("remove", path, error))?;
+    disk.sync_dir(dir_of(path)).map_err(|error| io_error("sync the folder of", path, error))
+}
+
+/// Whether a last segment whose head is damaged was never in use.
+pub(super) fn is_unborn(
+    disk: &dyn Disk,
+    path: &Path,
+    stream: StreamId,
+    base: Offset,
+) -> Result<bool, Error> {
     let file: Arc<dyn File> =
         disk.open(path, false).map_err(|error| io_error("open", path, error))?.into();
     let header = format::SegmentHeader {
@@ -262,11 +299,7 @@ fn discard_unborn(
     // Any valid batch means that the head had been durable before it, and so does the absence of
     // the segment before it, which is trimmed only later.
     let predecessor = base == Offset::FIRST || list(disk, dir_of(path))?.len() > 1;
-    if !predecessor || proven_durable(&segment, 0, Offset::ZERO)? {
-        return Err(segment.corrupt(0, base, reason));
-    }
-    disk.remove(path).map_err(|error| io_error("remove", path, error))?;
-    disk.sync_dir(dir_of(path)).map_err(|error| io_error("sync the folder of", path, error))
+    Ok(predecessor && !proven_durable(&segment, 0, Offset::ZERO)?)
 }
 
 fn dir_of(path: &Path) -> &Path {

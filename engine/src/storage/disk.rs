@@ -35,9 +35,8 @@ impl Disk for RealDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
-            if let Ok(name) = entry?.file_name().into_string() {
-                names.push(name);
-            }
+            // A name that is no text is none of ours, but still there to be seen.
+            names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
     }

@@ -1,49 +1,162 @@
-//! `thinwire journal`: looking into a journal, in use or copied.
+//! `thinwire journal`: looking into a journal, in use or copied. Never writes, never takes its lock.
 
-use std::path::{Path, PathBuf};
+mod dump;
 
-use anyhow::{Context, Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
 use thinwire_engine::{
-    journal::inspect::{self, SegmentReport},
-    model::{Offset, OldRow, Record, Row, Value},
+    Error,
+    journal::inspect::{self, Damage, SegmentReport},
     storage::disk::RealDisk,
 };
 
 use super::print_line;
 use crate::cli::Journal;
 
+/// An end that looks torn is being written, unless it stands still for all of these.
+const LOOKS: [Duration; 4] = [
+    Duration::from_millis(20),
+    Duration::from_millis(100),
+    Duration::from_millis(400),
+    Duration::from_millis(1_000),
+];
+
 pub(super) fn run(command: &Journal) -> Result<u8> {
     match command {
-        Journal::Ls { dir } => list(dir, |_| true),
-        Journal::Verify { dir } => list(dir, |report| report.damage.is_some()),
-        Journal::Dump { dir, from, limit, values } => {
-            for stream in streams(dir)? {
-                print_line(&format!("stream {}", stream.display()))?;
-                dump(&stream, Offset::new(*from), limit.unwrap_or(u64::MAX), *values)?;
-            }
-            Ok(0)
+        Journal::Ls { dir, json } => list(dir, *json),
+        Journal::Verify { dir } => verify(dir),
+        Journal::Dump { dir, from, limit, stream, values } => {
+            let wanted = dump::Wanted { from: *from, limit: *limit, values: *values };
+            dump::run(&streams(dir)?, stream.as_deref(), &wanted)
         }
     }
 }
 
 fn streams(dir: &Path) -> Result<Vec<PathBuf>> {
-    let streams = inspect::stream_dirs(&RealDisk, dir)
-        .with_context(|| format!("{} is not a journal", dir.display()))?;
-    if streams.is_empty() {
-        bail!("{} holds no stream", dir.display());
-    }
-    Ok(streams)
+    inspect::stream_dirs(&RealDisk, dir)?
+        .with_context(|| format!("{} is neither a journal nor a stream of one", dir.display()))
 }
 
-fn list(dir: &Path, shown: impl Fn(&SegmentReport) -> bool) -> Result<u8> {
-    let mut damaged = 0;
-    let (mut segments, mut bytes) = (0, 0);
-    for stream in streams(dir)? {
-        for report in inspect::verify(&RealDisk, &stream)? {
-            damaged += u64::from(report.damage.is_some());
+/// A journal as it is listed: the names are a contract.
+#[derive(Serialize)]
+struct Listing {
+    streams: Vec<Stream>,
+    segments: usize,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Stream {
+    dir: PathBuf,
+    stream: Option<String>,
+    first: Option<u64>,
+    last: Option<u64>,
+    bytes: u64,
+    segments: Vec<Segment>,
+}
+
+#[derive(Serialize)]
+struct Segment {
+    file: String,
+    first: u64,
+    last: u64,
+    bytes: u64,
+    state: &'static str,
+    detail: Option<String>,
+}
+
+fn list(dir: &Path, json: bool) -> Result<u8> {
+    let streams = streams(dir)?.into_iter().map(stream).collect::<Result<Vec<_>>>()?;
+    let listing = Listing {
+        segments: streams.iter().map(|stream| stream.segments.len()).sum(),
+        bytes: streams.iter().map(|stream| stream.bytes).sum(),
+        streams,
+    };
+    if json {
+        print_line(&serde_json::to_string(&listing)?)?;
+        return Ok(0);
+    }
+    for stream in &listing.streams {
+        print_line(&format!(
+            "stream {}  {}  {} bytes",
+            stream.dir.display(),
+            range(stream.first.unwrap_or(1), stream.last.unwrap_or(0)),
+            stream.bytes
+        ))?;
+        for Segment { file, first, last, bytes, state, detail } in &stream.segments {
+            let detail = detail.as_ref().map(|detail| format!(" {detail}")).unwrap_or_default();
+            let range = range(*first, *last);
+            print_line(&format!("  {file}  {range}  {bytes} bytes  {state}{detail}"))?;
+        }
+    }
+    let Listing { segments, bytes, .. } = listing;
+    print_line(&format!("{} streams, {segments} segments, {bytes} bytes", listing.streams.len()))?;
+    Ok(0)
+}
+
+fn stream(dir: PathBuf) -> Result<Stream> {
+    let reports = inspect::list(&RealDisk, &dir)?;
+    Ok(Stream {
+        stream: reports.iter().find_map(|report| report.stream).map(|id| id.to_string()),
+        first: reports.first().map(|report| report.base.get()),
+        last: reports.last().map(|report| report.last.get()),
+        bytes: reports.iter().map(|report| report.bytes).sum(),
+        segments: reports.iter().map(segment).collect(),
+        dir,
+    })
+}
+
+fn segment(report: &SegmentReport) -> Segment {
+    let state = match &report.damage {
+        None if report.is_last => "being written",
+        None => "complete",
+        Some(damage) if damage.torn => "torn tail",
+        Some(damage) if damage.at == 0 => "damaged head",
+        Some(_) => "damaged",
+    };
+    Segment {
+        file: file_name(&report.path),
+        first: report.base.get(),
+        last: report.last.get(),
+        bytes: report.bytes,
+        state,
+        detail: report.damage.as_ref().map(place),
+    }
+}
+
+fn verify(dir: &Path) -> Result<u8> {
+    let streams = streams(dir)?;
+    let (mut segments, mut bytes, mut damaged) = (0, 0, 0);
+    let mut tell = |line: String| {
+        damaged += 1;
+        print_line(&line)
+    };
+    for stray in inspect::strays(&RealDisk, dir, &streams)? {
+        tell(format!("STRAY  {}  {}", stray.path.display(), stray.what))?;
+    }
+    for stream in &streams {
+        let reports = match inspect::verify(&RealDisk, stream) {
+            Ok(reports) => reports,
+            Err(error) => {
+                tell(format!("DAMAGED  {error}"))?;
+                continue;
+            }
+        };
+        if reports.is_empty() {
+            tell(format!("EMPTY  {}  a stream without a segment", stream.display()))?;
+        }
+        for report in reports {
+            let report = settled(stream, report)?;
             (segments, bytes) = (segments + 1, bytes + report.bytes);
-            if shown(&report) {
-                print_line(&line(&report))?;
+            if let Some(damage) = &report.damage {
+                let kind = if damage.torn { "TORN" } else { "DAMAGED" };
+                tell(format!("{kind}  {}  {}", report.path.display(), place(damage)))?;
             }
         }
     }
@@ -51,87 +164,35 @@ fn list(dir: &Path, shown: impl Fn(&SegmentReport) -> bool) -> Result<u8> {
     Ok(u8::from(damaged > 0))
 }
 
-fn line(report: &SegmentReport) -> String {
-    let range = match report.last < report.base {
-        true => format!("{}..", report.base),
-        false => format!("{}..={}", report.base, report.last),
-    };
-    let state = match &report.damage {
-        None => "sound".to_owned(),
-        Some(damage) => {
-            let kind = if damage.torn { "torn tail" } else { "CORRUPT" };
-            format!("{kind} at byte {} (offset {}): {}", damage.at, damage.offset, damage.reason)
+/// The segment, looked at until its end is whole or certainly torn.
+fn settled(stream: &Path, mut report: SegmentReport) -> Result<SegmentReport, Error> {
+    for pause in LOOKS {
+        if !report.damage.as_ref().is_some_and(|damage| damage.torn) {
+            break;
         }
-    };
-    format!("{}  {range}  {} bytes  {state}", report.path.display(), report.bytes)
+        sleep(pause);
+        report = inspect::verify_last(&RealDisk, stream, &report)?;
+    }
+    Ok(report)
 }
 
-fn dump(stream: &Path, from: Offset, limit: u64, values: bool) -> Result<()> {
-    let (mut left, mut failed) = (limit, None);
-    inspect::dump(&RealDisk, stream, from, |offset, record| {
-        if left == 0 {
-            return false;
-        }
-        left -= 1;
-        let text = match record {
-            Ok(record) => format!("{offset}  {}", describe(&record, values)),
-            Err(error) => format!("{offset}  {error}"),
-        };
-        failed = print_line(&text).err();
-        failed.is_none()
-    })?;
-    failed.map_or(Ok(()), Err)
+/// Where the damage is, what it is, and what becomes of it.
+fn place(damage: &Damage) -> String {
+    let Damage { at, offset, reason, torn } = damage;
+    let fate = match torn {
+        true => "; it was never durable, and `run` cuts it off",
+        false => "",
+    };
+    format!("at byte {at} (record {offset}): {reason}{fate}")
 }
 
-fn describe(record: &Record, values: bool) -> String {
-    let row = |row: &Row| match values {
-        true => format!("({})", row.0.iter().map(value).collect::<Vec<_>>().join(", ")),
-        false => format!("({} columns)", row.0.len()),
-    };
-    let old = |old: &OldRow| match old {
-        OldRow::Key(key) => format!("key {}", row(key)),
-        OldRow::Full(full) => format!("old {}", row(full)),
-    };
-    match record {
-        Record::Begin { xid, lsn, .. } => format!("begin xid {xid} lsn {lsn}"),
-        Record::Commit { end } => format!("commit end {end}"),
-        Record::Abort => "abort".to_owned(),
-        Record::Relation(relation) => format!(
-            "relation {} {}.{} ({} columns)",
-            relation.id.0,
-            relation.schema,
-            relation.name,
-            relation.columns.len()
-        ),
-        Record::Insert { relation, new } => format!("insert {} {}", relation.0, row(new)),
-        Record::Update { relation, old: None, new } => {
-            format!("update {} {}", relation.0, row(new))
-        }
-        Record::Update { relation, old: Some(before), new } => {
-            format!("update {} {} to {}", relation.0, old(before), row(new))
-        }
-        Record::Delete { relation, old: before } => {
-            format!("delete {} {}", relation.0, old(before))
-        }
-        Record::Truncate { relations, .. } => {
-            format!("truncate {:?}", relations.iter().map(|id| id.0).collect::<Vec<_>>())
-        }
-        Record::Message { prefix, content, .. } => {
-            format!("message {prefix:?} ({} bytes)", content.len())
-        }
-        Record::CopyBegin(copy) => {
-            format!("copy of {} tables as of {}", copy.tables.len(), copy.lsn)
-        }
-        Record::CopyEnd { rows } => format!("copy end, {rows} rows"),
-        Record::CopyAbort => "copy abort".to_owned(),
-        Record::Skip { count, .. } => format!("skip {count}"),
+fn range(first: u64, last: u64) -> String {
+    match last < first {
+        true => format!("no records from {first} on"),
+        false => format!("records {first} to {last}"),
     }
 }
 
-fn value(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Unchanged => "unchanged".to_owned(),
-        Value::Bytes(bytes) => format!("{:?}", String::from_utf8_lossy(bytes)),
-    }
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }

@@ -3,11 +3,9 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    process::Command,
     time::Duration,
 };
 
-use thinwire_bench::node::binary;
 use thinwire_cluster::Options;
 
 use crate::site::{APPLY, CAPTURE, DB, Pair, Site, free_port, lively, wait_for};
@@ -110,34 +108,6 @@ fn a_paused_peer_gets_nothing_until_resume_and_a_stopped_node_ends_in_time() {
     assert!(pair.source.node.run(&["retry", "--stream", "nobody"]).is_err());
     pair.source.node.stop().unwrap();
     pair.target.node.stop().unwrap();
-}
-
-#[test]
-fn a_journal_in_use_can_be_looked_into_and_values_are_hidden_unless_asked_for() {
-    let mut pair = Pair::new(lively(), SCHEMA);
-    pair.start();
-    pair.source.sql("insert into t values (1, 'a secret')");
-    pair.wait_equal(Duration::from_secs(30));
-    let journal = pair.source.node.config().with_extension("").join("journal");
-    let look = |arguments: &[&str]| {
-        let output = Command::new(binary().unwrap())
-            .arg("journal")
-            .args(arguments)
-            .arg(&journal)
-            .output()
-            .unwrap();
-        assert!(output.status.success());
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert!(look(&["ls"]).contains("sound"));
-    assert!(look(&["verify"]).contains("0 damaged"));
-    let dump = look(&["dump"]);
-    assert!(
-        dump.contains("relation") && dump.contains("insert") && !dump.contains("secret"),
-        "{dump}"
-    );
-    assert!(look(&["dump", "--values"]).contains("a secret"));
-    assert_eq!(look(&["dump", "--limit", "1"]).lines().count(), 2);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod bad_input;
 mod commands;
 mod interfaces;
+mod journal;
 mod kills;
 mod mend;
 mod outage;
