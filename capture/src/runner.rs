@@ -77,6 +77,9 @@ impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error {
             Error::Journal(JournalError::Full { .. }) => Self::Full,
+            Error::Journal(error @ JournalError::TooLarge { .. }) => {
+                Self::Halt(Halt::new(RECORD_TOO_LARGE, error.to_string()))
+            }
             Error::Journal(error) => Self::Halt(Halt::new(
                 "journal_io",
                 format!("the journal takes nothing more: {error}; mend it and restart the node"),
@@ -206,7 +209,9 @@ impl Runner {
         self.shared.set_state(State::Streaming);
         self.shared.set_error(None);
         self.failures = 0;
-        stream.set_halted(HaltedBy::Capture, self.copies.halt());
+        let barred = barred(&stream);
+        let is_barred = barred.is_some();
+        stream.set_halted(HaltedBy::Capture, barred.or_else(|| self.copies.halt()));
         self.copies.begin(&self.options, &tables).await;
         let session = Session {
             options: &self.options,
@@ -225,6 +230,7 @@ impl Runner {
             seen: from,
             covered: from,
             marked: Instant::now(),
+            is_barred,
         };
         session.run().await
     }
@@ -257,6 +263,10 @@ impl Runner {
             Trouble::Again => {
                 tracing::info!("a transaction is read again from its beginning");
                 return;
+            }
+            Trouble::Full if self.copies.take_overflow() => {
+                tracing::warn!("a copy does not fit into the journal; changes go on without it");
+                ROOM_POLL
             }
             Trouble::Full => {
                 self.shared.set_state(State::Held);
@@ -327,6 +337,15 @@ fn check_writable(stream: &Stream) -> Result<(), Trouble> {
 /// Why nothing may be numbered on: a peer holds records of this stream that its own journal does not have.
 fn rolled_back(stream: &Stream) -> Option<Halt> {
     stream.halted_by(HaltedBy::Transport).filter(|halt| halt.code == PEER_AHEAD)
+}
+
+/// The code of a record that the journal's budget has no room for, ever.
+const RECORD_TOO_LARGE: &str = "record_too_large";
+
+/// What was said of a record that did not fit. Whether it is still in the way is known when something behind it was
+/// taken.
+fn barred(stream: &Stream) -> Option<Halt> {
+    stream.halted_by(HaltedBy::Capture).filter(|halt| halt.code == RECORD_TOO_LARGE)
 }
 
 /// The code by which the exchange with peers says so.

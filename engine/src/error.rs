@@ -18,6 +18,17 @@ pub enum Error {
         /// Bytes that this writer may use.
         budget: u64,
     },
+    /// A record is larger than the budget could ever hold of its stream. Only a larger budget helps.
+    #[error(
+        "a record of {bytes} bytes does not fit into the journal, whose budget leaves its stream {budget} for one: \
+         raise [journal] budget and restart"
+    )]
+    TooLarge {
+        /// The record's size, or that of those that were offered with it.
+        bytes: u64,
+        /// The most that its stream may take at once.
+        budget: u64,
+    },
     /// The disk is full. What is staged stays staged; try again when there is room.
     #[error("no space left on the device while writing {path}")]
     NoSpace {

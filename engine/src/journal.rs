@@ -32,7 +32,7 @@ use std::{
 use tokio::sync::watch;
 
 use budget::Budget;
-pub use budget::Usage;
+pub use budget::{Pressure, Usage};
 pub use mend::{Mended, Mending};
 pub use reader::{Block, Reader};
 pub use stream::{Stream, Watermarks};
@@ -73,6 +73,8 @@ pub struct Journal {
 pub struct Unopened {
     /// Which.
     pub id: StreamId,
+    /// What it takes of the budget, on disk.
+    pub bytes: u64,
     /// Why.
     pub error: Error,
 }
@@ -110,7 +112,9 @@ impl Journal {
         let mut unopened = Vec::new();
         for id in names.iter().filter_map(|name| name.parse().ok()) {
             if let Err(error) = journal.open_stream(id) {
-                unopened.push(Unopened { id, error });
+                let bytes = recovery::bytes_in(journal.disk.as_ref(), &dir.join(id.to_string()));
+                journal.budget.register(id, bytes);
+                unopened.push(Unopened { id, bytes, error });
             }
         }
         Ok((journal, unopened))
@@ -167,6 +171,11 @@ impl Journal {
     /// Whose changes are captured here.
     pub fn own(&self) -> Origin {
         self.options.own
+    }
+
+    /// What is given up because the budget runs out.
+    pub fn pressure(&self) -> Pressure {
+        self.budget.pressure()
     }
 
     /// What is used of the budget.

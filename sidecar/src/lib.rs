@@ -7,6 +7,7 @@ pub mod committer;
 pub mod config;
 pub mod control;
 pub mod database;
+pub mod forecast;
 pub mod keyfile;
 pub mod node;
 pub mod page;

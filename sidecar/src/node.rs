@@ -33,6 +33,7 @@ use crate::{
     committer,
     config::Config,
     control::{Request, Response},
+    forecast::Forecast,
     state::State,
 };
 
@@ -52,6 +53,7 @@ pub struct Node {
     /// For whom a copy is on its way.
     waiting: Mutex<copies::Waiting>,
     state: State,
+    forecast: Mutex<Forecast>,
     stop: watch::Sender<bool>,
     fatal: mpsc::UnboundedSender<String>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -71,7 +73,7 @@ impl Node {
         let origin = identity.public().origin();
         let key = identity.public().to_string();
         let (journal, unopened) = open_journal(&config, origin).await?;
-        for Unopened { id, error } in &unopened {
+        for Unopened { id, error, .. } in &unopened {
             error!(stream = %id, %error, "the stream is halted");
         }
         let own = own_stream(&config, &journal, &unopened, origin)?;
@@ -103,6 +105,7 @@ impl Node {
             mended: AtomicU64::new(0),
             waiting: Mutex::default(),
             state,
+            forecast: Mutex::default(),
             stop,
             fatal,
             tasks: Mutex::default(),

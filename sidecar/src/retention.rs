@@ -8,9 +8,6 @@ use std::{
 
 use thinwire_engine::model::{Offset, StreamId};
 
-/// Above this share of what a stream may have, the window and the priming history are given up for room.
-const PRESSED_PERCENT: u64 = 90;
-
 /// How finely the window is followed: what is kept of the past is bounded by it.
 const STEPS: u32 = 512;
 
@@ -21,30 +18,21 @@ pub struct Retention {
     history: BTreeMap<StreamId, VecDeque<(Instant, Offset)>>,
 }
 
-/// How far a stream may be trimmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trim {
-    /// The last record that may go.
-    pub upto: Offset,
-    /// Whether room is needed more than history.
-    pub pressed: bool,
-}
-
 impl Retention {
     /// Keeps what everybody has for `window`.
     pub fn new(window: Duration) -> Self {
         Self { window, history: BTreeMap::new() }
     }
 
-    /// Told what `consumers` (the local database and peers) have of a stream, says what may go. A stream
-    /// that nobody consumes is kept.
+    /// Told what `consumers` (the local database and peers) have of a stream, says what may go; `pressed`, the window
+    /// is given up for room. A stream that nobody consumes is kept.
     pub fn decide(
         &mut self,
         stream: StreamId,
         consumers: impl IntoIterator<Item = Offset>,
-        used_percent: u64,
+        pressed: bool,
         now: Instant,
-    ) -> Trim {
+    ) -> Offset {
         let safe = consumers.into_iter().min().unwrap_or(Offset::ZERO);
         let history = self.history.entry(stream).or_default();
         let due = |at: &(Instant, Offset)| at.1 < safe && now - at.0 >= self.window / STEPS;
@@ -58,10 +46,8 @@ impl Retention {
             history.pop_front();
         }
         let aged = history.front().filter(|at| is_aged(Some(at))).map_or(Offset::ZERO, |at| at.1);
-        let pressed = used_percent >= PRESSED_PERCENT;
         // A consumer that came back to before what it had takes precedence over what was noted.
-        let upto = if pressed { safe } else { aged.min(safe) };
-        Trim { upto, pressed }
+        if pressed { safe } else { aged.min(safe) }
     }
 }
 
@@ -86,7 +72,7 @@ mod tests {
         let (mut retention, start) = (Retention::new(WINDOW), Instant::now());
         let mut at = |seconds, consumers: &[u64]| {
             let now = start + Duration::from_secs(seconds);
-            retention.decide(stream(), offsets(consumers), 10, now).upto.get()
+            retention.decide(stream(), offsets(consumers), false, now).get()
         };
         assert_eq!(at(0, &[50, 9]), 0);
         assert_eq!(at(59, &[50, 20]), 0);
@@ -100,13 +86,13 @@ mod tests {
     #[test]
     fn when_room_is_needed_the_window_is_given_up_but_not_the_consumers() {
         let mut retention = Retention::new(WINDOW);
-        let trim = retention.decide(stream(), offsets(&[50, 9]), 95, Instant::now());
-        assert_eq!(trim, Trim { upto: Offset::new(9), pressed: true });
+        let upto = retention.decide(stream(), offsets(&[50, 9]), true, Instant::now());
+        assert_eq!(upto, Offset::new(9));
     }
 
     #[test]
     fn a_stream_that_nobody_takes_is_kept() {
         let mut retention = Retention::new(Duration::ZERO);
-        assert_eq!(retention.decide(stream(), [], 99, Instant::now()).upto, Offset::ZERO);
+        assert_eq!(retention.decide(stream(), [], true, Instant::now()), Offset::ZERO);
     }
 }

@@ -118,6 +118,28 @@ pub struct Journal {
     pub budget_bytes: u64,
     /// Damaged segments that were written anew with what peers hold, since the start.
     pub mended_segments: u64,
+    /// What is given up because the budget runs out.
+    pub pressure: Pressure,
+    /// Until there is no room, at the rate of the last minutes; null if it does not grow.
+    pub hours_left: Option<f64>,
+}
+
+/// What is given up as a budget runs out, each step after those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pressure {
+    /// Nothing.
+    None,
+    /// The retention window and the history for priming.
+    Retention,
+    /// Copies wait.
+    Copies,
+    /// Receiving waits.
+    Receiving,
+    /// Capture waits, and the database keeps its log.
+    HoldWal,
+    /// The slot is let go of, and the tables are copied again later.
+    Resync,
 }
 
 impl Status {
@@ -133,7 +155,14 @@ impl Status {
         let percent = self.journal.bytes.saturating_mul(100) / self.journal.budget_bytes.max(1);
         writeln!(out, "node {}  {}", self.node, self.key)?;
         let (used, budget) = (bytes(self.journal.bytes), bytes(self.journal.budget_bytes));
-        writeln!(out, "journal {used} of {budget} ({percent} %)")?;
+        write!(out, "journal {used} of {budget} ({percent} %)")?;
+        if let Some(hours) = self.journal.hours_left {
+            write!(out, "  full in {hours:.1} h at this rate")?;
+        }
+        writeln!(out)?;
+        if let Some(sentence) = self.journal.pressure.sentence() {
+            writeln!(out, "  {sentence}")?;
+        }
         if let Some(slot) = &self.slot {
             let retained = bytes(slot.retained_wal_bytes);
             let Slot { name, state, confirmed, .. } = slot;
@@ -169,6 +198,19 @@ impl Status {
             peer.write(out)?;
         }
         Ok(())
+    }
+}
+
+impl Pressure {
+    fn sentence(self) -> Option<&'static str> {
+        Some(match self {
+            Self::None => return None,
+            Self::Retention => "short of room: what everybody has goes at once",
+            Self::Copies => "short of room: copies wait",
+            Self::Receiving => "FULL: what is received waits",
+            Self::HoldWal => "FULL: capture waits, and the database keeps its log",
+            Self::Resync => "FULL: the slot is let go of, and the tables are copied again later",
+        })
     }
 }
 

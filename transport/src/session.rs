@@ -35,8 +35,12 @@ pub const DIVERGED: &str = "diverged";
 pub const PEER_AHEAD: &str = "peer_ahead";
 /// The journal's bytes are not what was written.
 pub const JOURNAL_CORRUPT: &str = "journal_corrupt";
+/// The journal was written by a version that is not known.
+pub const JOURNAL_VERSION: &str = "journal_version";
 /// The disk refused.
 pub const JOURNAL_IO: &str = "journal_io";
+/// A record is larger than the journal's budget allows.
+pub const RECORD_TOO_LARGE: &str = "record_too_large";
 /// A record that no encoder writes.
 pub const MALFORMED: &str = "malformed";
 /// A peer offers a stream that it may not send here.
@@ -54,8 +58,10 @@ pub(crate) struct Violation(pub(crate) String);
 /// Why a stream of the journal cannot go on, for its status and for the peer.
 pub(crate) fn halt_of(error: &Error) -> Halt {
     let code = match error {
-        Error::Corrupt { .. } | Error::Version { .. } => JOURNAL_CORRUPT,
+        Error::Corrupt { .. } => JOURNAL_CORRUPT,
+        Error::Version { .. } => JOURNAL_VERSION,
         Error::Record { .. } => MALFORMED,
+        Error::TooLarge { .. } => RECORD_TOO_LARGE,
         _ => JOURNAL_IO,
     };
     Halt::new(code, error.to_string())

@@ -18,6 +18,7 @@ use std::{
 };
 
 use thinwire_engine::{
+    Error as JournalError,
     journal::Stream,
     model::{Halt, HaltedBy, Lsn, Offset, RelationId},
     pgoutput::{InTransaction, Message, Translator},
@@ -46,6 +47,11 @@ pub(super) struct Copies {
     error: Option<String>,
     /// Tables that were copied and are not, or were not all the time, published.
     left: BTreeSet<RelationId>,
+    /// The room that there was for the copy that was begun last.
+    room: u64,
+    /// What a copy needs at the least, because one did not fit that the estimate said would.
+    needs: u64,
+    overflowed: bool,
 }
 
 #[derive(Debug)]
@@ -118,6 +124,11 @@ impl Copies {
         &self.left
     }
 
+    /// Whether it was a copy that did not fit since this was asked last: changes may.
+    pub(super) fn take_overflow(&mut self) -> bool {
+        std::mem::take(&mut self.overflowed)
+    }
+
     /// Lets go of a snapshot, which costs the source, while nothing can be done with it.
     pub(super) fn rest(&mut self) {
         if let Some(job) = self.job.take() {
@@ -131,8 +142,9 @@ impl Copies {
             return;
         }
         let Some(wanted) = self.next(&options.stream, tables) else { return };
-        match start(options, &wanted.tables).await {
+        match start(options, &wanted.tables, self.needs).await {
             Ok((from, preparation)) => {
+                self.room = options.stream.copy_allowance().room();
                 let stage = Stage::Preparing(preparation);
                 self.job = Some(Job { wanted, from, stage });
             }
@@ -149,7 +161,10 @@ impl Copies {
                         options.stream.set_halted(HaltedBy::Capture, Some(halt.clone()));
                         self.halt = Some(halt);
                     }
-                    Refusal::Later => self.not_before = Some(Instant::now() + ROOM_RECHECK),
+                    Refusal::Later(why) => {
+                        self.error = Some(why);
+                        self.not_before = Some(Instant::now() + ROOM_RECHECK);
+                    }
                     Refusal::Error(error) => self.postpone(&error),
                 }
             }
@@ -252,7 +267,7 @@ impl Copies {
     /// It is in the stream.
     pub(super) fn done(&mut self, wanted: Wanted, begin: Offset) {
         (self.failures, self.impatience, self.halt, self.not_before) = (0, 0, None, None);
-        self.error = None;
+        (self.error, self.needs) = (None, 0);
         if wanted.request.is_none() {
             wanted.tables.iter().for_each(|id| {
                 self.left.remove(id);
@@ -264,9 +279,14 @@ impl Copies {
         }
     }
 
-    /// It is not.
+    /// It is not. One that did not fit needs more than there was: each further try asks for more room, until there is
+    /// enough or the budget is known to be too small.
     pub(super) fn failed(&mut self, wanted: Wanted, error: &Error) {
         self.put_back(wanted);
+        if let Error::Journal(JournalError::Full { .. }) = error {
+            self.needs = self.needs.max(self.room + self.room / NEEDS_MORE);
+            self.overflowed = true;
+        }
         self.postpone(error);
     }
 
@@ -324,7 +344,7 @@ fn judge(
 
 enum Refusal {
     Halt(Halt),
-    Later,
+    Later(String),
     Error(Error),
 }
 
@@ -335,31 +355,41 @@ impl From<Error> for Refusal {
 }
 
 /// Notes where the source is, makes sure that the copy will have room, and begins to prepare it.
-async fn start(options: &Options, tables: &[RelationId]) -> Result<(Lsn, Preparation), Refusal> {
+async fn start(
+    options: &Options,
+    tables: &[RelationId],
+    needs: u64,
+) -> Result<(Lsn, Preparation), Refusal> {
     let client = options.source.connect().await?;
     let row = client.query_one(sql::FLUSHED, &[]).await.map_err(Error::from)?;
     let from: String = row.try_get(0).map_err(Error::from)?;
     let from = from.parse().unwrap_or(Lsn::ZERO);
-    let bytes: u64 = describe(&client, tables).await?.values().map(|table| table.bytes).sum();
-    let usage = options.stream.allowance();
+    let described = describe(&client, tables).await?;
+    let bytes = described.values().map(|table| table.bytes).sum::<u64>().max(needs);
+    let (usage, count) = (options.stream.copy_allowance(), tables.len());
     if bytes > usage.budget {
         return Err(Refusal::Halt(Halt::new(
             "copy_too_large",
             format!(
-                "copying {} tables takes about {bytes} bytes, but the journal's budget leaves {} for them: \
+                "copying {count} tables takes about {bytes} bytes, but the journal's budget leaves {} for them: \
                  raise [journal] budget, or capture fewer tables",
-                tables.len(),
                 usage.budget
             ),
         )));
     }
-    if bytes > usage.budget.saturating_sub(usage.bytes) {
-        tracing::info!(bytes, used = usage.bytes, budget = usage.budget, "a copy waits for room");
-        return Err(Refusal::Later);
+    if bytes > usage.room() {
+        let why = format!(
+            "copying {count} tables takes about {bytes} bytes and waits until the journal has room: there are {}",
+            usage.room()
+        );
+        tracing::info!("{why}");
+        return Err(Refusal::Later(why));
     }
     Ok((from, Preparation::start(&options.source, &options.slot, tables)))
 }
 
+/// The part by which the next try asks for more room than the last one had.
+const NEEDS_MORE: u64 = 4;
 const ROOM_RECHECK: Duration = Duration::from_secs(5);
 const TOO_LARGE_RECHECK: Duration = Duration::from_secs(30);
 
@@ -375,6 +405,27 @@ mod tests {
     };
 
     use super::*;
+
+    fn wanted() -> Wanted {
+        Wanted { tables: vec![RelationId(1)], doubted: None, request: None }
+    }
+
+    #[test]
+    fn a_copy_that_did_not_fit_asks_for_more_room_each_time_until_one_does() {
+        let mut copies = Copies { room: 1_000, ..Copies::new(Duration::ZERO) };
+        let full = Error::Journal(JournalError::Full { used: 1_000, budget: 1_000 });
+        assert!(!copies.take_overflow());
+        copies.failed(wanted(), &full);
+        assert!(copies.take_overflow() && !copies.take_overflow());
+        assert_eq!(copies.needs, 1_250);
+        copies.room = copies.needs;
+        copies.failed(wanted(), &full);
+        assert_eq!(copies.needs, 1_562);
+        copies.failed(wanted(), &Error::Lost("gone".to_owned()));
+        assert_eq!(copies.needs, 1_562);
+        copies.done(wanted(), Offset::FIRST);
+        assert_eq!(copies.needs, 0);
+    }
 
     fn table(id: u32) -> Relation {
         let column = Column { name: "a".into(), key: true, type_oid: 25, type_modifier: -1 };

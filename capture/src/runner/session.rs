@@ -52,6 +52,8 @@ pub(super) struct Session<'a> {
     pub(super) covered: Lsn,
     /// When the last mark was made.
     pub(super) marked: Instant,
+    /// Whether a record that did not fit may still be in the way.
+    pub(super) is_barred: bool,
 }
 
 /// What ended a run through what was read.
@@ -189,6 +191,10 @@ impl Session<'_> {
             Step::Next => {}
             Step::Ended { end, emitted } => {
                 self.seen = self.seen.max(end);
+                if emitted && std::mem::take(&mut self.is_barred) {
+                    self.appender.flush().await?;
+                    self.stream().set_halted(HaltedBy::Capture, self.copies.halt());
+                }
                 if emitted {
                     self.covered = self.covered.max(end);
                 }

@@ -100,6 +100,13 @@ pub(super) fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<Offset>, Error> {
     Ok(bases)
 }
 
+/// What the files in a folder take, as far as that can be told.
+pub(super) fn bytes_in(disk: &dyn Disk, dir: &Path) -> u64 {
+    let names = disk.list(dir).unwrap_or_default();
+    let length = |name| disk.open(&dir.join(name), false).and_then(|file| file.len());
+    names.into_iter().filter_map(|name| length(name).ok()).sum()
+}
+
 fn sizes(disk: &dyn Disk, dir: &Path, bases: &[Offset]) -> Result<Vec<(Offset, u64)>, Error> {
     let size = |&base: &Offset| {
         let path = dir.join(format::file_name(base));

@@ -180,6 +180,11 @@ impl Stream {
         self.budget.allowance(self.id)
     }
 
+    /// What this stream uses of the budget, and what it may use in all for a copy.
+    pub fn copy_allowance(&self) -> Usage {
+        self.budget.copy_allowance(self.id)
+    }
+
     /// Whether an earlier failure made the stream refuse all writes until it is opened anew.
     pub fn is_poisoned(&self) -> bool {
         self.state().poisoned
@@ -189,8 +194,8 @@ impl Stream {
     /// durable once the *synced* watermark has reached it. Does not touch the disk.
     ///
     /// # Errors
-    /// [`Error::Full`] if the budget has no room: nothing was staged. [`Error::Record`] for a record that cannot
-    /// be decoded, [`Error::Poisoned`] after a failed write.
+    /// [`Error::Full`] if the budget has no room, [`Error::TooLarge`] if it never will: nothing was staged.
+    /// [`Error::Record`] for a record that cannot be decoded, [`Error::Poisoned`] after a failed write.
     pub fn append(&self, records: Records) -> Result<Offset, Error> {
         let mut state = self.state();
         self.stage(&mut state, records)

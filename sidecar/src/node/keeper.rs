@@ -7,14 +7,14 @@ use std::{
 };
 
 use thinwire_engine::{
-    journal::{Stream, Usage},
+    journal::{Pressure, Stream},
     model::{Offset, Origin},
 };
 use thinwire_transport::PeerStatus;
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, warn};
 
-use super::Node;
+use super::{Node, lock};
 use crate::{retention::Retention, state::Ack};
 
 /// A full journal holds up its writers until it is trimmed, so this is also how long they wait at most.
@@ -31,6 +31,7 @@ impl Node {
                 _ = stopped.changed() => return,
             }
             self.trim(&mut retention).await;
+            self.foresee();
             if round % REMEMBER_EVERY == 0 {
                 self.remember();
             }
@@ -49,25 +50,30 @@ impl Node {
     }
 
     async fn trim(&self, retention: &mut Retention) {
-        let all = percent(self.journal.usage());
+        let pressed = self.journal.pressure() >= Pressure::Retention;
         let peers: BTreeMap<_, _> =
             self.transport.peers().into_iter().map(|peer| (peer.origin, peer)).collect();
         for stream in self.journal.streams() {
             let consumers = self.consumers(&stream, &peers);
-            let used = all.max(percent(stream.allowance()));
-            let trim = retention.decide(stream.id(), consumers, used, Instant::now());
-            if trim.upto < stream.watermarks().first {
+            let upto = retention.decide(stream.id(), consumers, pressed, Instant::now());
+            if upto < stream.watermarks().first {
                 continue;
             }
             let trimmed = stream.clone();
-            let outcome =
-                tokio::task::spawn_blocking(move || trimmed.trim(trim.upto, trim.pressed)).await;
+            let outcome = tokio::task::spawn_blocking(move || trimmed.trim(upto, pressed)).await;
             match outcome {
                 Ok(Ok(0)) | Err(_) => {}
                 Ok(Ok(bytes)) => debug!(stream = %stream.id(), bytes, "trimmed"),
                 Ok(Err(error)) => warn!(stream = %stream.id(), %error, "cannot trim"),
             }
         }
+    }
+
+    fn foresee(&self) {
+        let streams = self.journal.streams();
+        let usages: Vec<_> =
+            streams.iter().map(|stream| (stream.id(), stream.allowance())).collect();
+        lock(&self.forecast).observe(&usages, Instant::now());
     }
 
     /// What each of those who need the stream has of it.
@@ -95,8 +101,4 @@ impl Node {
         }
         consumers
     }
-}
-
-fn percent(usage: Usage) -> u64 {
-    usage.bytes.saturating_mul(100) / usage.budget.max(1)
 }

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use thinwire_capture::Capture;
+use thinwire_capture::{Capture, OnFull};
 use thinwire_engine::{
-    journal::{Stream, Watermarks},
+    Error,
+    journal::{Pressure, Stream, Unopened, Watermarks},
     model::{Halt, Offset, StreamId},
 };
 use thinwire_transport::PeerStatus;
@@ -15,7 +16,6 @@ use crate::status;
 impl Node {
     /// How the node is doing.
     pub fn status(&self) -> status::Status {
-        let usage = self.journal.usage();
         let capture = self.capture.get().map(Capture::status);
         status::Status {
             node: self.config.name.clone(),
@@ -24,21 +24,45 @@ impl Node {
             peers: self.transport.peers().iter().map(|peer| self.peer(peer)).collect(),
             copy: capture.iter().flat_map(|capture| &capture.copy).map(copy).collect(),
             slot: capture.map(slot),
-            journal: status::Journal {
-                bytes: usage.bytes,
-                budget_bytes: usage.budget,
-                mended_segments: self.mended.load(Relaxed),
-            },
+            journal: self.budget(),
+        }
+    }
+
+    fn budget(&self) -> status::Journal {
+        let usage = self.journal.usage();
+        let pressure = match (self.journal.pressure(), self.config.journal.on_full) {
+            (Pressure::None, _) => status::Pressure::None,
+            (Pressure::Retention, _) => status::Pressure::Retention,
+            (Pressure::Copies, _) => status::Pressure::Copies,
+            (Pressure::Receiving, _) => status::Pressure::Receiving,
+            (Pressure::Capture, OnFull::HoldWal) => status::Pressure::HoldWal,
+            (Pressure::Capture, OnFull::Resync) => status::Pressure::Resync,
+        };
+        let hours_left = match pressure {
+            // What is refused something has no time left, whatever it did before.
+            status::Pressure::Receiving | status::Pressure::HoldWal | status::Pressure::Resync => {
+                Some(0.0)
+            }
+            _ => lock(&self.forecast).hours_left().map(|hours| (hours * 1_000.0).round() / 1_000.0),
+        };
+        status::Journal {
+            bytes: usage.bytes,
+            budget_bytes: usage.budget,
+            pressure,
+            hours_left,
+            mended_segments: self.mended.load(Relaxed),
         }
     }
 
     fn streams(&self) -> Vec<status::Stream> {
         let mut streams: Vec<_> =
             self.journal.streams().iter().map(|stream| self.stream(stream)).collect();
-        for unopened in lock(&self.unopened).iter() {
-            let halt = Halt::new("journal_corrupt", unopened.error.to_string());
+        // One that was mended meanwhile is among those.
+        let closed = |unopened: &&Unopened| self.journal.stream(unopened.id).is_none();
+        for unopened in lock(&self.unopened).iter().filter(closed) {
             streams.push(status::Stream {
-                halted: Some(halted(&halt)),
+                halted: Some(halted(&unopened_halt(&unopened.error))),
+                journal_bytes: unopened.bytes,
                 ..self.stream_of(unopened.id, None)
             });
         }
@@ -109,6 +133,16 @@ impl Node {
             },
         }
     }
+}
+
+fn unopened_halt(error: &Error) -> Halt {
+    let (code, offset) = match error {
+        Error::Corrupt { offset, .. } => ("journal_corrupt", Some(*offset)),
+        Error::Version { .. } => ("journal_version", None),
+        Error::NoSpace { .. } => ("disk_full", None),
+        _ => ("journal_io", None),
+    };
+    Halt { offset, ..Halt::new(code, error.to_string()) }
 }
 
 fn halted(halt: &Halt) -> status::Halted {
