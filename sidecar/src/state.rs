@@ -2,8 +2,9 @@
 //! costs time, never data.
 
 use std::{
-    fs, panic,
-    path::{Path, PathBuf},
+    fs, io, panic,
+    path::Path,
+    sync::{Mutex, PoisonError},
 };
 
 use thinwire_engine::model::{Offset, Origin, StreamId};
@@ -12,10 +13,12 @@ use tracing::warn;
 /// sled's default cache is 1 GiB; this holds every peer's position many times over.
 const CACHE_BYTES: u64 = 1 << 20;
 
-/// A cache of positions, in a folder of its own.
+/// A cache of positions, in a folder of its own. Whatever happens to the folder, also while it is in use, costs no more
+/// than the cache: its library may fail, or panic, on bytes that it does not understand.
 #[derive(Debug)]
 pub struct State {
-    acks: Option<sled::Tree>,
+    acks: Mutex<Option<sled::Tree>>,
+    known: Vec<Ack>,
 }
 
 /// What a peer had of a stream when it last said so.
@@ -32,53 +35,71 @@ pub struct Ack {
 }
 
 impl State {
-    /// Opens the cache in `dir`. One that cannot be opened is moved aside and begun anew; without
+    /// Opens the cache in `dir` and reads it. One that cannot be opened or read is moved aside and begun anew; without
     /// one, nothing is remembered.
     pub fn open(dir: &Path) -> Self {
-        let database = open(dir).or_else(|why| {
-            warn!(%why, "the cache of peer positions cannot be opened; it is begun anew");
-            let aside = dir.with_extension("unusable");
-            let _ = fs::remove_dir_all(&aside);
-            fs::rename(dir, aside).map_err(|error| error.to_string())?;
+        let opened = open(dir).or_else(|why| {
+            warn!(%why, "the cache of peer positions cannot be used; it is begun anew");
+            set_aside(dir).map_err(|error| error.to_string())?;
             open(dir)
         });
-        let acks = database.and_then(|db| db.open_tree("acks").map_err(|error| error.to_string()));
-        if let Err(why) = &acks {
-            warn!(%why, "there is no cache of peer positions; they are asked for again");
-        }
-        Self { acks: acks.ok() }
-    }
-
-    /// Everything that is remembered. What cannot be read is left out.
-    pub fn acks(&self) -> Vec<Ack> {
-        let Some(tree) = &self.acks else { return Vec::new() };
-        // sled may repeat an error for ever, so the first one ends the list.
-        let held = tree.iter().map_while(Result::ok);
-        held.filter_map(|(key, value)| decode(&key, &value)).collect()
-    }
-
-    /// Remembers a position.
-    pub fn put(&self, ack: &Ack) {
-        if let Some(tree) = &self.acks {
-            let (key, value) = encode(ack);
-            if tree.get(key).is_ok_and(|held| held.is_some_and(|held| held == value[..])) {
-                return;
+        match opened {
+            Ok((tree, known)) => Self { acks: Mutex::new(Some(tree)), known },
+            Err(why) => {
+                warn!(%why, "there is no cache of peer positions; they are asked for again");
+                Self { acks: Mutex::new(None), known: Vec::new() }
             }
-            // A cache that cannot be written is as good as an old one.
-            let _ = tree.insert(key, &value[..]);
+        }
+    }
+
+    /// Everything that was remembered when the cache was opened.
+    pub fn acks(&self) -> &[Ack] {
+        &self.known
+    }
+
+    /// Remembers a position. A cache that fails is not used any more: an old one is as good.
+    pub fn put(&self, ack: &Ack) {
+        let mut held = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(tree) = held.as_ref() else { return };
+        let (key, value) = encode(ack);
+        let written = guarded(|| match tree.get(key)? {
+            Some(held) if held == value[..] => Ok(()),
+            _ => tree.insert(key, &value[..]).map(drop),
+        });
+        if let Err(why) = written {
+            warn!(%why, "the cache of peer positions fails; none is remembered until the next start");
+            // Its library would flush it when it is dropped, and might panic again.
+            std::mem::forget(held.take());
         }
     }
 }
 
-/// sled may panic on a folder that it does not understand, so that is an error like any other.
-fn open(dir: &Path) -> Result<sled::Db, String> {
-    let dir: PathBuf = dir.to_owned();
-    let opened = panic::catch_unwind(move || {
-        sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()
-    });
-    match opened {
-        Ok(Ok(database)) => Ok(database),
-        Ok(Err(error)) => Err(error.to_string()),
+/// Moves a cache away, in place of one that was moved away before.
+fn set_aside(dir: &Path) -> io::Result<()> {
+    let aside = dir.with_extension("unusable");
+    let _ = fs::remove_dir_all(&aside);
+    let _ = fs::remove_file(&aside);
+    match fs::rename(dir, aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn open(dir: &Path) -> Result<(sled::Tree, Vec<Ack>), String> {
+    guarded(|| {
+        let tree =
+            sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?.open_tree("acks")?;
+        // sled may repeat an error for ever, so the first one ends the reading.
+        let held = tree.iter().collect::<sled::Result<Vec<_>>>()?;
+        let known = held.iter().filter_map(|(key, value)| decode(key, value)).collect();
+        Ok((tree, known))
+    })
+}
+
+/// sled may panic on what it does not understand, so that is an error like any other.
+fn guarded<T>(act: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    match panic::catch_unwind(panic::AssertUnwindSafe(act)) {
+        Ok(outcome) => outcome.map_err(|error| error.to_string()),
         Err(_) => Err("it is damaged beyond what its library understands".to_owned()),
     }
 }
@@ -110,6 +131,8 @@ fn decode(key: &[u8], value: &[u8]) -> Option<Ack> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use thinwire_engine::model::Epoch;
 
     use super::*;
@@ -126,6 +149,19 @@ mod tests {
         }
     }
 
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_file()).collect()
+    }
+
+    /// Remembers something in the folder, whatever is there, and finds it again.
+    fn is_usable(dir: &Path, acked: u64) {
+        let state = State::open(dir);
+        state.put(&ack(acked));
+        drop(state);
+        assert_eq!(State::open(dir).acks(), [ack(acked)]);
+    }
+
     #[test]
     fn positions_are_remembered_and_a_damaged_folder_only_forgets() {
         let dir = tempfile::tempdir().unwrap();
@@ -133,19 +169,64 @@ mod tests {
         let state = State::open(&path);
         state.put(&ack(7));
         state.put(&ack(9));
-        assert_eq!(state.acks(), [ack(9)]);
         drop(state);
         assert_eq!(State::open(&path).acks(), [ack(9)]);
+        for (number, damage) in [
+            |whole: &[u8]| vec![0xA5; whole.len()],
+            |whole: &[u8]| whole[..whole.len() / 2].to_vec(),
+            |_: &[u8]| Vec::new(),
+            |whole: &[u8]| whole.iter().map(|byte| byte ^ 1).collect(),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            for file in files(&path) {
+                fs::write(&file, damage(&fs::read(&file).unwrap())).unwrap();
+            }
+            is_usable(&path, 10 + number as u64);
+        }
+        fs::remove_dir_all(&path).unwrap();
+        fs::write(&path, b"a file in its place").unwrap();
+        is_usable(&path, 1);
+    }
 
-        for entry in fs::read_dir(&path).unwrap() {
-            let file = entry.unwrap().path();
-            if file.is_file() {
-                fs::write(&file, vec![0xA5; 4_096]).unwrap();
+    #[test]
+    fn a_folder_that_vanishes_in_use_does_no_harm() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let state = State::open(&path);
+        state.put(&ack(1));
+        fs::remove_dir_all(&path).unwrap();
+        for acked in 2..2_000 {
+            state.put(&ack(acked));
+        }
+        drop(state);
+        is_usable(&path, 3);
+    }
+
+    #[test]
+    fn wherever_a_bit_is_flipped_the_cache_opens_and_says_nothing_that_was_not_put() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("state"), dir.path().join("copy"));
+        let state = State::open(&path);
+        (1..40).for_each(|acked| state.put(&ack(acked)));
+        drop(state);
+        let names: Vec<_> = files(&path);
+        for name in &names {
+            let whole = fs::read(name).unwrap();
+            for at in (0..whole.len()).step_by((whole.len() / 12).max(1)) {
+                let _ = fs::remove_dir_all(&copy);
+                fs::create_dir(&copy).unwrap();
+                for file in &names {
+                    fs::copy(file, copy.join(file.file_name().unwrap())).unwrap();
+                }
+                let mut bytes = whole.clone();
+                bytes[at] ^= 4;
+                fs::write(copy.join(name.file_name().unwrap()), bytes).unwrap();
+                let state = State::open(&copy);
+                assert!(state.acks().iter().all(|held| (1..40).any(|acked| *held == ack(acked))));
+                state.put(&ack(50));
             }
         }
-        let state = State::open(&path);
-        assert!(state.acks().is_empty());
-        state.put(&ack(1));
-        assert_eq!(state.acks(), [ack(1)]);
     }
 }
