@@ -25,8 +25,16 @@ pub enum KeyError {
         /// In what way.
         why: String,
     },
+    /// There is nothing in it.
+    #[error(
+        "the identity key {0} is empty, so it was never used: remove it, and `thinwire init` makes one"
+    )]
+    Empty(String),
     /// It is not one.
-    #[error("{path} does not hold an identity key: {why}")]
+    #[error(
+        "{path} does not hold a whole identity key ({why}): bring it back from a copy, or remove it and run \
+         `thinwire init` for a new one, which every peer has to be told"
+    )]
     Malformed {
         /// The file.
         path: String,
@@ -75,6 +83,9 @@ pub fn load(path: &Path) -> Result<Identity, KeyError> {
         path: shown.clone(),
         source,
     })?;
+    if bytes.is_empty() {
+        return Err(KeyError::Empty(shown));
+    }
     Identity::from_bytes(&bytes)
         .map_err(|error| KeyError::Malformed { path: shown, why: error.to_string() })
 }
@@ -98,17 +109,25 @@ fn create(path: &Path) -> Result<Identity, KeyError> {
     };
     let identity = Identity::generate()
         .map_err(|error| KeyError::Malformed { path: shown.clone(), why: error.to_string() })?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map_err(failed("create"))?;
-    file.write_all(&identity.to_bytes()).map_err(failed("write"))?;
-    file.sync_all().map_err(failed("sync"))?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the folder of"))?;
-    Ok(identity)
+    // Written whole beside its place and linked into it, which fails if another is there by now: at no moment is there
+    // half a key, or one in place of another.
+    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    let written = write_new(&draft, &identity.to_bytes());
+    let placed = written.map_err(failed("write")).and_then(|()| {
+        fs::hard_link(&draft, path).map_err(failed("create"))?;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the folder of"))
+    });
+    let _ = fs::remove_file(&draft);
+    placed.map(|()| identity)
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Left by a process of this number that was killed.
+    let _ = fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 #[cfg(test)]
@@ -134,5 +153,17 @@ mod tests {
         assert!(matches!(load(&link), Err(KeyError::Exposed { .. })));
         fs::write(&path, b"not a key").unwrap();
         assert!(matches!(load(&path), Err(KeyError::Malformed { .. })));
+        fs::write(&path, b"").unwrap();
+        assert!(matches!(load_or_create(&path), Err(KeyError::Empty(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no draft is left");
+    }
+
+    #[test]
+    fn of_two_that_are_made_at_once_one_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.key");
+        let made = create(&path).unwrap().public();
+        assert!(matches!(create(&path), Err(KeyError::Io { .. })));
+        assert_eq!(load(&path).unwrap().public(), made);
     }
 }
