@@ -7,6 +7,7 @@ mod journal;
 mod run;
 
 use anyhow::Result;
+use thinwire_transport::StartError;
 
 use crate::{
     cli::{self, Cli, Command},
@@ -39,7 +40,8 @@ pub async fn run(cli: Cli) -> Result<u8> {
 
 /// The exit code for a failure.
 pub fn exit_code(failure: &anyhow::Error) -> u8 {
-    match failure.is::<ConfigError>() || failure.is::<KeyError>() {
+    let is_peer = matches!(failure.downcast_ref(), Some(StartError::DuplicatePeer { .. }));
+    match is_peer || failure.is::<ConfigError>() || failure.is::<KeyError>() {
         true => BAD_CONFIGURATION,
         false => 1,
     }

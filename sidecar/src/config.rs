@@ -175,9 +175,14 @@ fn address(
     key: &str,
     text: &Spanned<String>,
 ) -> Result<SocketAddr, ConfigError> {
-    text.get_ref().parse().map_err(|_| {
-        document.error(key, text.span(), "not an address and port, such as 0.0.0.0:7420")
-    })
+    match text.get_ref().parse::<SocketAddr>() {
+        Ok(address) if address.port() > 0 => Ok(address),
+        Ok(_) => Err(document.error(key, text.span(), "a port is a number from 1 to 65535")),
+        Err(_) => {
+            let why = "not an address and port, such as 0.0.0.0:7420";
+            Err(document.error(key, text.span(), why))
+        }
+    }
 }
 
 fn database(document: &Document<'_>, file: &File) -> Result<Option<Database>, ConfigError> {
@@ -296,6 +301,10 @@ fn peers(document: &Document<'_>, file: &File) -> Result<(Vec<Peer>, Vec<String>
     for peer in &file.peer {
         check_name(document, "peer.name", &peer.name)?;
         let name = peer.name.get_ref().clone();
+        if &name == file.node.name.get_ref() {
+            let why = "this is the name of the node itself";
+            return Err(document.error("peer.name", peer.name.span(), why));
+        }
         if peers.iter().any(|known| known.name == name) || keyless.contains(&name) {
             return Err(document.error("peer.name", peer.name.span(), "two peers have this name"));
         }

@@ -52,3 +52,27 @@ fn a_name_is_enough() {
     assert!(config.listen.is_none() && config.database.is_none() && config.capture.is_none());
     assert_eq!(config.journal.budget, 10 << 30);
 }
+
+#[test]
+fn what_could_not_work_is_refused_with_its_place() {
+    let key = thinwire_transport::Identity::generate().unwrap().public();
+    for (line, sentence) in [
+        ("listen = \"0.0.0.0:0\"".to_owned(), "n.toml, line 3, node.listen: a port is"),
+        ("status = \"[::1]:0\"".to_owned(), "n.toml, line 3, node.status: a port is"),
+        ("[[peer]]\nname = \"n\"".to_owned(), "line 4, peer.name: this is the name of the node"),
+        (
+            format!("[[peer]]\nname = \"a\"\nkey = \"{key}\"\n[[peer]]\nname = \"a\""),
+            "line 7, peer.name: two peers have this name",
+        ),
+        (
+            format!(
+                "[[peer]]\nname = \"a\"\nkey = \"{key}\"\n[[peer]]\nname = \"b\"\nkey = \"{key}\""
+            ),
+            "line 8, peer.key: two peers have this key",
+        ),
+    ] {
+        let text = format!("[node]\nname = \"n\"\n{line}\n");
+        let error = Config::parse(Path::new("n.toml"), &text).unwrap_err().to_string();
+        assert!(error.contains(sentence), "{error}");
+    }
+}
