@@ -1,6 +1,12 @@
 //! How commands reach the running node: one line of JSON each way over a socket that only its owner can open.
 
-use std::{io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -59,12 +65,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// What the system says; a path too long for a socket among it.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
+    // Bound where only we may go and moved into its place with its permissions: nobody else can open it at any moment.
+    let hidden = path.with_file_name(".control");
+    match std::fs::remove_dir_all(&hidden) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::DirBuilder::new().mode(0o700).create(&hidden)?;
+    let draft = hidden.join("s");
+    let listener = UnixListener::bind(&draft)?;
+    std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&draft, path)?;
+    std::fs::remove_dir(&hidden)?;
     Ok(listener)
 }
 
@@ -124,4 +136,23 @@ pub async fn ask(path: &Path, request: &Request) -> io::Result<Option<Response>>
         Ok(serde_json::from_str(&line)?)
     };
     timeout(ANSWER_TIMEOUT, exchange).await?.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_socket_is_its_owners_alone_and_replaces_what_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        for _ in 0..3 {
+            std::fs::create_dir(dir.path().join(".control")).unwrap();
+            std::fs::write(dir.path().join(".control/s"), b"left by a killed process").unwrap();
+            let _listener = listen(&path).unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+            assert!(UnixStream::connect(&path).await.is_ok());
+        }
+    }
 }
