@@ -33,6 +33,7 @@ use crate::{
     committer,
     config::Config,
     control::{Request, Response},
+    drain::Drain,
     forecast::Forecast,
     state::State,
 };
@@ -54,6 +55,7 @@ pub struct Node {
     waiting: Mutex<copies::Waiting>,
     state: State,
     forecast: Mutex<Forecast>,
+    drains: Mutex<BTreeMap<Origin, Drain>>,
     stop: watch::Sender<bool>,
     fatal: mpsc::UnboundedSender<String>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -106,6 +108,7 @@ impl Node {
             waiting: Mutex::default(),
             state,
             forecast: Mutex::default(),
+            drains: Mutex::default(),
             stop,
             fatal,
             tasks: Mutex::default(),
@@ -124,6 +127,11 @@ impl Node {
             Request::Resume(scope) => self.resume(&scope),
             Request::Retry(scope) => self.retry(&scope),
         }
+    }
+
+    /// Ends the program, for a reason that only a person can mend.
+    pub fn fail(&self, reason: String) {
+        let _ = self.fatal.send(reason);
     }
 
     /// Drains and ends: first what writes, then the disk, then what tells others what is durable.

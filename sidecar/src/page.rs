@@ -11,47 +11,105 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
-use tracing::debug;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tracing::{debug, info, warn};
 
-use crate::node::Node;
+use crate::{metrics, node::Node};
 
 /// A browser and a scraper or two; more at once would only wait for each other.
 const CONNECTIONS_MAX: usize = 16;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Long enough for a status of many streams over a slow link.
+const CONVERSATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often an address that is not there is looked for.
+const ADDRESS_RECHECK: Duration = Duration::from_secs(2);
 
-/// Opens the port.
-///
-/// # Errors
-/// What the system says.
-pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// The status page's port.
+pub struct Page {
+    address: SocketAddr,
+    listener: Option<TcpListener>,
 }
 
-/// Answers until it is dropped.
-pub async fn serve(listener: TcpListener, node: Arc<Node>) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, perhaps: those in use will be given back.
-            sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let node = node.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| answer(node.clone(), request));
-            let outcome = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = outcome {
-                debug!(%error, "a reader of the status page went away");
+impl Page {
+    /// Opens the port. An address that is not there is waited for by [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// What somebody has to mend: another process holds the port, or it is not ours to have.
+    pub async fn open(address: SocketAddr) -> io::Result<Self> {
+        match TcpListener::bind(address).await {
+            Ok(listener) => Ok(Self { address, listener: Some(listener) }),
+            Err(error) if is_for_people(&error) => Err(error),
+            Err(error) => {
+                warn!(%address, %error, "cannot show the status page yet; trying again");
+                Ok(Self { address, listener: None })
             }
-            drop(slot);
-        });
+        }
+    }
+
+    /// Answers until it is dropped, once the address is there.
+    pub async fn serve(self, node: Arc<Node>) {
+        let listener = match self.listener {
+            Some(listener) => listener,
+            None => match bind_when_there(self.address).await {
+                Ok(listener) => listener,
+                Err(error) => return node.fail(unopened(self.address, &error)),
+            },
+        };
+        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let Ok((stream, _)) = listener.accept().await else {
+                // Out of descriptors, perhaps: those in use will be given back.
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let node = node.clone();
+            tokio::spawn(async move {
+                converse(stream, node).await;
+                drop(slot);
+            });
+        }
+    }
+}
+
+/// Why there is no page, in a sentence.
+pub fn unopened(address: SocketAddr, error: &io::Error) -> String {
+    format!("cannot open the status page at {address}: {error}")
+}
+
+fn is_for_people(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied)
+}
+
+async fn bind_when_there(address: SocketAddr) -> io::Result<TcpListener> {
+    loop {
+        sleep(ADDRESS_RECHECK).await;
+        match TcpListener::bind(address).await {
+            Err(error) if !is_for_people(&error) => {}
+            outcome => {
+                info!(%address, "the status page's address is there");
+                return outcome;
+            }
+        }
+    }
+}
+
+/// One request and its answer. A reader that stops to read, or never asks, has no more time than any other.
+async fn converse(stream: TcpStream, node: Arc<Node>) {
+    let service = service_fn(move |request| answer(node.clone(), request));
+    let conversation = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(CONVERSATION_TIMEOUT, conversation).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "a reader of the status page went away"),
+        Err(_) => debug!("a reader of the status page took too long"),
     }
 }
 
@@ -65,8 +123,12 @@ async fn answer(
             Ok(text) => (StatusCode::OK, "application/json", text),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string()),
         },
+        (&Method::GET, "/metrics") => {
+            (StatusCode::OK, metrics::CONTENT_TYPE, metrics::render(&node.status()))
+        }
         (&Method::GET, _) => {
-            (StatusCode::NOT_FOUND, TEXT, "there are / and /status.json\n".to_owned())
+            let text = "there are /, /status.json and /metrics\n".to_owned();
+            (StatusCode::NOT_FOUND, TEXT, text)
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered\n".to_owned()),
     };

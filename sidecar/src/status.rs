@@ -38,6 +38,8 @@ pub struct Stream {
     pub applied: u64,
     pub journal_bytes: u64,
     pub halted: Option<Halted>,
+    /// Whether somebody told its capture or its apply to pause.
+    pub paused: bool,
     /// What went wrong last with applying it and is waited for, such as a database that is away.
     pub detail: Option<String>,
 }
@@ -59,16 +61,19 @@ pub struct Halted {
 pub struct Peer {
     pub name: String,
     pub connected: bool,
+    /// Whether somebody told the node to exchange nothing with it.
+    pub paused: bool,
     pub rtt_ms: Option<u64>,
+    /// Bits of records a second, before compression, that it acknowledged lately.
     pub goodput_bps: Option<u64>,
     /// What is shipped to it.
     pub streams: Vec<PeerStream>,
     /// Since the start, packets' overhead included.
     pub bytes_sent: u64,
     pub bytes_received: u64,
-    /// When it will have everything, at the goodput measured.
+    /// When it will have everything, at the pace at which it took what was pending while it was connected.
     pub eta_seconds: Option<u64>,
-    /// Why it is not connected, as far as that is known; or that it is paused.
+    /// Why it is not connected, as far as that is known.
     pub detail: Option<String>,
 }
 
@@ -184,9 +189,10 @@ impl Status {
         }
         for stream in &self.streams {
             let Stream { origin, name, appended, synced, applied, .. } = stream;
+            let paused = if stream.paused { "  PAUSED" } else { "" };
             writeln!(
                 out,
-                "stream {name} {origin}  appended {appended}  synced {synced}  applied {applied}"
+                "stream {name} {origin}  appended {appended}  synced {synced}  applied {applied}{paused}"
             )?;
             if let Some(halted) = &stream.halted {
                 writeln!(out, "  HALTED {}: {}", halted.code, halted.detail)?;
@@ -217,7 +223,8 @@ impl Pressure {
 impl Peer {
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let state = if self.connected { "connected" } else { "not connected" };
-        write!(out, "peer {}  {state}", self.name)?;
+        let paused = if self.paused { "  PAUSED" } else { "" };
+        write!(out, "peer {}  {state}{paused}", self.name)?;
         if let Some(rtt) = self.rtt_ms {
             write!(out, "  rtt {rtt} ms")?;
         }

@@ -2,7 +2,7 @@
 
 use std::{future::pending, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
@@ -11,7 +11,12 @@ use tokio::{
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
-use crate::{config::Config, control, keyfile, node::Node, page};
+use crate::{
+    config::Config,
+    control, keyfile,
+    node::Node,
+    page::{self, Page},
+};
 
 /// What a supervisor is promised: told to stop, the node has ended after this long.
 const DRAIN: Duration = Duration::from_millis(4_000);
@@ -25,17 +30,13 @@ pub(super) async fn run(config: Config) -> Result<u8> {
         .init();
     let identity = keyfile::load(&config.key_path())?;
     let control_path = config.control_path();
-    let page = match config.status {
-        None => None,
-        Some(address) => Some(
-            page::listen(address)
-                .await
-                .with_context(|| format!("cannot open the status page at {address}"))?,
-        ),
-    };
+    let status = config.status;
+    // First of all: it takes the lock by which a second process for the same folder is refused.
     let (node, mut fatal) = Node::start(config, identity).await?;
-    if let Some(page) = page {
-        tokio::spawn(page::serve(page, node.clone()));
+    if let Some(address) = status {
+        let page = Page::open(address).await;
+        let page = page.map_err(|error| anyhow!(page::unopened(address, &error)))?;
+        tokio::spawn(page.serve(node.clone()));
     }
     let listener = match control::listen(&control_path) {
         Ok(listener) => listener,

@@ -7,15 +7,15 @@ use std::{
 };
 
 use thinwire_engine::{
-    journal::{Pressure, Stream},
+    journal::{Journal, Pressure, Stream},
     model::{Offset, Origin},
 };
-use thinwire_transport::PeerStatus;
+use thinwire_transport::{PeerStatus, PeerStream};
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, warn};
 
 use super::{Node, lock};
-use crate::{retention::Retention, state::Ack};
+use crate::{drain::Pending, retention::Retention, state::Ack};
 
 /// A full journal holds up its writers until it is trimmed, so this is also how long they wait at most.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +32,7 @@ impl Node {
             }
             self.trim(&mut retention).await;
             self.foresee();
+            self.clock_peers();
             if round % REMEMBER_EVERY == 0 {
                 self.remember();
             }
@@ -76,6 +77,17 @@ impl Node {
         lock(&self.forecast).observe(&usages, Instant::now());
     }
 
+    /// Follows the pace at which peers take what is pending.
+    fn clock_peers(&self) {
+        let now = Instant::now();
+        let mut drains = lock(&self.drains);
+        for peer in self.transport.peers() {
+            let pending: Vec<_> =
+                peer.streams.iter().filter_map(|at| pending(&self.journal, at)).collect();
+            drains.entry(peer.origin).or_default().observe(&pending, peer.connected, now);
+        }
+    }
+
     /// What each of those who need the stream has of it.
     fn consumers(&self, stream: &Stream, peers: &BTreeMap<Origin, PeerStatus>) -> Vec<Offset> {
         let (id, own) = (stream.id(), self.journal.own());
@@ -101,4 +113,17 @@ impl Node {
         }
         consumers
     }
+}
+
+/// What a peer lacks of a stream that is held here.
+#[expect(clippy::cast_precision_loss, reason = "an average needs no more than 52 bits")]
+pub(super) fn pending(journal: &Journal, at: &PeerStream) -> Option<Pending> {
+    let marks = journal.stream(at.id)?.watermarks();
+    let held = marks.synced.since(marks.first.prev()).max(1);
+    Some(Pending {
+        id: at.id,
+        acked: at.acked,
+        records: marks.synced.since(at.acked),
+        record_bytes: marks.bytes as f64 / held as f64,
+    })
 }

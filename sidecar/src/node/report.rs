@@ -2,16 +2,17 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use thinwire_apply::Applier;
 use thinwire_capture::{Capture, OnFull};
 use thinwire_engine::{
     Error,
     journal::{Pressure, Stream, Unopened, Watermarks},
     model::{Halt, Offset, StreamId},
 };
-use thinwire_transport::PeerStatus;
+use thinwire_transport::{PeerStatus, PeerStream};
 
-use super::{Node, lock};
-use crate::status;
+use super::{Node, keeper::pending, lock};
+use crate::{drain::Pending, status};
 
 impl Node {
     /// How the node is doing.
@@ -71,10 +72,20 @@ impl Node {
 
     fn stream(&self, stream: &Stream) -> status::Stream {
         let halt = stream.halted().borrow().as_ref().map(halted);
-        let appliers = lock(&self.appliers);
-        let detail = appliers.get(&stream.id()).and_then(|applier| applier.status().last_error);
+        let applier = lock(&self.appliers).get(&stream.id()).map(Applier::status);
+        let capture = self.capture.get().filter(|_| stream.id().origin == self.journal.own());
+        let is_paused = match (&applier, capture) {
+            (Some(applier), _) => applier.state == thinwire_apply::State::Paused,
+            (None, Some(capture)) => capture.status().state == thinwire_capture::State::Paused,
+            (None, None) => false,
+        };
         let marks = Some(stream.watermarks());
-        status::Stream { halted: halt, detail, ..self.stream_of(stream.id(), marks) }
+        status::Stream {
+            halted: halt,
+            paused: is_paused,
+            detail: applier.and_then(|applier| applier.last_error),
+            ..self.stream_of(stream.id(), marks)
+        }
     }
 
     fn stream_of(&self, id: StreamId, marks: Option<Watermarks>) -> status::Stream {
@@ -89,35 +100,16 @@ impl Node {
             applied: get(|marks| marks.applied),
             journal_bytes: marks.map_or(0, |marks| marks.bytes),
             halted: None,
+            paused: false,
             detail: None,
         }
     }
 
     fn peer(&self, peer: &PeerStatus) -> status::Peer {
-        let streams: Vec<_> = peer
-            .streams
-            .iter()
-            .filter_map(|at| {
-                let marks = self.journal.stream(at.id)?.watermarks();
-                let pending = marks.synced.since(at.acked);
-                let held = marks.synced.since(marks.first.prev()).max(1);
-                let share = u128::from(marks.bytes) * u128::from(pending) / u128::from(held);
-                Some(status::PeerStream {
-                    origin: at.id.origin.to_string(),
-                    shipped: at.shipped.get(),
-                    acked: at.acked.get(),
-                    applied: at.applied.get(),
-                    pending_records: pending,
-                    pending_bytes: u64::try_from(share).unwrap_or(u64::MAX),
-                })
-            })
-            .collect();
+        let pending = |at| pending(&self.journal, at).map(|pending| (at, pending));
+        let streams: Vec<_> = peer.streams.iter().filter_map(pending).map(peer_stream).collect();
         let pending: u64 = streams.iter().map(|stream| stream.pending_bytes).sum();
-        let eta = match (pending, peer.goodput_bps) {
-            (0, _) => Some(0),
-            (_, 0) => None,
-            (pending, goodput) => Some(pending.saturating_mul(8) / goodput),
-        };
+        let eta = lock(&self.drains).entry(peer.origin).or_default().eta_seconds(pending);
         status::Peer {
             name: peer.name.clone(),
             connected: peer.connected,
@@ -127,11 +119,20 @@ impl Node {
             bytes_sent: peer.bytes_sent,
             bytes_received: peer.bytes_received,
             eta_seconds: eta,
-            detail: match peer.paused {
-                true => Some("paused".to_owned()),
-                false => peer.last_error.clone(),
-            },
+            paused: peer.paused,
+            detail: peer.last_error.clone(),
         }
+    }
+}
+
+fn peer_stream((at, pending): (&PeerStream, Pending)) -> status::PeerStream {
+    status::PeerStream {
+        origin: at.id.origin.to_string(),
+        shipped: at.shipped.get(),
+        acked: at.acked.get(),
+        applied: at.applied.get(),
+        pending_records: pending.records,
+        pending_bytes: pending.bytes(),
     }
 }
 
