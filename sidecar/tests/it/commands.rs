@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -92,9 +92,12 @@ fn a_paused_peer_gets_nothing_until_resume_and_a_stopped_node_ends_in_time() {
     pair.source.sql("insert into t values (2, 'b')");
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(pair.target.sql("select count(*) from t").trim(), "1");
+    let says = |site: &Site, text: &str| site.node.run(&["status"]).unwrap().contains(text);
+    assert!(says(&pair.source, "PAUSED"));
     pair.source.node.run(&["resume", "--peer", "hq"]).unwrap();
     pair.wait_equal(Duration::from_secs(15));
 
+    assert!(!says(&pair.source, "PAUSED"));
     pair.target.node.run(&["pause", "--stream", "edge"]).unwrap();
     pair.source.sql("insert into t values (3, 'c')");
     wait_for("the record to be durable at the target", Duration::from_secs(15), || {
@@ -102,6 +105,7 @@ fn a_paused_peer_gets_nothing_until_resume_and_a_stopped_node_ends_in_time() {
         (at.acked > at.applied).then_some(())
     });
     assert_eq!(pair.target.sql("select count(*) from t").trim(), "2");
+    assert!(says(&pair.target, "PAUSED"));
     pair.target.node.run(&["resume"]).unwrap();
     pair.wait_equal(Duration::from_secs(15));
     assert!(pair.source.node.run(&["pause", "--peer", "nobody"]).is_err());
@@ -128,7 +132,28 @@ fn the_status_is_shown_over_http() {
     };
     assert!(get("/status.json").contains("\"node\":\"n\""));
     assert!(get("/").starts_with("HTTP/1.1 200"));
+    let metrics = get("/metrics");
+    assert!(metrics.contains("text/plain; version=0.0.4"), "{metrics}");
+    assert!(metrics.contains("\nthinwire_journal_pressure{step=\"none\"} 1\n"), "{metrics}");
     assert!(get("/secret").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn a_status_page_whose_address_is_absent_is_waited_for_and_one_that_is_taken_is_not() {
+    let mut site = Site::new("n", "", "select 1");
+    let with_page = |address: &str| format!("[node]\nname = \"n\"\nstatus = \"{address}\"\n");
+    // Reserved for benchmarks (RFC 2544), so never an address of the machine's own.
+    site.node.configure(&with_page("198.18.77.77:7421")).unwrap();
+    site.node.init().unwrap();
+    site.node.start().unwrap();
+    site.status();
+    site.node.check().unwrap();
+    assert!(site.node.log().contains("cannot show the status page yet"), "{}", site.node.log());
+    site.node.stop().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    site.node.configure(&with_page(&taken.local_addr().unwrap().to_string())).unwrap();
+    let refused = site.node.run(&["run"]).unwrap_err().to_string();
+    assert!(refused.contains("cannot open the status page at 127.0.0.1"), "{refused}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod journal;
 mod kills;
 mod mend;
 mod outage;
+mod restarts;
 mod site;
 mod syscalls;
 mod topology;

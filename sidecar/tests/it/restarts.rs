@@ -1,0 +1,175 @@
+//! Started again and again: whatever became of the state folder or the lock costs time only, a second process is
+//! refused, and a stream that cannot be opened is in the way of none.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread::{self, sleep},
+    time::{Duration, Instant},
+};
+
+use thinwire_sidecar::status::{Status, Stream};
+
+use crate::site::{Pair, Site, lively, wait_for};
+
+const SCHEMA: &str = "create table t (id bigint primary key, v text)";
+
+fn dir_of(site: &Site) -> PathBuf {
+    site.node.config().with_extension("")
+}
+
+fn full_status(site: &Site) -> Status {
+    site.status();
+    serde_json::from_str(&site.node.run(&["status", "--json"]).unwrap()).unwrap()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    fs::create_dir_all(to).unwrap();
+    for file in files(from) {
+        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+/// What is done to the state folder of a node that is stopped.
+fn harm(round: u32, state: &Path) {
+    let aside = state.with_extension("older");
+    match round % 5 {
+        0 => drop(fs::remove_dir_all(state)),
+        1 => files(state).iter().for_each(|file| {
+            let bytes = fs::read(file).unwrap();
+            fs::write(file, &bytes[..bytes.len() / 3]).unwrap();
+        }),
+        2 => files(state).iter().for_each(|file| {
+            let mut bytes = fs::read(file).unwrap();
+            bytes.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x20);
+            fs::write(file, bytes).unwrap();
+        }),
+        // Rolled back to what it was some rounds ago.
+        3 if aside.is_dir() => copy(&aside, state),
+        _ => copy(state, &aside),
+    }
+}
+
+#[test]
+fn the_state_folder_can_go_at_any_time_and_a_lock_that_was_left_never_blocks() {
+    let mut pair = Pair::new(lively(), SCHEMA);
+    pair.start();
+    pair.source.sql("insert into t values (0, 'first')");
+    pair.wait_equal(Duration::from_secs(30));
+    let running = AtomicBool::new(true);
+    let Pair { source, target, .. } = &mut pair;
+    let states = [dir_of(source).join("state"), dir_of(target).join("state")];
+    let cluster = &source.cluster;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1_u64.. {
+                if !running.load(Ordering::Relaxed) {
+                    return;
+                }
+                let sql = format!(
+                    "insert into t select i, md5(i::text) from generate_series({}, {}) i; delete from t where id = {}",
+                    round * 100, round * 100 + 99, round * 100 + 7
+                );
+                cluster.psql(crate::site::DB, &sql).unwrap();
+                sleep(Duration::from_millis(30));
+            }
+        });
+        let nodes = [&mut source.node, &mut target.node];
+        for round in 0..24_u32 {
+            let which = round as usize % 2;
+            if round % 3 == 0 {
+                // Also while it is in use.
+                let _ = fs::remove_dir_all(&states[which]);
+                sleep(Duration::from_millis(300));
+            }
+            if round % 4 == 3 {
+                nodes[which].stop().unwrap();
+            } else {
+                nodes[which].kill9().unwrap();
+            }
+            harm(round / 2, &states[which]);
+            let started = Instant::now();
+            nodes[which].start().unwrap();
+            while nodes[which].status().unwrap().is_none() {
+                nodes[which].check().unwrap();
+                assert!(started.elapsed() < Duration::from_secs(10), "{}", nodes[which].log());
+                sleep(Duration::from_millis(20));
+            }
+            // Long enough for positions to be remembered now and then.
+            sleep(Duration::from_millis(150 + u64::from(round % 5) * 150));
+        }
+        running.store(false, Ordering::Relaxed);
+    });
+    pair.wait_equal(Duration::from_secs(60));
+}
+
+#[test]
+fn a_second_process_is_refused_and_the_first_goes_on() {
+    let mut pair = Pair::new(lively(), SCHEMA);
+    pair.start();
+    pair.source.sql("insert into t values (1, 'a')");
+    pair.wait_equal(Duration::from_secs(30));
+    let refused = pair.source.node.run(&["run"]).unwrap_err().to_string();
+    assert!(refused.contains("exit status: 1"), "{refused}");
+    assert!(refused.contains("LOCK is in use by another process"), "{refused}");
+    pair.source.sql("insert into t values (2, 'b')");
+    pair.wait_equal(Duration::from_secs(30));
+    assert!(pair.source.node.status().unwrap().is_some(), "its control socket is still its own");
+}
+
+#[test]
+fn a_stream_that_cannot_be_opened_is_listed_once_with_its_cause_and_its_bytes() {
+    let mut pair = Pair::new(lively(), SCHEMA);
+    pair.start();
+    pair.source.sql("insert into t select i, md5(i::text) from generate_series(1, 3000) i");
+    pair.wait_equal(Duration::from_secs(30));
+    pair.target.node.stop().unwrap();
+    let journal = dir_of(&pair.target).join("journal");
+    let mut folders = fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path());
+    let segment = files(&folders.find(|path| path.is_dir()).unwrap()).remove(0);
+    let whole = fs::read(&segment).unwrap();
+    let mut version = whole.clone();
+    version[8] = 9;
+    let crc = crc32(&version[..64]);
+    version[64..68].copy_from_slice(&crc.to_le_bytes());
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 3] ^= 1;
+    for (bytes, code) in [(flipped, "journal_corrupt"), (version, "journal_version")] {
+        fs::write(&segment, &bytes).unwrap();
+        pair.target.node.start().unwrap();
+        wait_for("the peer to come and try", Duration::from_secs(30), || {
+            full_status(&pair.target).peers[0].connected.then_some(())
+        });
+        sleep(Duration::from_secs(1));
+        let status = full_status(&pair.target);
+        let [Stream { halted: Some(halted), journal_bytes, .. }] = &status.streams[..] else {
+            panic!("{:?}", status.streams)
+        };
+        assert_eq!(halted.code, code, "{halted:?}");
+        assert_eq!(*journal_bytes, bytes.len() as u64);
+        assert!(status.journal.bytes >= *journal_bytes, "{:?}", status.journal);
+        assert_eq!(fs::read(&segment).unwrap(), bytes, "it was not touched");
+        pair.target.node.stop().unwrap();
+    }
+    fs::write(&segment, &whole).unwrap();
+    pair.target.node.start().unwrap();
+    pair.source.sql("insert into t values (-1, 'after')");
+    pair.wait_equal(Duration::from_secs(60));
+    assert!(full_status(&pair.target).streams.iter().all(|stream| stream.halted.is_none()));
+}
+
+/// CRC-32 (IEEE), bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
