@@ -16,7 +16,7 @@ use std::{
 
 use thinwire_engine::{
     Error as JournalError,
-    journal::Stream,
+    journal::{Pressure, Stream},
     model::{Halt, HaltedBy, Offset},
     pgoutput::Translator,
 };
@@ -314,8 +314,8 @@ impl Runner {
     /// Waits until a fair part of the budget is free, so that a session is worth its start.
     async fn rest_until_room(&mut self, share: u64) {
         loop {
-            let usage = self.options.stream.allowance();
-            if usage.budget.saturating_sub(usage.bytes) >= usage.budget / share {
+            let fair = self.options.stream.allowance().budget / share;
+            if self.options.stream.await_room(fair, Pressure::Capture) {
                 return;
             }
             self.rest(ROOM_POLL).await;

@@ -19,7 +19,7 @@ use std::{
 
 use thinwire_engine::{
     Error as JournalError,
-    journal::Stream,
+    journal::{Pressure, Stream},
     model::{Halt, HaltedBy, Lsn, Offset, RelationId},
     pgoutput::{InTransaction, Message, Translator},
 };
@@ -141,7 +141,10 @@ impl Copies {
         if self.job.is_some() || self.not_before.is_some_and(|at| Instant::now() < at) {
             return;
         }
-        let Some(wanted) = self.next(&options.stream, tables) else { return };
+        let Some(wanted) = self.next(&options.stream, tables) else {
+            options.stream.await_room(0, Pressure::None);
+            return;
+        };
         match start(options, &wanted.tables, self.needs).await {
             Ok((from, preparation)) => {
                 self.room = options.stream.copy_allowance().room();
@@ -377,7 +380,8 @@ async fn start(
             ),
         )));
     }
-    if bytes > usage.room() {
+    let margin = options.stream.allowance().budget.saturating_sub(usage.budget);
+    if !options.stream.await_room(bytes + margin, Pressure::Copies) {
         let why = format!(
             "copying {count} tables takes about {bytes} bytes and waits until the journal has room: there are {}",
             usage.room()

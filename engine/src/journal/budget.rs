@@ -79,6 +79,8 @@ struct Used {
     bytes: u64,
     /// What it was refused last, if nothing was taken since.
     refused: Option<u64>,
+    /// What somebody waits for before going on with it, and the step that shows it.
+    awaited: Option<(u64, Pressure)>,
 }
 
 impl Budget {
@@ -88,7 +90,7 @@ impl Budget {
 
     /// Adds a stream with what it has on disk already, which may be more than it would be given.
     pub(crate) fn register(&self, stream: StreamId, bytes: u64) {
-        self.lock().insert(stream, Used { bytes, refused: None });
+        self.lock().insert(stream, Used { bytes, ..Used::default() });
     }
 
     /// Takes `bytes` for a stream, or says that there is no room.
@@ -104,8 +106,17 @@ impl Budget {
             mine.refused = Some(bytes);
             return Err(Error::Full { used: mine.bytes, budget: allowed });
         }
-        *mine = Used { bytes: mine.bytes + bytes, refused: None };
+        *mine = Used { bytes: mine.bytes + bytes, refused: None, ..*mine };
         Ok(())
+    }
+
+    /// Remembers that somebody waits for room for `bytes`, of which `step` tells; says whether there is as much.
+    pub(crate) fn await_room(&self, stream: StreamId, bytes: u64, step: Pressure) -> bool {
+        let mut streams = self.lock();
+        let is_there = bytes <= self.allowance_in(&streams, stream).room();
+        let awaited = (!is_there).then_some((bytes, step));
+        streams.entry(stream).or_default().awaited = awaited;
+        is_there
     }
 
     /// Takes `bytes` that are not to be refused: a stream's own bookkeeping.
@@ -143,13 +154,15 @@ impl Budget {
         let of_total = if is_short(total) { Pressure::Retention } else { Pressure::None };
         let steps = streams.iter().map(|(id, used)| {
             let (usage, is_own) = (self.allowance_in(&streams, *id), id.origin == self.own);
-            match used.refused {
+            let awaited = used.awaited.filter(|(bytes, _)| *bytes > usage.room());
+            let awaited = awaited.map_or(Pressure::None, |(_, step)| step);
+            awaited.max(match used.refused {
                 Some(bytes) if bytes > usage.room() && is_own => Pressure::Capture,
                 Some(bytes) if bytes > usage.room() => Pressure::Receiving,
                 _ if is_own && usage.room() < self.limit / COPIES_LEAVE => Pressure::Copies,
                 _ if is_short(usage) => Pressure::Retention,
                 _ => Pressure::None,
-            }
+            })
         });
         steps.max().unwrap_or_default().max(of_total)
     }
@@ -275,6 +288,19 @@ mod tests {
         assert_eq!(steps, [None, Retention, Copies, Receiving, Capture]);
         budget.give(stream(1), 1_000);
         assert_eq!(budget.pressure(), None);
+    }
+
+    #[test]
+    fn history_is_given_up_for_as_long_as_somebody_waits_for_more_room_than_there_is() {
+        let budget = Budget::new(4_000, stream(1).origin);
+        budget.register(stream(1), 2_000);
+        assert!(budget.await_room(stream(1), 1_000, Pressure::Copies));
+        assert!(!budget.await_room(stream(1), 1_500, Pressure::Copies));
+        // Changes that flow meanwhile do not end the wait.
+        assert!(budget.take(stream(1), 10).is_ok());
+        assert_eq!(budget.pressure(), Pressure::Copies);
+        budget.give(stream(1), 510);
+        assert_eq!(budget.pressure(), Pressure::None);
     }
 
     #[test]

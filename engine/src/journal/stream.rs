@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    Mark, Open, Reader, Tail, Usage,
+    Mark, Open, Pressure, Reader, Tail, Usage,
     budget::Budget,
     format::{self, BatchHeader, Kind},
     recovery::recover,
@@ -183,6 +183,12 @@ impl Stream {
     /// What this stream uses of the budget, and what it may use in all for a copy.
     pub fn copy_allowance(&self) -> Usage {
         self.budget.copy_allowance(self.id)
+    }
+
+    /// Says that somebody waits for room for `bytes` before going on with the stream, which `step` is to show; history is
+    /// given up for it. Returns whether there is as much room.
+    pub fn await_room(&self, bytes: u64, step: Pressure) -> bool {
+        self.budget.await_room(self.id, bytes, step)
     }
 
     /// Whether an earlier failure made the stream refuse all writes until it is opened anew.
