@@ -63,10 +63,10 @@ fn a_budget_runs_out_step_by_step_in_sight_and_comes_back_by_itself() {
         }
         sleep(Duration::from_millis(150));
     }
-    // A look may come too late for a step, but none is out of its turn.
+    // A look may come too late for a step, but none comes as the first that is felt.
     for seen in [&source, &target] {
-        assert!(seen.steps.is_sorted(), "{:?}", seen.steps);
         assert!(seen.steps.len() > 2 && seen.steps[0] == Pressure::None, "{:?}", seen.steps);
+        assert!(seen.steps[1] < Pressure::Receiving, "{:?}", seen.steps);
         assert!(seen.forecasts.iter().any(|hours| *hours < 1.0), "{:?}", seen.forecasts);
     }
     assert_eq!((source.last, target.last), (Some(Pressure::HoldWal), Some(Pressure::Receiving)));

@@ -61,7 +61,7 @@ fn stopped() -> (Site, TempDir) {
     site.init();
     site.node.start().unwrap();
     // The node sends to nobody, so it keeps everything.
-    for round in 0..5 {
+    for round in 0..8 {
         site.sql(&format!(
             "insert into t select i, md5(i::text) || md5((-i)::text) from generate_series({}, {}) i",
             round * 1_000,
@@ -70,7 +70,7 @@ fn stopped() -> (Site, TempDir) {
     }
     wait_for("the changes to be durable", Duration::from_secs(30), || {
         let stream = site.status().streams.first()?.clone();
-        (stream.synced > Some(5_000)).then_some(())
+        (stream.synced > Some(8_000)).then_some(())
     });
     site.node.stop().unwrap();
     let copy = tempfile::Builder::new().prefix("tw").tempdir().unwrap();
@@ -106,7 +106,7 @@ fn every_change_to_a_copied_journal_is_found_with_its_place() {
     let (_site, copy) = stopped();
     let stream = stream_in(copy.path());
     let paths = segments(&stream);
-    assert!(paths.len() > 3, "{paths:?}");
+    assert!(paths.len() > 2, "{paths:?}");
     for dir in [copy.path(), &stream] {
         let sound = look(dir, &["verify"]);
         assert_eq!((sound.code, sound.out.contains(" 0 damaged")), (0, true), "{}", sound.out);
