@@ -14,7 +14,7 @@ use std::{
 use super::{
     Tail,
     format::{self, SEGMENT_HEADER_BYTES, SegmentHeader},
-    recovery::{is_unborn, list as bases, scan, scan_with},
+    recovery::{Scanned, is_unborn, list as bases, scan, scan_with},
     segment::{OpenError, Segment, io_error},
 };
 use crate::{
@@ -122,7 +122,7 @@ pub fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, Error> {
     for (number, base) in bases.iter().enumerate() {
         let found = match bases.get(number + 1) {
             None => read_segment(disk, dir, *base, true).map(|(report, _)| report),
-            Some(next) => read_head(disk, dir, *base)
+            Some(next) => read_head(disk, dir, *base, false)
                 .map(|(report, _)| SegmentReport { last: next.prev(), ..report }),
         };
         reports.extend(unless_trimmed(disk, dir, *base, found)?);
@@ -179,33 +179,40 @@ pub fn verify_last(
 pub fn dump(
     disk: &dyn Disk,
     dir: &Path,
-    from: Offset,
+    mut from: Offset,
     mut each: impl FnMut(Offset, Result<Record, DecodeError>) -> bool,
 ) -> Result<(), Error> {
     let mut before = None::<Tail>;
     let bases = bases(disk, dir)?;
     let start = bases.partition_point(|base| *base <= from).saturating_sub(1);
     for (number, base) in bases.iter().enumerate().skip(start) {
-        let opened = open_whole(disk, dir, *base);
-        let Some((segment, head)) = unless_trimmed(disk, dir, *base, opened)? else { continue };
-        if let Some(misfit) = before.and_then(|before| misfit(&before, &head)) {
+        let Some((segment, head)) = open_held(disk, dir, *base, number + 1 == bases.len())? else {
+            before = None;
+            continue;
+        };
+        if let Some(misfit) = before.take().and_then(|before| misfit(&before, &head)) {
             return Err(segment.corrupt(misfit.at, misfit.offset, misfit.reason));
         }
         let mut goes_on = true;
-        let scanned = scan_with(&segment, head, |first, records| {
-            let mut next = first;
-            for item in records.decode(first) {
-                let (offset, record) = match item {
-                    Ok((offset, record)) => (offset, Ok(record)),
-                    Err(error) => (next, Err(error)),
-                };
-                next = offset.next();
-                goes_on = offset < from || each(offset, record);
-                if !goes_on {
-                    break;
+        let scanned = twice(|| {
+            scan_with(&segment, head.clone(), |first, records| {
+                let mut next = first;
+                for item in records.decode(first) {
+                    let (offset, record) = match item {
+                        Ok((offset, record)) => (offset, Ok(record)),
+                        Err(error) => (next, Err(error)),
+                    };
+                    next = offset.next();
+                    if offset >= from {
+                        goes_on = each(offset, record);
+                        from = next;
+                    }
+                    if !goes_on {
+                        break;
+                    }
                 }
-            }
-            goes_on
+                goes_on
+            })
         })?;
         if !goes_on {
             return Ok(());
@@ -230,8 +237,7 @@ pub fn relations_before(
     let bases = bases(disk, dir)?;
     let start = bases.partition_point(|base| *base <= from).saturating_sub(1);
     let Some(base) = bases.get(start) else { return Ok(BTreeMap::new()) };
-    let opened = open_whole(disk, dir, *base);
-    let Some((segment, mut tail)) = unless_trimmed(disk, dir, *base, opened)? else {
+    let Some((segment, mut tail)) = open_held(disk, dir, *base, start + 1 == bases.len())? else {
         return Ok(BTreeMap::new());
     };
     let head = tail.clone();
@@ -261,22 +267,17 @@ fn read_segment(
     base: Offset,
     is_last: bool,
 ) -> Result<(SegmentReport, Option<(Tail, Tail)>), Error> {
-    let (mut report, head) = read_head(disk, dir, base)?;
-    report.is_last = is_last;
+    let (mut report, head) = read_head(disk, dir, base, is_last)?;
     let (segment, head) = match head {
         Head::Whole(opened) => *opened,
         Head::Damaged { reason, is_unreadable } => {
-            // Of a stream whose id nobody knows, no batch could prove anything.
-            let id = stream_of(dir).filter(|_| is_last && is_unreadable);
-            let torn = id.is_some_and(|id| {
-                is_unborn(disk, &report.path, id, base).is_ok_and(|unborn| unborn)
-            });
+            let torn = is_last && is_unreadable && is_unused(disk, dir, base);
             report.damage = Some(Damage { torn, ..at_head(base, reason) });
             return Ok((report, None));
         }
     };
     loop {
-        let scanned = match scan(&segment, head.clone()) {
+        let scanned = match twice(|| scan(&segment, head.clone())) {
             Ok(scanned) => scanned,
             Err(Error::Corrupt { at, offset, reason, .. }) => {
                 report.damage = Some(Damage { at, offset, reason, torn: false });
@@ -309,9 +310,14 @@ fn read_segment(
 ///
 /// # Errors
 /// [`Error::Io`] if it is not there.
-fn read_head(disk: &dyn Disk, dir: &Path, base: Offset) -> Result<(SegmentReport, Head), Error> {
+fn read_head(
+    disk: &dyn Disk,
+    dir: &Path,
+    base: Offset,
+    is_last: bool,
+) -> Result<(SegmentReport, Head), Error> {
     let path = dir.join(format::file_name(base));
-    let head = match open(disk, &path) {
+    let head = match open_listed(disk, dir, base, is_last) {
         Ok(opened) => Head::Whole(Box::new(opened)),
         Err(OpenError::Other(error)) if is_absence(&error) => return Err(error),
         Err(OpenError::Damaged(reason)) => {
@@ -334,18 +340,58 @@ fn read_head(disk: &dyn Disk, dir: &Path, base: Offset) -> Result<(SegmentReport
         Head::Damaged { reason, .. } => (None, Some(at_head(base, reason.clone()))),
     };
     let last = base.prev();
-    Ok((SegmentReport { path, stream, base, last, bytes, is_last: false, damage }, head))
+    Ok((SegmentReport { path, stream, base, last, bytes, is_last, damage }, head))
 }
 
-/// Opens a segment whose head has to be whole.
-fn open_whole(disk: &dyn Disk, dir: &Path, base: Offset) -> Result<(Segment, Tail), Error> {
-    let path = dir.join(format::file_name(base));
-    open(disk, &path).map_err(|error| match error {
-        OpenError::Other(error) => error,
-        OpenError::Damaged(reason) => {
-            Error::Corrupt { segment: path, at: 0, offset: base, reason: reason.to_owned() }
+/// Scans again what seems corrupt: a batch that was half-written when it was looked at may be whole, and proven durable
+/// by the next one, a moment later. What is corrupt stays so at the same place.
+fn twice(mut scan: impl FnMut() -> Result<Scanned, Error>) -> Result<Scanned, Error> {
+    let mut seen = None;
+    loop {
+        match scan() {
+            Err(Error::Corrupt { at, .. }) if seen != Some(at) => seen = Some(at),
+            scanned => return scanned,
         }
-    })
+    }
+}
+
+/// Opens a segment that was listed; `None` if it was trimmed since, or is the last one and only being created.
+fn open_held(
+    disk: &dyn Disk,
+    dir: &Path,
+    base: Offset,
+    is_last: bool,
+) -> Result<Option<(Segment, Tail)>, Error> {
+    let path = dir.join(format::file_name(base));
+    match open_listed(disk, dir, base, is_last) {
+        Ok(opened) => Ok(Some(opened)),
+        Err(OpenError::Other(error)) => unless_trimmed(disk, dir, base, Err(error)),
+        Err(OpenError::Damaged(_)) if is_last && is_unused(disk, dir, base) => Ok(None),
+        Err(OpenError::Damaged(reason)) => {
+            Err(Error::Corrupt { segment: path, at: 0, offset: base, reason: reason.to_owned() })
+        }
+    }
+}
+
+/// Opens a segment; a last one whose head was written just after it was looked at, once more.
+fn open_listed(
+    disk: &dyn Disk,
+    dir: &Path,
+    base: Offset,
+    is_last: bool,
+) -> Result<(Segment, Tail), OpenError> {
+    let path = dir.join(format::file_name(base));
+    match open(disk, &path) {
+        Err(OpenError::Damaged(_)) if is_last && !is_unused(disk, dir, base) => open(disk, &path),
+        opened => opened,
+    }
+}
+
+/// Whether a last segment whose head cannot be read was never in use. Of a stream whose id nobody knows, no batch could
+/// prove anything.
+fn is_unused(disk: &dyn Disk, dir: &Path, base: Offset) -> bool {
+    let path = dir.join(format::file_name(base));
+    stream_of(dir).is_some_and(|id| is_unborn(disk, &path, id, base).is_ok_and(|unborn| unborn))
 }
 
 /// Opens a segment, believing what it says of which stream it is.

@@ -1,6 +1,6 @@
 //! Whatever is done to a journal's files is found, with its place; whatever a journal in use does is not damage.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc, thread::sleep, time::Duration};
 
 use super::*;
 use crate::{
@@ -187,6 +187,19 @@ fn whatever_else_lies_in_the_folders_is_named() {
     assert!(stream_dirs(&RealDisk, empty.path()).unwrap().is_none());
 }
 
+/// Whether what looks torn is whole once the writer, which this machine may have put to sleep, has gone on.
+fn settles(dir: &Path, mut report: SegmentReport) -> bool {
+    for _ in 0..500 {
+        match &report.damage {
+            None => return true,
+            Some(damage) if !damage.torn => return false,
+            Some(_) => sleep(Duration::from_millis(10)),
+        }
+        report = verify_last(&RealDisk, dir, &report).unwrap();
+    }
+    false
+}
+
 #[test]
 fn a_journal_that_grows_and_is_trimmed_while_it_is_read_is_sound() {
     let place = Place::new();
@@ -205,8 +218,7 @@ fn a_journal_that_grows_and_is_trimmed_while_it_is_read_is_sound() {
         let mut rounds = 0;
         while !writer.is_finished() {
             for report in damaged(&dir) {
-                let again = verify_last(&RealDisk, &dir, &report).map(|again| again.damage);
-                assert!(matches!(again, Ok(None)), "{report:?} and then {again:?}");
+                assert!(settles(&dir, report.clone()), "{report:?}");
             }
             assert!(list(&RealDisk, &dir).is_ok());
             dumped(&dir, 1).1.unwrap();
