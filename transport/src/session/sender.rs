@@ -46,6 +46,8 @@ struct Shipping {
     queued: bool,
     marks: PeerMarks,
     unacked: VecDeque<Sent>,
+    /// Whether the peer's records are others than ours, so that what it has of them is nothing of ours.
+    differs: bool,
 }
 
 #[derive(Debug)]
@@ -155,7 +157,10 @@ impl Sender {
             let id = stream.id();
             let goes = self.peer.ships(own, id) && wants.include(own, id.origin);
             if goes && !self.places.contains_key(&id) && self.shipping.len() < STREAMS_MAX {
-                let held = self.held.get(&id);
+                let exists = |held: &&Holding| {
+                    id.origin != own || held.durable <= stream.watermarks().synced
+                };
+                let held = self.held.get(&id).filter(exists);
                 let marks = held.map_or(PeerMarks::default(), |held| PeerMarks {
                     shipped: held.last,
                     acked: held.durable,
@@ -169,6 +174,7 @@ impl Sender {
                     queued: false,
                     marks,
                     unacked: VecDeque::new(),
+                    differs: false,
                 });
             }
         }
@@ -266,6 +272,9 @@ impl Sender {
             return Err(Violation(format!(
                 "acknowledges record {durable} of {id}, which does not exist"
             )));
+        }
+        if shipping.differs {
+            return Ok(());
         }
         let marks = &mut shipping.marks;
         // An ack that is older than what is known says nothing.
@@ -436,6 +445,7 @@ impl Sender {
         let detail = format!("{name} holds other records of {id} up to {at} than this node");
         // The peer's copy stands still, not ours: others may well hold the same as we do.
         self.shipping[place].state = State::Stopped;
+        self.disown(place);
         self.effects.push(Effect::Stop(stop(id, &Halt::new(DIVERGED, detail))));
     }
 
@@ -445,7 +455,14 @@ impl Sender {
             "{name} holds our records up to {theirs}, and this node only up to {ours}: its disk was rolled back"
         );
         let halt = Halt { offset: Some(ours), ..Halt::new(PEER_AHEAD, detail) };
+        self.disown(place);
         self.halt(place, halt);
+    }
+
+    /// The peer holds something else under the same numbers: nothing of ours may go because of it.
+    fn disown(&mut self, place: usize) {
+        let shipping = &mut self.shipping[place];
+        (shipping.marks, shipping.differs) = (PeerMarks::default(), true);
     }
 
     fn halt(&mut self, place: usize, halt: Halt) {

@@ -17,6 +17,11 @@ fn halt_code(node: &Node, id: StreamId) -> Option<String> {
     stream.halted().borrow().as_ref().map(|halt| halt.code.clone())
 }
 
+/// How far the peer is believed to hold the only stream that goes to it.
+fn acked(flow: &Flow) -> Offset {
+    flow.sender.marks().next().unwrap().1.acked
+}
+
 fn skips(records: &[Record]) -> u64 {
     records
         .iter()
@@ -128,9 +133,12 @@ fn a_rolled_back_disk_halts_its_own_stream() {
     rolled.append(&transaction(1, 3, 10));
     a.append(&transaction(2, 3, 10));
     Flow::new(&a, &b).run(&b);
-    let (_, effects) = Flow::new(&rolled, &b).run(&b);
+    let mut flow = Flow::new(&rolled, &b);
+    assert_eq!(acked(&flow), Offset::ZERO, "what does not exist is acknowledged");
+    let (_, effects) = flow.run(&b);
     let [Effect::Stop(stop)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(stop.code, PEER_AHEAD);
+    assert_eq!(acked(&flow), Offset::ZERO);
     assert_eq!(halt_code(&rolled, a.own_id()).as_deref(), Some(PEER_AHEAD));
     assert_eq!(halt_code(&b, a.own_id()), None);
 }
@@ -147,6 +155,7 @@ fn a_stream_that_became_another_is_told_apart() {
     let [Effect::Stop(stop)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(stop.code, DIVERGED);
     assert_eq!(flow.shipped, 0);
+    assert_eq!(acked(&flow), Offset::ZERO, "others count as ours");
     flow.receiver.stopped(stop);
     assert_eq!(halt_code(&b, a.own_id()).as_deref(), Some(DIVERGED));
     assert_same(&a, &b, a.own_id());
@@ -234,8 +243,7 @@ fn forged_acks_change_nothing() {
     assert!(flow.sender.acked(&ack(1, 1)).is_err());
     flow.sender.acked(&ack(0, 2)).unwrap();
     flow.sender.acked(&ack(0, 0)).unwrap();
-    let (_, marks) = flow.sender.marks().next().unwrap();
-    assert_eq!(marks.acked, Offset::new(5));
+    assert_eq!(acked(&flow), Offset::new(5));
 }
 
 #[test]
@@ -253,6 +261,8 @@ fn an_ack_with_another_checksum_stops_the_stream() {
     flow.sender.acked(&lie).unwrap();
     let effects = flow.sender.effects();
     assert!(matches!(&effects[1], Effect::Stop(stop) if stop.code == DIVERGED), "{effects:?}");
+    flow.sender.acked(&Ack { running: None, ..lie }).unwrap();
+    assert_eq!(acked(&flow), Offset::ZERO, "others count as ours");
 }
 
 #[test]
