@@ -15,6 +15,8 @@
 
 mod budget;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod inspect;
 mod mend;
 mod reader;

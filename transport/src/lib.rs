@@ -30,6 +30,8 @@ pub mod backoff;
 pub mod congestion;
 pub mod endpoint;
 pub mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod identity;
 pub mod peer;
 pub mod session;
