@@ -279,6 +279,8 @@ fn fill(
 fn unpack(codec: Codec, payload: Vec<u8>, raw: usize) -> Option<Bytes> {
     match codec {
         Codec::Plain => (payload.len() == raw).then(|| Bytes::from(payload)),
+        // What claims to be more than its bytes can become takes no memory.
+        Codec::Lz4 if raw / LZ4_RATIO_MAX > payload.len() => None,
         Codec::Lz4 => {
             let mut out = vec![0; raw];
             let written = lz4_flex::block::decompress_into(&payload, &mut out).ok()?;
@@ -298,4 +300,22 @@ pub(super) fn io_error(operation: &'static str, path: &Path, source: io::Error) 
 
 fn u32_len(len: usize) -> u32 {
     u32::try_from(len).expect("batches and preambles are bounded by limits far below 4 GiB")
+}
+
+/// How many bytes one byte of LZ4 can become: each of a match's length stands for 255.
+const LZ4_RATIO_MAX: usize = 255;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_compresses_best_is_unpacked_and_what_claims_more_is_not() {
+        let zeros = vec![0; 4 << 20];
+        let packed = lz4_flex::block::compress(&zeros);
+        assert!(zeros.len() / packed.len() >= LZ4_RATIO_MAX - 1, "{} bytes", packed.len());
+        assert_eq!(unpack(Codec::Lz4, packed.clone(), zeros.len()).as_deref(), Some(&zeros[..]));
+        let lie = (packed.len() + 1) * LZ4_RATIO_MAX;
+        assert_eq!(unpack(Codec::Lz4, packed, lie), None);
+    }
 }
