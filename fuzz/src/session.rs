@@ -344,6 +344,8 @@ fn encoded(kinds: &[Kind]) -> Records {
     let mut buf = RecordsBuf::new();
     for kind in kinds {
         match record(*kind) {
+            // No run is longer than what can be numbered.
+            Some(record) if buf.span().checked_add(record.span()).is_none() => {}
             Some(record) => buf.push(&record),
             // A commit without its position.
             None => buf.push_encoded(&[2], 1),
