@@ -5,13 +5,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help test demo lint soak prerequisites linters
+.PHONY: help test demo lint soak fuzz fuzz-smoke prerequisites linters
 
 # Where rustup puts cargo, for shells that have not been restarted since.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile
 
 test: prerequisites ## all tests, the end-to-end ones on real Postgres servers included
 	cargo test --workspace --exclude thinwire-fuzz
@@ -22,6 +22,15 @@ soak: prerequisites ## every process killed thirty times under load, two million
 	THINWIRE_REAL_POWER_CUTS=5000 THINWIRE_REAL_FAILED_BLOCKS=1000 THINWIRE_REAL_FULL_CYCLES=1000 \
 	    THINWIRE_REAL_CALLS_PERCENT=100 cargo test -p thinwire-engine --test real -- --nocapture
 	THINWIRE_CALL_CYCLES=200 cargo test -p thinwire-sidecar --test it -- --nocapture syscalls
+
+# Seconds that each target is fuzzed for.
+FUZZ_SECONDS ?= 600
+
+fuzz: prerequisites ## everything that decodes foreign bytes, FUZZ_SECONDS each (600)
+	fuzz/run.sh $(FUZZ_SECONDS)
+
+fuzz-smoke: prerequisites ## the same for ten seconds each
+	fuzz/run.sh 10
 
 demo: prerequisites ## two databases, two sidecars and a thin link that drops, on this machine
 	cargo build --release -p thinwire-sidecar -p thinwire-bench
@@ -82,6 +91,10 @@ prerequisites:
 	packages=()
 	has_server || packages+=(postgresql)
 	command -v cc >/dev/null || packages+=(gcc libc6-dev)
+	# libFuzzer is C++.
+	case " $(MAKECMDGOALS) " in
+	*" fuzz"*) command -v c++ >/dev/null || packages+=(g++) ;;
+	esac
 	if [ $${#packages[@]} -eq 0 ]; then exit 0; fi
 	as_root=()
 	if ! command -v apt-get >/dev/null; then

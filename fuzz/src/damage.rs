@@ -23,7 +23,7 @@ use crate::disk::{folder, holds, mark, open, transaction};
 /// How the journal comes to be.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Growth {
-    Transaction { rows: u8, size: u16 },
+    Transaction { rows: u8, size: u8 },
     Mark { released: bool },
     Sync,
 }
@@ -114,7 +114,7 @@ fn grow(disk: &MemoryDisk, input: &mut Unstructured<'_>) -> arbitrary::Result<(V
     for step in 0..steps {
         match input.arbitrary()? {
             Growth::Transaction { rows, size } => {
-                let transaction = transaction(step, rows % ROWS_MAX, size);
+                let transaction = transaction(step, rows, size);
                 records.extend(transaction.iter());
                 stream.append(transaction).expect("there is room");
             }
@@ -228,7 +228,6 @@ fn disk_with(files: &Files) -> MemoryDisk {
 /// So that one input does not take for ever.
 const STEPS_MAX: u64 = 24;
 const HARMS_MAX: usize = 12;
-const ROWS_MAX: u8 = 4;
 
 /// What a disk writes at once.
 const SECTOR: usize = 512;

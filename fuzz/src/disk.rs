@@ -24,6 +24,12 @@ const OPTIONS: Options = Options { own: ID.origin, segment: 64 << 10, budget: 1 
 /// The longest row: two fill a segment.
 const ROW_BYTES_MAX: usize = 40_000;
 
+/// One more than a transaction has rows.
+const ROWS_MAX: u8 = 4;
+
+/// Sizes from here on stand for large rows; most are small, because large ones are slow.
+const LARGE: u8 = 0xF0;
+
 /// The stream's folder.
 pub fn folder() -> PathBuf {
     Path::new("journal").join(ID.to_string())
@@ -42,13 +48,17 @@ pub fn open(disk: &MemoryDisk) -> Result<(Journal, Arc<Stream>), Error> {
     }
 }
 
-/// Transaction `number`, of some rows of some size. No two are equal.
-pub fn transaction(number: u64, rows: u8, size: u16) -> Records {
+/// Transaction `number`, of a few rows of a size. No two are equal.
+pub fn transaction(number: u64, rows: u8, size: u8) -> Records {
+    let size = match usize::from(size) {
+        large if size >= LARGE => ROW_BYTES_MAX / 16 * (large - usize::from(LARGE) + 1),
+        small => small,
+    };
     let mut buf = RecordsBuf::new();
     let time = Timestamp::from_micros(0);
     buf.push(&Record::Begin { xid: 1, lsn: Lsn::new(number), time });
-    for row in 0..rows {
-        let new = Row(vec![Value::Bytes(noise(number + u64::from(row), usize::from(size)))]);
+    for row in 0..rows % ROWS_MAX {
+        let new = Row(vec![Value::Bytes(noise(number.wrapping_add(row.into()), size))]);
         buf.push(&Record::Insert { relation: RelationId(1), new });
     }
     buf.push(&Record::Commit { end: Lsn::new(number) });
@@ -91,5 +101,5 @@ fn noise(number: u64, size: usize) -> Bytes {
         (0..2 * ROW_BYTES_MAX).map(|_| byte()).collect()
     });
     let start = usize::try_from(number).unwrap_or_default() % ROW_BYTES_MAX;
-    NOISE.slice(start..start + size.min(ROW_BYTES_MAX))
+    NOISE.slice(start..start + size)
 }

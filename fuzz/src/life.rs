@@ -19,7 +19,7 @@ use crate::disk::{holds, mark, open, transaction};
 /// What happens next.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Action {
-    Append { rows: u8, size: u16 },
+    Append { rows: u8, size: u8 },
     AppendAgain { back: u8, rows: u8 },
     Mark { released: bool },
     Sync,
@@ -120,7 +120,7 @@ impl Model {
         match action {
             Action::Append { rows, size } => {
                 self.number += 1;
-                let records = transaction(self.number, rows % ROWS_MAX, size);
+                let records = transaction(self.number, rows, size);
                 let appended: Vec<Bytes> = records.iter().collect();
                 stream.append(records)?;
                 self.records.extend(appended);
@@ -129,7 +129,7 @@ impl Model {
                 self.number += 1;
                 let held = usize::from(back).min(self.records.len());
                 let first = Offset::new((self.records.len() - held) as u64 + 1);
-                let records = transaction(self.number, rows % ROWS_MAX, 1);
+                let records = transaction(self.number, rows, 1);
                 let appended: Vec<Bytes> = records.iter().skip(held).collect();
                 stream.append_at(first, records)?;
                 self.records.extend(appended);
@@ -185,7 +185,6 @@ fn count(offset: Offset) -> usize {
 /// So that one input does not take for ever.
 const LIVES_MAX: usize = 16;
 const ACTIONS_MAX: usize = 32;
-const ROWS_MAX: u8 = 4;
 const INTERRUPTIONS_MAX: u8 = 6;
 
 /// What a unit of room on a small disk is, in bytes.
