@@ -65,7 +65,8 @@ impl SegmentHeader {
         if crc32fast::hash(&bytes[..64]) != u32_at(bytes, 64) {
             return Err(NotSegment::Damaged);
         }
-        if version != VERSION {
+        // What is reserved means something only to a program that knows more.
+        if version != VERSION || bytes[10..12] != [0; 2] {
             return Err(NotSegment::Version(version));
         }
         Ok(Self {
@@ -174,7 +175,7 @@ impl BatchHeader {
     /// The header and its checksum, which the next batch's chain must repeat.
     pub(crate) fn decode(bytes: &[u8; BATCH_HEADER_BYTES], place: Place) -> Option<(Self, u32)> {
         let crc = u32_at(bytes, 0);
-        if header_crc(bytes, place) != crc {
+        if header_crc(bytes, place) != crc || bytes[46..] != [0; 2] {
             return None;
         }
         let header = Self {
@@ -242,4 +243,59 @@ pub(crate) fn base_of(name: &str) -> Option<Offset> {
     let digits = name.strip_suffix(".seg")?;
     let whole = digits.len() == 20 && digits.bytes().all(|digit| digit.is_ascii_digit());
     whole.then(|| digits.parse().ok().map(Offset::new)).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STREAM: StreamId =
+        StreamId { origin: Origin::from_bytes([1; 16]), epoch: Epoch::from_bytes([2; 16]) };
+
+    #[test]
+    fn a_segment_header_with_any_byte_changed_is_another_or_none() {
+        let whole = SegmentHeader {
+            stream: STREAM,
+            base: Offset::new(3),
+            running: Running::new(4),
+            preamble_len: 5,
+            preamble_crc: 6,
+        };
+        for at in 0..64 {
+            let mut bytes = whole.encode();
+            bytes[at] ^= 0x10;
+            let crc = crc32fast::hash(&bytes[..64]);
+            bytes[64..].copy_from_slice(&crc.to_le_bytes());
+            match SegmentHeader::decode(&bytes) {
+                Ok(header) => assert_eq!(header.encode(), bytes, "byte {at}"),
+                Err(why) => assert_eq!(why == NotSegment::Damaged, at < 8, "byte {at}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_header_with_any_byte_changed_is_another_or_none() {
+        let place = Place { stream: STREAM, base: Offset::FIRST, at: 7 };
+        let whole = BatchHeader {
+            kind: Kind::Records,
+            codec: Codec::Plain,
+            payload_crc: 1,
+            stored_len: 2,
+            raw_len: 3,
+            first: Offset::new(4),
+            synced_upto: Offset::new(5),
+            records: 6,
+            running: Running::new(7),
+            chain: 8,
+        };
+        for at in 4..BATCH_HEADER_BYTES {
+            let mut bytes = whole.encode(place);
+            bytes[at] ^= 0x10;
+            let crc = header_crc(&bytes, place);
+            bytes[..4].copy_from_slice(&crc.to_le_bytes());
+            let decoded = BatchHeader::decode(&bytes, place);
+            assert_eq!(decoded.is_none(), at >= 44, "byte {at}");
+            decoded.iter().for_each(|(header, _)| assert_eq!(header.encode(place), bytes));
+        }
+    }
 }
