@@ -85,6 +85,22 @@ pub(crate) struct PeerMarks {
     pub(crate) applied: Offset,
 }
 
+impl PeerMarks {
+    /// As the peer says.
+    fn of(held: &Holding) -> Self {
+        let acked = held.durable.min(held.last);
+        Self { shipped: held.last, acked, applied: held.applied.min(acked) }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            shipped: self.shipped.max(other.shipped),
+            acked: self.acked.max(other.acked),
+            applied: self.applied.max(other.applied),
+        }
+    }
+}
+
 /// What goes onto the wire.
 #[derive(Clone, Debug)]
 pub(crate) enum Outgoing {
@@ -157,15 +173,12 @@ impl Sender {
             let id = stream.id();
             let goes = self.peer.ships(own, id) && wants.include(own, id.origin);
             if goes && !self.places.contains_key(&id) && self.shipping.len() < STREAMS_MAX {
+                // Nothing that we do not have can be acknowledged.
                 let exists = |held: &&Holding| {
                     id.origin != own || held.durable <= stream.watermarks().synced
                 };
                 let held = self.held.get(&id).filter(exists);
-                let marks = held.map_or(PeerMarks::default(), |held| PeerMarks {
-                    shipped: held.last,
-                    acked: held.durable,
-                    applied: held.applied,
-                });
+                let marks = held.map(PeerMarks::of).unwrap_or_default();
                 self.places.insert(id, self.shipping.len());
                 found.push(self.shipping.len());
                 self.shipping.push(Shipping {
@@ -326,9 +339,9 @@ impl Sender {
     /// The peer holds a stream that it could not open before.
     fn begin_anew(&mut self, id: StreamId) {
         let Some(&place) = self.places.get(&id) else { return };
-        let state = &mut self.shipping[place].state;
-        if matches!(state, State::Stopped) {
-            *state = State::New;
+        let shipping = &mut self.shipping[place];
+        if matches!(shipping.state, State::Stopped) {
+            (shipping.state, shipping.differs) = (State::New, false);
             self.enqueue(place);
         }
     }
@@ -393,7 +406,10 @@ impl Sender {
         }
         can_be_read(&stream);
         let running = ours.map(|_| theirs);
-        self.shipping[place].state = State::Live(Box::new(cursor));
+        let marks = held.map(PeerMarks::of).unwrap_or_default();
+        let shipping = &mut self.shipping[place];
+        shipping.marks = shipping.marks.max(marks);
+        shipping.state = State::Live(Box::new(cursor));
         let index = index(place);
         Ok(Some(Outgoing::Open(Opening { index, stream: id, view: View::FULL, next, running })))
     }
