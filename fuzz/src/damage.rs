@@ -1,4 +1,5 @@
-//! Damage to a valid journal: whatever is done to its files, what is read is what was written, or an error.
+//! Damage to a valid journal: whatever is done to its files, what is read is what was written, or an error; and what
+//! is mended is what it was.
 //!
 //! The input flips bits, cuts, swaps and removes files, and puts sectors in place that are zero, stale or of elsewhere.
 //! It never chooses whole bytes, because a fuzzer that may do so forges checksums.
@@ -13,12 +14,13 @@ use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 use thinwire_engine::{
     Error,
-    journal::{Stream, inspect},
-    model::Offset,
+    codec::RecordsBuf,
+    journal::{Mending, Stream, inspect},
+    model::{Offset, Record},
     storage::{Disk, memory::MemoryDisk},
 };
 
-use crate::disk::{folder, holds, mark, open, transaction};
+use crate::disk::{ID, folder, holds, journal, mark, open, transaction};
 
 /// How the journal comes to be.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -62,11 +64,13 @@ pub fn harm_and_read(input: &[u8]) {
     let dir = folder();
     inspect::verify(&disk, &dir).expect("damage is no error of a report");
     drop(inspect::dump(&disk, &dir, Offset::FIRST, |_, _| true));
+    let lies = input.ratio(1, 4).unwrap_or_default();
     match open(&disk) {
         Ok((_, stream)) => {
             let whole = read(&stream, &records);
             let held = stream.watermarks().synced;
             assert!(harmed != written || (whole && held.get() == records.len() as u64));
+            mend_open(&stream, &records, lies);
         }
         Err(Error::Corrupt { .. } | Error::Version { .. }) => {
             assert!(harmed != written, "what nobody touched is corrupt");
@@ -74,11 +78,63 @@ pub fn harm_and_read(input: &[u8]) {
             let left = files(&disk);
             assert!(left.len() + 1 >= harmed.len());
             assert!(left.iter().all(|(path, bytes)| harmed.get(path) == Some(bytes)));
-            return;
+            if !mend_unopened(&disk, &records, lies) {
+                return;
+            }
         }
         Err(error) => panic!("{error}"),
     }
     goes_on(&disk, records);
+}
+
+/// Mends a stream that cannot be opened; returns whether it can be.
+fn mend_unopened(disk: &MemoryDisk, records: &[Bytes], lies: bool) -> bool {
+    let (journal, _) = journal(disk).expect("nothing fails on this disk");
+    let Some(mending) = begun(journal.mend_unopened(ID)) else { return false };
+    nurse(mending, records, lies);
+    let opened = journal.open_stream(ID);
+    opened.is_ok_and(|stream| {
+        read(&stream, records);
+        true
+    })
+}
+
+/// Mends a stream that is open, one damage after the other.
+fn mend_open(stream: &Arc<Stream>, records: &[Bytes], lies: bool) {
+    for _ in 0..MENDINGS_MAX {
+        let damage = *stream.damage().borrow();
+        let Some(mending) = damage.and_then(|offset| begun(stream.mend(offset))) else { return };
+        nurse(mending, records, lies);
+        read(stream, records);
+    }
+}
+
+/// What is beyond repair is said to be so.
+fn begun(mending: Result<Mending, Error>) -> Option<Mending> {
+    match mending {
+        Ok(mending) => Some(mending),
+        Err(Error::Corrupt { .. } | Error::Version { .. } | Error::Trimmed { .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Gives what is wanted, after others if the input lies: those are not believed.
+fn nurse(mut mending: Mending, records: &[Bytes], mut lies: bool) {
+    while let Some(wanted) = mending.wanted() {
+        let (from, until) = (wanted.start.get() - 1, wanted.end.get() - 1);
+        let (Ok(from), Ok(until)) = (usize::try_from(from), usize::try_from(until)) else { return };
+        assert!(until <= records.len(), "wants what never was");
+        let mut buf = RecordsBuf::new();
+        records[from..until].iter().for_each(|record| buf.push_encoded(record, 1));
+        let right = buf.take();
+        if lies {
+            right.iter().for_each(|_| buf.push(&Record::CopyAbort));
+            assert!(matches!(mending.give(&buf.take()), Err(Error::Unproven { .. })));
+            lies = false;
+        }
+        mending.give(&right).expect("what was there is believed");
+    }
+    mending.finish().expect("nothing fails on this disk");
 }
 
 /// What was recovered is recovered again, and a stream that was opened goes on.
@@ -228,6 +284,7 @@ fn disk_with(files: &Files) -> MemoryDisk {
 /// So that one input does not take for ever.
 const STEPS_MAX: u64 = 24;
 const HARMS_MAX: usize = 12;
+const MENDINGS_MAX: usize = 8;
 
 /// What a disk writes at once.
 const SECTOR: usize = 512;

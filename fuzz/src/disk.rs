@@ -35,17 +35,26 @@ pub fn folder() -> PathBuf {
     Path::new("journal").join(ID.to_string())
 }
 
-/// Opens the journal.
+/// Opens the journal, and in it the stream.
 ///
 /// # Errors
 /// Those of the stream.
 pub fn open(disk: &MemoryDisk) -> Result<(Journal, Arc<Stream>), Error> {
-    let disk = Arc::new(disk.clone());
-    let (journal, mut unopened) = Journal::open(disk, Path::new("journal"), OPTIONS)?;
-    match unopened.pop() {
-        Some(unopened) => Err(unopened.error),
+    let (journal, failure) = journal(disk)?;
+    match failure {
+        Some(error) => Err(error),
         None => journal.open_stream(ID).map(|stream| (journal, stream)),
     }
+}
+
+/// Opens the journal; says why the stream could not be opened, if it could not.
+///
+/// # Errors
+/// Those of the disk.
+pub fn journal(disk: &MemoryDisk) -> Result<(Journal, Option<Error>), Error> {
+    let disk = Arc::new(disk.clone());
+    let (journal, mut unopened) = Journal::open(disk, Path::new("journal"), OPTIONS)?;
+    Ok((journal, unopened.pop().map(|unopened| unopened.error)))
 }
 
 /// Transaction `number`, of a few rows of a size. No two are equal.

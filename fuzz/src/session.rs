@@ -16,7 +16,10 @@ use thinwire_engine::{
 };
 use thinwire_transport::{
     Peer, PublicKey, Streams,
-    frame::{Ack, Control, ControlDecoder, DataDecoder, DataFrame, Hello, Holding, Opening, Stop},
+    frame::{
+        Ack, Control, ControlDecoder, DataDecoder, DataFrame, Excerpt, Hello, Holding, Opening,
+        Stop,
+    },
     fuzzing::{Broken, Fate, Session},
 };
 
@@ -31,6 +34,7 @@ enum Action<'a> {
     Hello { wants: u8, stream: u8, first: u8, last: u8, running: Claim, in_copy: bool },
     Ack { index: u8, durable: u8, applied: u8, running: Claim },
     Stop { stream: u8, diverged: bool },
+    Fetch { stream: u8, from: u8, count: u8 },
     Ship,
     Acknowledge,
     Sync,
@@ -157,6 +161,12 @@ impl Node {
                 }
                 Ok(())
             }
+            Action::Fetch { stream, from, count } => {
+                let from = Offset::new(from.into());
+                let until = from.forward(count.into());
+                self.fetch(&Excerpt { stream: id(stream), from, until });
+                Ok(())
+            }
             Action::Ship => self.ship(),
             Action::Acknowledge => self.acknowledge(),
             Action::Sync => {
@@ -257,6 +267,18 @@ impl Node {
             assert_eq!(self.end(id).0, next, "took what it refused");
         }
         Ok(())
+    }
+
+    /// What is given again is durable, without a gap, and no more than was asked for.
+    fn fetch(&self, wanted: &Excerpt) {
+        let Some(parts) = self.session.excerpt(wanted) else { return };
+        let mut next = wanted.from;
+        for (first, records) in parts {
+            assert_eq!(first, next);
+            next = first.forward(records.span());
+        }
+        let synced = self.journal.stream(wanted.stream).map(|it| it.watermarks().synced);
+        assert!(next <= wanted.until && Some(next.prev()) <= synced);
     }
 
     /// What is shipped is what is durable, without a gap.

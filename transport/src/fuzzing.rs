@@ -9,10 +9,11 @@ use thinwire_engine::{
 };
 
 use crate::{
-    frame::{Ack, Control, Opening, data_header, put_opening},
+    frame::{Ack, Control, Excerpt as Wanted, Opening, data_header, put_opening},
     peer::Peer,
     session::{
         Violation,
+        excerpt::Excerpt,
         receiver::{Receiver, Taken},
         sender::{Outgoing, Sender},
     },
@@ -21,6 +22,8 @@ use crate::{
 /// What a node does with all that one peer says.
 #[derive(Debug)]
 pub struct Session {
+    journal: Arc<Journal>,
+    peer: Peer,
     receiver: Receiver,
     sender: Sender,
 }
@@ -46,7 +49,7 @@ impl Session {
         let mut receiver = Receiver::new(journal.clone(), peer.clone());
         receiver.holdings();
         let sender = Sender::new(journal.clone(), peer.clone(), BTreeMap::new());
-        Self { receiver, sender }
+        Self { journal: journal.clone(), peer: peer.clone(), receiver, sender }
     }
 
     /// The peer opens a stream; returns whether it is taken.
@@ -96,6 +99,7 @@ impl Session {
             }
             Control::Pause(paused) => self.sender.pause(paused),
             Control::Copy(request) => self.sender.serve_from(request.stream, Offset::FIRST),
+            Control::Fetch(_) => return Err(Broken),
         }
         self.sender.effects();
         Ok(())
@@ -119,6 +123,17 @@ impl Session {
             }
         }
         wire
+    }
+
+    /// What the peer gets of a range that it asks for again, each part with its first offset; `None` if it is not held.
+    pub fn excerpt(&self, wanted: &Wanted) -> Option<Vec<(Offset, Records)>> {
+        let stream = self.journal.stream(wanted.stream)?;
+        let mut excerpt = Excerpt::open(&stream, wanted, self.peer.origin()).ok()??;
+        let mut parts = Vec::new();
+        while let Ok(Some(part)) = excerpt.next_part() {
+            parts.push((part.first, part.records));
+        }
+        Some(parts)
     }
 
     /// How far the peer is believed to hold each stream.
