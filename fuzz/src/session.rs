@@ -364,10 +364,13 @@ impl Node {
 
 fn encoded(kinds: &[Kind]) -> Records {
     let mut buf = RecordsBuf::new();
-    for kind in kinds {
-        match record(*kind) {
-            // No run is longer than what can be numbered.
-            Some(record) if buf.span().checked_add(record.span()).is_none() => {}
+    for record in kinds.iter().map(|kind| record(*kind)) {
+        // No more are numbered than can be.
+        let span = record.as_ref().map_or(1, Record::span);
+        if buf.span().checked_add(span).is_none() {
+            break;
+        }
+        match record {
             Some(record) => buf.push(&record),
             // A commit without its position.
             None => buf.push_encoded(&[2], 1),
