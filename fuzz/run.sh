@@ -2,7 +2,7 @@
 # Builds the fuzz targets with stable Rust, runs each for some seconds, two at a time, and counts.
 #
 #     fuzz/run.sh SECONDS [TARGET...]     findings fail it, and stay in target/fuzz/findings
-#     fuzz/run.sh keep [TARGET...]        adds what was found to the committed corpora, minimised
+#     fuzz/run.sh keep [TARGET...]        makes the committed corpora anew, with what was found, minimised
 #
 # FUZZ_JOBS says how many run at a time.
 set -euo pipefail
@@ -60,19 +60,19 @@ keep() {
     local target=$1 merged
     merged=$(mktemp -d)
     mkdir -p "$out/corpus/$target" "fuzz/corpus/$target"
-    "$programs/$target" -merge=1 -max_len="$file_max" "$merged" "fuzz/corpus/$target" \
+    "$programs/$target" -set_cover_merge=1 -max_len="$file_max" "$merged" "fuzz/corpus/$target" \
         "$out/corpus/$target" >"$out/log/$target.merge" 2>&1
     rm -rf "fuzz/corpus/$target"
     mkdir -p "fuzz/corpus/$target"
     # Evenly through the sizes, so that neither the shallow nor the deep ones are lost.
     find "$merged" -type f -printf '%s %f\n' | sort -n | awk -v files="$files_max" '
-        { size[NR] = $1; name[NR] = $2 }
+        { line[NR] = $0 }
         END {
             step = NR > files ? NR / files : 1
-            for (at = step; at < NR + 0.5; at += step) print size[int(at)], name[int(at)]
+            for (at = step; at < NR + 0.5; at += step) print line[int(at)]
         }
     ' | while read -r size name; do
-        ((total = ${total:-0} + size)) || true
+        total=$((${total:-0} + size))
         if ((total > corpus_max)); then break; fi
         cp "$merged/$name" "fuzz/corpus/$target/"
     done
