@@ -6,7 +6,7 @@ use super::{
     super::{DIVERGED, MALFORMED, OWN_ORIGIN, PEER_AHEAD, UNWANTED},
     *,
 };
-use crate::frame::{Ack, Opening};
+use crate::frame::{Ack, Holding, Opening};
 
 fn marks(node: &Node, id: StreamId) -> Watermarks {
     node.journal.stream(id).unwrap().watermarks()
@@ -18,8 +18,8 @@ fn halt_code(node: &Node, id: StreamId) -> Option<String> {
 }
 
 /// How far the peer is believed to hold the only stream that goes to it.
-fn acked(flow: &Flow) -> Offset {
-    flow.sender.marks().next().unwrap().1.acked
+fn acked(sender: &Sender) -> Offset {
+    sender.marks().next().unwrap().1.acked
 }
 
 fn skips(records: &[Record]) -> u64 {
@@ -134,11 +134,11 @@ fn a_rolled_back_disk_halts_its_own_stream() {
     a.append(&transaction(2, 3, 10));
     Flow::new(&a, &b).run(&b);
     let mut flow = Flow::new(&rolled, &b);
-    assert_eq!(acked(&flow), Offset::ZERO, "what does not exist is acknowledged");
+    assert_eq!(acked(&flow.sender), Offset::ZERO, "what does not exist is acknowledged");
     let (_, effects) = flow.run(&b);
     let [Effect::Stop(stop)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(stop.code, PEER_AHEAD);
-    assert_eq!(acked(&flow), Offset::ZERO);
+    assert_eq!(acked(&flow.sender), Offset::ZERO);
     assert_eq!(halt_code(&rolled, a.own_id()).as_deref(), Some(PEER_AHEAD));
     assert_eq!(halt_code(&b, a.own_id()), None);
 }
@@ -155,7 +155,7 @@ fn a_stream_that_became_another_is_told_apart() {
     let [Effect::Stop(stop)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(stop.code, DIVERGED);
     assert_eq!(flow.shipped, 0);
-    assert_eq!(acked(&flow), Offset::ZERO, "others count as ours");
+    assert_eq!(acked(&flow.sender), Offset::ZERO, "others count as ours");
     flow.receiver.stopped(stop);
     assert_eq!(halt_code(&b, a.own_id()).as_deref(), Some(DIVERGED));
     assert_same(&a, &b, a.own_id());
@@ -243,7 +243,7 @@ fn forged_acks_change_nothing() {
     assert!(flow.sender.acked(&ack(1, 1)).is_err());
     flow.sender.acked(&ack(0, 2)).unwrap();
     flow.sender.acked(&ack(0, 0)).unwrap();
-    assert_eq!(acked(&flow), Offset::new(5));
+    assert_eq!(acked(&flow.sender), Offset::new(5));
 }
 
 #[test]
@@ -262,7 +262,24 @@ fn an_ack_with_another_checksum_stops_the_stream() {
     let effects = flow.sender.effects();
     assert!(matches!(&effects[1], Effect::Stop(stop) if stop.code == DIVERGED), "{effects:?}");
     flow.sender.acked(&Ack { running: None, ..lie }).unwrap();
-    assert_eq!(acked(&flow), Offset::ZERO, "others count as ours");
+    assert_eq!(acked(&flow.sender), Offset::ZERO, "others count as ours");
+}
+
+#[test]
+fn what_is_held_anew_counts_again_once_it_is_the_same() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    Flow::new(&a, &b).run(&b);
+    let peer_of = |node: &Node| peer(node, Streams::All, Streams::All);
+    let right = Receiver::new(b.journal.clone(), peer_of(&a)).holdings()[0];
+    let mut sender = Sender::new(a.journal.clone(), peer_of(&b), BTreeMap::new());
+    sender.holds(vec![Holding { running: Running::new(1), ..right }]).unwrap();
+    sender.wants(Streams::All);
+    sender.next_batch();
+    assert_eq!(acked(&sender), Offset::ZERO);
+    sender.holds(vec![right]).unwrap();
+    sender.next_batch();
+    assert_eq!(acked(&sender), Offset::new(5));
 }
 
 #[test]
