@@ -20,7 +20,7 @@ use thinwire_engine::{
     storage::{Disk, memory::MemoryDisk},
 };
 
-use crate::disk::{ID, folder, holds, journal, mark, open, transaction};
+use crate::disk::{ID, LARGE, folder, holds, journal, mark, open, transaction};
 
 /// How the journal comes to be.
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -49,22 +49,16 @@ type Files = BTreeMap<PathBuf, Vec<u8>>;
 /// Writes a journal, harms it, and reads it.
 pub fn harm_and_read(input: &[u8]) {
     let mut input = Unstructured::new(input);
+    let Ok((lies, harms)) = wishes(&mut input) else { return };
     let disk = MemoryDisk::new();
     let Ok((records, stale)) = grow(&disk, &mut input) else { return };
     let written = files(&disk);
     let mut harmed = written.clone();
-    for _ in 0..HARMS_MAX {
-        let Ok(harm) = input.arbitrary() else { break };
-        if input.is_empty() {
-            break;
-        }
-        inflict(harm, &mut harmed, &stale);
-    }
+    harms.into_iter().for_each(|harm| inflict(harm, &mut harmed, &stale));
     let disk = disk_with(&harmed);
     let dir = folder();
     inspect::verify(&disk, &dir).expect("damage is no error of a report");
     drop(inspect::dump(&disk, &dir, Offset::FIRST, |_, _| true));
-    let lies = input.ratio(1, 4).unwrap_or_default();
     match open(&disk) {
         Ok((_, stream)) => {
             let whole = read(&stream, &records);
@@ -85,6 +79,13 @@ pub fn harm_and_read(input: &[u8]) {
         Err(error) => panic!("{error}"),
     }
     goes_on(&disk, records);
+}
+
+/// What the input wishes done, ahead of what it is done to, so that a short one does something too: whether
+/// false records are offered for mending, and the harm.
+fn wishes(input: &mut Unstructured<'_>) -> arbitrary::Result<(bool, Vec<Harm>)> {
+    let (lies, count) = (input.arbitrary()?, input.int_in_range(0..=HARMS_MAX)?);
+    Ok((lies, (0..count).map(|_| input.arbitrary()).collect::<Result<_, _>>()?))
 }
 
 /// Mends a stream that cannot be opened; returns whether it can be.
@@ -166,11 +167,13 @@ fn read(stream: &Arc<Stream>, records: &[Bytes]) -> bool {
 fn grow(disk: &MemoryDisk, input: &mut Unstructured<'_>) -> arbitrary::Result<(Vec<Bytes>, Files)> {
     let (journal, stream) = open(disk).expect("nothing fails on this disk");
     let (mut records, mut stale) = (Vec::new(), Files::new());
+    // Only large rows fill more than one segment, and they are slow.
+    let larger = if input.ratio(1, 4)? { LARGE } else { 0 };
     let steps = input.int_in_range(1..=STEPS_MAX)?;
     for step in 0..steps {
         match input.arbitrary()? {
             Growth::Transaction { rows, size } => {
-                let transaction = transaction(step, rows, size);
+                let transaction = transaction(step, rows, size | larger);
                 records.extend(transaction.iter());
                 stream.append(transaction).expect("there is room");
             }

@@ -28,7 +28,7 @@ const ROW_BYTES_MAX: usize = 40_000;
 const ROWS_MAX: u8 = 4;
 
 /// Sizes from here on stand for large rows; most are small, because large ones are slow.
-const LARGE: u8 = 0xF0;
+pub const LARGE: u8 = 0xE0;
 
 /// The stream's folder.
 pub fn folder() -> PathBuf {
@@ -60,7 +60,7 @@ pub fn journal(disk: &MemoryDisk) -> Result<(Journal, Option<Error>), Error> {
 /// Transaction `number`, of a few rows of a size. No two are equal.
 pub fn transaction(number: u64, rows: u8, size: u8) -> Records {
     let size = match usize::from(size) {
-        large if size >= LARGE => ROW_BYTES_MAX / 16 * (large - usize::from(LARGE) + 1),
+        large if size >= LARGE => ROW_BYTES_MAX / 32 * (large - usize::from(LARGE) + 1),
         small => small,
     };
     let mut buf = RecordsBuf::new();
