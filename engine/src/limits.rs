@@ -29,8 +29,9 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Longest state block at the head of a segment: the relations in force and the open transaction.
 pub const PREAMBLE_BYTES_MAX: usize = 256 << 20;
 
-/// Smallest and largest segment size that may be configured.
-pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Smallest and largest segment size that may be configured. The smallest is a page of the file system: too small
+/// to be quick, and right for trying every outcome of a power cut.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// See [`SEGMENT_BYTES_MIN`].
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 

@@ -1,12 +1,16 @@
-//! A disk in memory that forgets what was not synced, tears writes, fails and fills up: for tests of what must
-//! survive a power cut.
+//! A disk in memory that forgets what was not synced, tears writes, fails, fills up and rots: for tests of what
+//! must survive all that.
 //!
 //! It knows two states of each file and folder: what a running system reads, and what the device holds. A power cut
-//! leaves, of every 512-byte sector written since the last sync, the old content, the new one, or zeros where
-//! the file grew; of a file's length anything between; of a name created or removed since its folder was
-//! synced either state. All choices come from the caller's seed.
+//! leaves, of every 512-byte sector written since the last sync, what it held at any moment since, or zeros where
+//! the file grew, or there what it held before the file was cut; of a file's length anything between; of a name
+//! made or removed since its folder was synced either state. All choices come from the caller's seed. Contents are shared
+//! until they change, so that a power cut costs what it touches.
+
+mod inode;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt, io,
     path::{Path, PathBuf},
@@ -14,9 +18,7 @@ use std::{
 };
 
 use super::{Disk, File, Lock};
-
-/// What a device tears: a sector is written whole or not at all.
-const SECTOR: usize = 512;
+use inode::Inode;
 
 /// A file system in memory. Clones share it.
 #[derive(Clone, Default)]
@@ -32,27 +34,31 @@ pub enum Fault {
     /// A write that is done in part before it fails; a sync that fails and loses what it should have made durable,
     /// which is read from the cache all the same until that is forgotten; anything else fails.
     Lossy,
+    /// It fails because there is no space, a write in part.
+    Full,
+    /// It fails because a signal came, and changes nothing.
+    Interrupted,
 }
 
-#[derive(Default)]
-struct World {
-    inodes: Vec<Inode>,
-    live: BTreeMap<PathBuf, usize>,
-    durable: BTreeMap<PathBuf, usize>,
-    locked: Vec<PathBuf>,
-    operations: u64,
-    fault: Option<(u64, Fault, bool)>,
-    capacity: Option<usize>,
+/// When operations of one sort go wrong.
+#[derive(Clone, Copy)]
+struct Plan {
+    at: u64,
+    fault: Fault,
+    sticky: bool,
 }
 
 #[derive(Clone, Default)]
-struct Inode {
-    /// What is read: the cache.
-    live: Vec<u8>,
-    /// What a sync may still write; differs from `live` only after a failed one.
-    dirty: Vec<u8>,
-    /// What the device holds.
-    durable: Vec<u8>,
+struct World {
+    inodes: Vec<Inode>,
+    live: BTreeMap<String, usize>,
+    durable: BTreeMap<String, usize>,
+    locked: Vec<PathBuf>,
+    changes: u64,
+    change_plan: Option<Plan>,
+    reads: u64,
+    read_plan: Option<Plan>,
+    capacity: Option<usize>,
 }
 
 impl MemoryDisk {
@@ -61,20 +67,45 @@ impl MemoryDisk {
         Self::default()
     }
 
-    /// How many operations that change something were asked for so far.
-    pub fn operations(&self) -> u64 {
-        self.world().operations
+    /// Another disk with the same state, which nobody has locked and nothing goes wrong on.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let world = World {
+            locked: Vec::new(),
+            change_plan: None,
+            read_plan: None,
+            ..self.world().clone()
+        };
+        Self { world: Arc::new(Mutex::new(world)) }
     }
 
-    /// Makes the operation with this number, counted from now, go wrong; all after it too if `sticky`.
+    /// How many operations that change something were asked for so far.
+    pub fn operations(&self) -> u64 {
+        self.world().changes
+    }
+
+    /// How many operations that only look were asked for so far.
+    pub fn reads(&self) -> u64 {
+        self.world().reads
+    }
+
+    /// Makes the operation with this number, counted from now among those that change something, go wrong; all
+    /// after it too if `sticky`.
     pub fn fail(&self, number: u64, fault: Fault, sticky: bool) {
         let mut world = self.world();
-        world.fault = Some((world.operations + number, fault, sticky));
+        world.change_plan = Some(Plan { at: world.changes + number, fault, sticky });
+    }
+
+    /// The same among the operations that only look: opening, listing, reading, asking for a length.
+    pub fn fail_read(&self, number: u64, fault: Fault, sticky: bool) {
+        let mut world = self.world();
+        world.read_plan = Some(Plan { at: world.reads + number, fault, sticky });
     }
 
     /// Lets all operations succeed again.
     pub fn heal(&self) {
-        self.world().fault = None;
+        let mut world = self.world();
+        (world.change_plan, world.read_plan) = (None, None);
     }
 
     /// Lets the disk hold this many bytes of files; `None` for any number.
@@ -82,42 +113,69 @@ impl MemoryDisk {
         self.world().capacity = capacity;
     }
 
+    /// How many bytes of files it holds.
+    pub fn used(&self) -> usize {
+        self.world().used()
+    }
+
+    /// The paths of all files.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.world().live.keys().map(PathBuf::from).collect()
+    }
+
+    /// What a file holds, as it is read; nothing if there is none.
+    pub fn content(&self, path: &Path) -> Vec<u8> {
+        let world = self.world();
+        let inode = world.live.get(name(path).as_ref());
+        inode.map(|&inode| world.inodes[inode].live().to_vec()).unwrap_or_default()
+    }
+
+    /// Makes a file hold something else behind everybody's back, on the device and in the cache: rot, a stale
+    /// block, one of another place, a file from a backup. It need not have existed.
+    pub fn put(&self, path: &Path, content: Vec<u8>) {
+        let mut world = self.world();
+        let name = name(path).into_owned();
+        let inode = world.live.get(&name).copied().unwrap_or(world.inodes.len());
+        let content = Inode::holding(Arc::new(content));
+        match world.inodes.get_mut(inode) {
+            Some(held) => *held = content,
+            None => world.inodes.push(content),
+        }
+        world.live.insert(name.clone(), inode);
+        world.durable.insert(name, inode);
+    }
+
+    /// Makes a file disappear behind everybody's back.
+    pub fn lose(&self, path: &Path) {
+        let mut world = self.world();
+        world.live.remove(name(path).as_ref());
+        world.durable.remove(name(path).as_ref());
+    }
+
     /// Flips a bit of a file, on the device and in the cache.
     pub fn flip(&self, path: &Path, bit: usize) {
         let mut world = self.world();
-        if let Some(&inode) = world.live.get(path) {
-            let Inode { live, dirty, durable } = &mut world.inodes[inode];
-            for bytes in [live, dirty, durable] {
-                if let Some(byte) = bytes.get_mut(bit / 8) {
-                    *byte ^= 1 << (bit % 8);
-                }
-            }
+        if let Some(&inode) = world.live.get(name(path).as_ref()) {
+            world.inodes[inode].flip(bit);
         }
     }
 
     /// The disk as a power cut leaves it. `choose(n)` returns a number below `n`; the same answers leave the
-    /// same disk.
+    /// same disk, and all answers together all that a power cut can leave.
     #[must_use]
     pub fn power_cut(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let world = self.world();
         let mut after = World::default();
-        let mut names: Vec<_> = world.live.keys().chain(world.durable.keys()).collect();
-        names.sort_unstable();
-        names.dedup();
-        for name in names {
+        let vanished = world.durable.keys().filter(|name| !world.live.contains_key(*name));
+        for name in world.live.keys().chain(vanished) {
             let (live, durable) = (world.live.get(name), world.durable.get(name));
             let kept = if live == durable || choose(2) == 0 { durable } else { live };
             if let Some(&inode) = kept {
-                let content = survivor(&world.inodes[inode], choose);
                 after.live.insert(name.clone(), after.inodes.len());
-                after.inodes.push(Inode {
-                    live: content.clone(),
-                    dirty: content.clone(),
-                    durable: content,
-                });
+                after.inodes.push(world.inodes[inode].survivor(choose));
             }
         }
-        after.durable = after.live.clone();
+        after.durable.clone_from(&after.live);
         Self { world: Arc::new(Mutex::new(after)) }
     }
 
@@ -126,56 +184,58 @@ impl MemoryDisk {
     }
 }
 
-/// What of a file survives.
-fn survivor(inode: &Inode, choose: &mut dyn FnMut(usize) -> usize) -> Vec<u8> {
-    let Inode { dirty, durable, .. } = inode;
-    if dirty == durable {
-        return durable.clone();
+fn name(path: &Path) -> Cow<'_, str> {
+    path.to_string_lossy()
+}
+
+/// What of a name comes behind its folder.
+fn inside<'a>(dir: &str, name: &'a str) -> Option<&'a str> {
+    name.strip_prefix(dir)?.strip_prefix('/')
+}
+
+impl Plan {
+    fn hits(self, number: u64) -> Option<Fault> {
+        (number == self.at || (self.sticky && number > self.at)).then_some(self.fault)
     }
-    let (short, long) = (dirty.len().min(durable.len()), dirty.len().max(durable.len()));
-    let len = match choose(3) {
-        0 => durable.len(),
-        1 => dirty.len(),
-        _ => short + choose(long - short + 1),
-    };
-    let mut content = vec![0; len];
-    for (number, sector) in content.chunks_mut(SECTOR).enumerate() {
-        let at = number * SECTOR;
-        let part =
-            |bytes: &[u8]| bytes.get(at..).map(|rest| rest[..rest.len().min(SECTOR)].to_vec());
-        let (new, old) = (part(dirty).unwrap_or_default(), part(durable).unwrap_or_default());
-        let chosen = match choose(3) {
-            _ if new == old => new,
-            0 => old,
-            1 => new,
-            // Zeros only where the file grew; elsewhere a lost write leaves what was there.
-            _ if at >= durable.len() => Vec::new(),
-            _ => old,
-        };
-        let kept = chosen.len().min(sector.len());
-        sector[..kept].copy_from_slice(&chosen[..kept]);
+}
+
+impl Fault {
+    fn error(self) -> io::Error {
+        match self {
+            Self::Error | Self::Lossy => io::Error::other("injected"),
+            Self::Full => io::ErrorKind::StorageFull.into(),
+            Self::Interrupted => io::ErrorKind::Interrupted.into(),
+        }
     }
-    content
 }
 
 impl World {
-    /// Counts an operation; says what is to go wrong with it.
+    /// Counts an operation that changes something; says what is to go wrong with it.
     fn step(&mut self) -> Option<Fault> {
-        let number = self.operations;
-        self.operations += 1;
-        let (at, fault, sticky) = self.fault?;
-        (number == at || (sticky && number > at)).then_some(fault)
+        self.changes += 1;
+        self.change_plan?.hits(self.changes - 1)
     }
 
-    fn fallible(&mut self) -> io::Result<()> {
-        match self.step() {
-            Some(_) => Err(io::Error::other("injected")),
-            None => Ok(()),
-        }
+    fn change(&mut self) -> io::Result<()> {
+        self.step().map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        self.reads += 1;
+        let fault = self.read_plan.and_then(|plan| plan.hits(self.reads - 1));
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
     }
 
     fn used(&self) -> usize {
-        self.live.values().map(|&inode| self.inodes[inode].live.len()).sum()
+        self.live.values().map(|&inode| self.inodes[inode].live().len()).sum()
+    }
+
+    /// How much of a write fits.
+    fn fitting(&self, inode: usize, at: usize, len: usize) -> usize {
+        let Some(capacity) = self.capacity else { return len };
+        let grown = (at + len).saturating_sub(self.inodes[inode].live().len());
+        let missing = (self.used() + grown).saturating_sub(capacity);
+        len - missing.min(grown).min(len)
     }
 }
 
@@ -192,54 +252,62 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let world = self.world();
-        let inside = world.live.keys().filter_map(|path| path.strip_prefix(dir).ok());
-        let mut names: Vec<_> = inside
-            .filter_map(|rest| rest.iter().next())
-            .filter_map(|name| name.to_str().map(str::to_owned))
-            .collect();
+        let mut world = self.world();
+        world.look()?;
+        let dir = name(dir);
+        let inside = world.live.keys().filter_map(|name| inside(&dir, name));
+        let mut names: Vec<_> =
+            inside.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect();
         names.dedup();
         Ok(names)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
         let mut world = self.world();
-        world.fallible()?;
-        if world.live.contains_key(path) {
+        world.change()?;
+        let name = name(path);
+        if world.live.contains_key(name.as_ref()) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let inode = world.inodes.len();
         world.inodes.push(Inode::default());
-        world.live.insert(path.to_owned(), inode);
+        world.live.insert(name.into_owned(), inode);
         Ok(Box::new(MemoryFile { disk: self.clone(), inode }))
     }
 
     fn open(&self, path: &Path, _: bool) -> io::Result<Box<dyn File>> {
-        let inode = *self.world().live.get(path).ok_or(io::ErrorKind::NotFound)?;
+        let mut world = self.world();
+        world.look()?;
+        let inode = *world.live.get(name(path).as_ref()).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(MemoryFile { disk: self.clone(), inode }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.fallible()?;
-        let inode = world.live.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        world.live.insert(to.to_owned(), inode);
+        world.change()?;
+        let inode = world.live.remove(name(from).as_ref()).ok_or(io::ErrorKind::NotFound)?;
+        world.live.insert(name(to).into_owned(), inode);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.fallible()?;
-        world.live.remove(path).map(drop).ok_or(io::ErrorKind::NotFound.into())
+        world.change()?;
+        world.live.remove(name(path).as_ref()).map(drop).ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.fallible()?;
+        world.change()?;
+        let dir = name(dir);
+        let here = |name: &str| inside(&dir, name).is_some_and(|rest| !rest.contains('/'));
         let World { live, durable, .. } = &mut *world;
-        durable.retain(|path, _| path.parent() != Some(dir));
-        let inside = live.iter().filter(|(path, _)| path.parent() == Some(dir));
-        durable.extend(inside.map(|(path, inode)| (path.clone(), *inode)));
+        durable.retain(|name, inode| !here(name) || live.get(name) == Some(inode));
+        for (name, inode) in live.iter().filter(|(name, _)| here(name)) {
+            if !durable.contains_key(name) {
+                durable.insert(name.clone(), *inode);
+            }
+        }
         Ok(())
     }
 
@@ -261,12 +329,15 @@ struct MemoryFile {
 
 impl File for MemoryFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.world().inodes[self.inode].live.len() as u64)
+        let mut world = self.disk.world();
+        world.look()?;
+        Ok(world.inodes[self.inode].live().len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
-        let world = self.disk.world();
-        let live = &world.inodes[self.inode].live;
+        let mut world = self.disk.world();
+        world.look()?;
+        let live = world.inodes[self.inode].live();
         let rest = usize::try_from(at).ok().and_then(|at| live.get(at..)).unwrap_or_default();
         let read = rest.len().min(buf.len());
         buf[..read].copy_from_slice(&rest[..read]);
@@ -276,24 +347,18 @@ impl File for MemoryFile {
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
         let mut world = self.disk.world();
         let at = usize::try_from(at).map_err(io::Error::other)?;
-        let grown = (at + buf.len()).saturating_sub(world.inodes[self.inode].live.len());
-        let full = world.capacity.is_some_and(|capacity| world.used() + grown > capacity);
+        let fits = world.fitting(self.inode, at, buf.len());
         let fault = world.step();
         let written = match fault {
-            None if !full => buf,
-            Some(Fault::Error) => return Err(io::Error::other("injected")),
-            _ => &buf[..buf.len() / 2],
+            None => fits,
+            Some(Fault::Lossy | Fault::Full) => fits.min(buf.len() / 2),
+            Some(Fault::Error | Fault::Interrupted) => 0,
         };
-        let Inode { live, dirty, .. } = &mut world.inodes[self.inode];
-        for bytes in [live, dirty] {
-            let end = bytes.len().max(at + written.len());
-            bytes.resize(end, 0);
-            bytes[at..at + written.len()].copy_from_slice(written);
-        }
-        match (fault, full) {
-            (None, false) => Ok(()),
-            (None, true) => Err(io::ErrorKind::StorageFull.into()),
-            _ => Err(io::Error::other("injected")),
+        world.inodes[self.inode].write(&buf[..written], at);
+        match fault {
+            Some(fault) => Err(fault.error()),
+            None if fits < buf.len() => Err(io::ErrorKind::StorageFull.into()),
+            None => Ok(()),
         }
     }
 
@@ -302,33 +367,24 @@ impl File for MemoryFile {
         let fault = world.step();
         let inode = &mut world.inodes[self.inode];
         match fault {
-            None => {
-                inode.durable = inode.dirty.clone();
-                Ok(())
-            }
-            Some(fault) => {
-                if fault == Fault::Lossy {
-                    inode.dirty = inode.durable.clone();
-                }
-                Err(io::Error::other("injected"))
-            }
+            None => inode.sync(),
+            Some(Fault::Lossy) => inode.drop_unsynced(),
+            Some(_) => {}
         }
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut world = self.disk.world();
-        world.fallible()?;
-        let len = usize::try_from(len).map_err(io::Error::other)?;
-        let Inode { live, dirty, .. } = &mut world.inodes[self.inode];
-        live.resize(len, 0);
-        dirty.resize(len, 0);
+        world.change()?;
+        world.inodes[self.inode].set_len(usize::try_from(len).map_err(io::Error::other)?);
         Ok(())
     }
 
     fn forget_cached(&self) -> io::Result<()> {
         let mut world = self.disk.world();
-        let inode = &mut world.inodes[self.inode];
-        inode.live = inode.dirty.clone();
+        world.look()?;
+        world.inodes[self.inode].forget_cached();
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 mod crash;
 mod golden;
 mod mend;
+mod world;
 
 use bytes::Bytes;
 use proptest::{collection::vec, option, prelude::*};

@@ -1,0 +1,162 @@
+//! One file of the disk in memory: what is read, what may still be written, what the device holds, and what of
+//! all that a power cut leaves.
+
+use std::sync::Arc;
+
+/// What a device tears: a sector is written whole or not at all.
+const SECTOR: usize = 512;
+
+/// Bytes that are shared until they change.
+type Content = Arc<Vec<u8>>;
+
+#[derive(Clone, Default)]
+pub(super) struct Inode {
+    /// What is read: the cache.
+    live: Content,
+    /// What a sync may still write; differs from `live` only after a failed one.
+    dirty: Content,
+    /// What the device holds.
+    durable: Content,
+    /// What `dirty` was between the last sync and the last change.
+    between: Vec<Content>,
+    /// What there was before the file was last cut: blocks that may come back.
+    ghost: Content,
+    /// So many bytes from the start are the same in `dirty`, `between` and `durable`.
+    clean: usize,
+}
+
+impl Inode {
+    /// A file that the device holds.
+    pub(super) fn holding(content: Content) -> Self {
+        Self {
+            live: content.clone(),
+            dirty: content.clone(),
+            durable: content,
+            clean: usize::MAX,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn live(&self) -> &[u8] {
+        &self.live
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8], at: usize) {
+        self.change(at, |content| {
+            let end = content.len().max(at + bytes.len());
+            content.resize(end, 0);
+            content[at..at + bytes.len()].copy_from_slice(bytes);
+        });
+    }
+
+    pub(super) fn set_len(&mut self, len: usize) {
+        if len < self.dirty.len() {
+            self.ghost = self.dirty.clone();
+        }
+        self.change(len.min(self.live.len()), |content| content.resize(len, 0));
+    }
+
+    fn change(&mut self, from: usize, edit: impl Fn(&mut Vec<u8>)) {
+        self.clean = self.clean.min(from).min(self.durable.len());
+        if !Arc::ptr_eq(&self.dirty, &self.durable) {
+            self.between.push(self.dirty.clone());
+        }
+        if Arc::ptr_eq(&self.live, &self.dirty) {
+            // Let go of, so that what nobody else holds is changed in place.
+            self.dirty = Content::default();
+            edit(Arc::make_mut(&mut self.live));
+            self.dirty = self.live.clone();
+        } else {
+            edit(Arc::make_mut(&mut self.live));
+            edit(Arc::make_mut(&mut self.dirty));
+        }
+    }
+
+    pub(super) fn sync(&mut self) {
+        self.durable = self.dirty.clone();
+        self.between.clear();
+        self.clean = usize::MAX;
+    }
+
+    /// A sync failed: the pages count as clean, and the device never took them.
+    pub(super) fn drop_unsynced(&mut self) {
+        self.dirty = self.durable.clone();
+        self.between.clear();
+        self.clean = usize::MAX;
+    }
+
+    pub(super) fn forget_cached(&mut self) {
+        self.live = self.dirty.clone();
+    }
+
+    pub(super) fn flip(&mut self, bit: usize) {
+        let Self { live, dirty, durable, .. } = self;
+        let shared = (Arc::ptr_eq(live, dirty), Arc::ptr_eq(live, durable));
+        if shared == (true, true) {
+            (*dirty, *durable) = (Content::default(), Content::default());
+        }
+        for content in [&mut *live, &mut *dirty, &mut *durable] {
+            if bit / 8 < content.len() {
+                Arc::make_mut(content)[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        if shared == (true, true) {
+            (*dirty, *durable) = (live.clone(), live.clone());
+        }
+    }
+
+    /// What a power cut leaves of it.
+    pub(super) fn survivor(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        if Arc::ptr_eq(&self.dirty, &self.durable) {
+            return Self { ghost: self.ghost.clone(), ..Self::holding(self.durable.clone()) };
+        }
+        let len = self.surviving_len(choose);
+        let mut content = self.durable[..self.clean.min(len)].to_vec();
+        content.resize(len, 0);
+        let first = self.clean / SECTOR;
+        let mut candidates = Vec::new();
+        for (number, sector) in content.chunks_mut(SECTOR).enumerate().skip(first) {
+            self.candidates(number * SECTOR, sector.len(), &mut candidates);
+            let chosen = match candidates[..] {
+                [only] => only,
+                _ => candidates[choose(candidates.len())],
+            };
+            sector.fill(0);
+            sector[..chosen.len()].copy_from_slice(chosen);
+        }
+        Self { ghost: self.ghost.clone(), ..Self::holding(Arc::new(content)) }
+    }
+
+    /// Any length that the file had since the last sync, or that a part of what was written gives it.
+    fn surviving_len(&self, choose: &mut dyn FnMut(usize) -> usize) -> usize {
+        let had = self.between.iter().chain([&self.dirty]).map(|content| content.len());
+        let mut lengths = vec![self.durable.len()];
+        lengths.extend(had);
+        let shortest = lengths.iter().copied().min().unwrap_or_default();
+        let longest = lengths.iter().copied().max().unwrap_or_default();
+        lengths.extend((shortest.next_multiple_of(SECTOR)..longest).step_by(SECTOR));
+        lengths.sort_unstable();
+        lengths.dedup();
+        match lengths[..] {
+            [only] => only,
+            _ => lengths[choose(lengths.len())],
+        }
+    }
+
+    /// All that a sector may hold, without the zeros at its end.
+    fn candidates<'a>(&'a self, at: usize, len: usize, out: &mut Vec<&'a [u8]>) {
+        out.clear();
+        let grown = at >= self.durable.len();
+        let ghost = grown.then_some(&self.ghost);
+        let contents = [&self.durable].into_iter().chain(&self.between).chain([&self.dirty]);
+        for content in contents.chain(ghost) {
+            // Of what grew, the durable content has nothing: that is the sector of zeros.
+            let rest = content.get(at..).unwrap_or_default();
+            let sector = &rest[..rest.len().min(len)];
+            let end = sector.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            if !out.contains(&&sector[..end]) {
+                out.push(&sector[..end]);
+            }
+        }
+    }
+}
