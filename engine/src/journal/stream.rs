@@ -6,6 +6,7 @@ mod damage;
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -355,30 +356,46 @@ impl Stream {
         let mut freed = 0;
         while let Some((base, bytes)) = self.oldest_before(upto, pressed) {
             // Readers are told first, so that none looks for a file that is gone.
-            let mut state = self.state();
-            state.segments.remove(0);
-            let first = state.segments.first().map_or(state.tail.next, |(base, _)| *base);
-            drop(state);
-            self.marks.send_modify(|marks| {
-                marks.first = first;
-                marks.bytes -= bytes;
-            });
-            let path = self.segment_path(base);
-            self.disk.remove(&path).map_err(|source| Error::Io {
-                operation: "remove",
-                path: path.clone(),
-                source,
-            })?;
-            // One by one: of several names that vanish together a power cut may bring back any.
-            self.disk.sync_dir(&self.dir).map_err(|source| Error::Io {
-                operation: "sync",
-                path: self.dir.clone(),
-                source,
-            })?;
+            self.state().segments.remove(0);
+            self.set_front(|marks| marks.bytes -= bytes);
+            if let Err(error) = self.remove_segment(base) {
+                // It is first again, so that none behind it goes while it may still be there: a stream that
+                // lacks a segment in its middle cannot be read.
+                self.state().segments.insert(0, (base, bytes));
+                self.set_front(|marks| marks.bytes += bytes);
+                return Err(error);
+            }
             self.budget.give(self.id, bytes);
             freed += bytes;
         }
         Ok(freed)
+    }
+
+    fn set_front(&self, account: impl FnOnce(&mut Watermarks)) {
+        let state = self.state();
+        let first = state.segments.first().map_or(state.tail.next, |(base, _)| *base);
+        drop(state);
+        self.marks.send_modify(|marks| {
+            marks.first = first;
+            account(marks);
+        });
+    }
+
+    /// Removes a segment's file, durably; one that is gone already too.
+    fn remove_segment(&self, base: Offset) -> Result<(), Error> {
+        let path = self.segment_path(base);
+        match self.disk.remove(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                return Err(Error::Io { operation: "remove", path, source });
+            }
+            _ => {}
+        }
+        // One by one: of several names that vanish together a power cut may bring back any.
+        self.disk.sync_dir(&self.dir).map_err(|source| Error::Io {
+            operation: "sync",
+            path: self.dir.clone(),
+            source,
+        })
     }
 
     /// The first segment, if it may go.

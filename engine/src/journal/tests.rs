@@ -10,7 +10,10 @@ use super::*;
 use crate::{
     codec::{Records, RecordsBuf},
     model::{Epoch, Lsn, Offset, Record, RelationId, Row, Running, Timestamp, Value},
-    storage::disk::RealDisk,
+    storage::{
+        disk::RealDisk,
+        memory::{Fault, MemoryDisk},
+    },
 };
 
 pub(super) struct Place {
@@ -226,6 +229,45 @@ fn trimming_removes_whole_segments_and_reading_before_them_says_so() {
     let (_journal, stream) = place.open().unwrap();
     assert_eq!(stream.watermarks().first, marks.first);
     assert_eq!(read_all(&stream, marks.first).unwrap().len() as u64, last.since(marks.first) + 1);
+}
+
+#[test]
+fn a_segment_that_could_not_be_removed_does_not_stay_behind_one_that_was() {
+    let options = Options { own: Origin::from_bytes([7; 16]), segment: 4 << 10, budget: 1 << 30 };
+    let id = StreamId { origin: options.own, epoch: Epoch::from_bytes([9; 16]) };
+    let open = |disk: &MemoryDisk| {
+        let (journal, _) =
+            Journal::open(Arc::new(disk.clone()), Path::new("j"), options).unwrap();
+        journal.open_stream(id).unwrap()
+    };
+    // The first try fails at one operation, the next is cut off by the power at another, and either state of three
+    // names may survive.
+    for (failing, operation, names) in
+        (0..2).flat_map(|f| (0..8).flat_map(move |o| (0..8_usize).map(move |n| (f, o, n))))
+    {
+        let disk = MemoryDisk::new();
+        let stream = open(&disk);
+        for number in 1..=12 {
+            stream.append(transaction(number, 8)).unwrap();
+            stream.sync().unwrap();
+        }
+        let marks = stream.watermarks();
+        disk.fail(failing, Fault::Error, false);
+        assert!(matches!(stream.trim(marks.synced, true), Err(Error::Io { .. })));
+        assert_eq!(stream.watermarks(), marks, "what is not gone for certain is still held");
+        disk.fail(operation, Fault::Error, true);
+        drop(stream.trim(marks.synced, true));
+        disk.heal();
+        let mut left = names;
+        let cut = disk.power_cut(&mut |n| {
+            let chosen = left % n;
+            left >>= 1;
+            chosen
+        });
+        let stream = open(&cut);
+        let read = read_all(&stream, stream.watermarks().first);
+        assert!(read.is_ok(), "{failing}, {operation}, {names:b}: {read:?}");
+    }
 }
 
 #[test]
