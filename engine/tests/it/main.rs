@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests own")]
 
 mod crash;
+mod errors;
 mod golden;
 mod mend;
 mod world;

@@ -250,6 +250,17 @@ pub(crate) fn append(
     Ok(())
 }
 
+/// What is being tried, said when it fails.
+pub(crate) struct Place(pub(crate) String);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            say(&self.0);
+        }
+    }
+}
+
 /// How often to try, by an environment variable.
 pub(crate) fn count(variable: &str, default: u64) -> u64 {
     env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
