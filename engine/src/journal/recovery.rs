@@ -245,7 +245,9 @@ impl<'a> Headers<'a> {
             // A header may straddle the end of the window.
             self.start += self.window.len().saturating_sub(BATCH_HEADER_BYTES - 1) as u64;
             self.seen = 0;
-            self.window.resize(SEARCH_WINDOW + BATCH_HEADER_BYTES, 0);
+            let left = self.segment.len()?.saturating_sub(self.start);
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            self.window.resize(left.min(SEARCH_WINDOW + BATCH_HEADER_BYTES), 0);
             let file = &self.segment.file;
             let read = file
                 .read_at(&mut self.window, self.start)

@@ -2,10 +2,14 @@
 #![allow(clippy::disallowed_methods, reason = "tests keep their own files")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests own")]
 
+mod classify;
 mod crash;
 mod errors;
+mod flips;
 mod golden;
 mod mend;
+mod misplaced;
+mod recovery;
 mod world;
 
 use bytes::Bytes;

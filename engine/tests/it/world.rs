@@ -22,7 +22,7 @@ use thinwire_engine::{
     model::{
         Epoch, Lsn, Offset, Origin, Record, RelationId, Row, Running, StreamId, Timestamp, Value,
     },
-    storage::memory::MemoryDisk,
+    storage::memory::{Fault, MemoryDisk},
 };
 
 pub(crate) const DIR: &str = "journal";
@@ -248,6 +248,23 @@ pub(crate) fn append(
         assert_eq!(last.get() as usize, model.len());
     }
     Ok(())
+}
+
+/// A disk on which a node was interrupted at some operation, some times, and what its journal must hold.
+pub(crate) fn interrupted(random: &mut Random) -> (MemoryDisk, Model) {
+    let (disk, mut model) = (MemoryDisk::new(), Model::default());
+    for _ in 0..1 + random.below(3) {
+        let Ok((_journal, stream)) = open(&disk) else { break };
+        model.recovered(&stream);
+        disk.fail(random.below(24) as u64, Fault::Error, true);
+        for _ in 0..random.below(24) {
+            if act(&stream, &mut model, random).is_err() {
+                break;
+            }
+        }
+        disk.heal();
+    }
+    (disk, model)
 }
 
 /// What is being tried, said when it fails.
