@@ -12,6 +12,7 @@ pub mod error;
 pub mod journal;
 pub mod limits;
 pub mod model;
+pub mod mutant;
 pub mod pgoutput;
 pub mod storage;
 

@@ -11,7 +11,10 @@
 //! the stream, the segment's base offset and the batch's position, so that a valid batch in the wrong place
 //! is not valid; `chain` is the header CRC of the batch before it, or of the segment header.
 
-use crate::model::{Epoch, Offset, Origin, Running, StreamId};
+use crate::{
+    model::{Epoch, Offset, Origin, Running, StreamId},
+    mutant::{self, Mutant},
+};
 
 /// The version of everything in this file, and of the records' encoding.
 pub(crate) const VERSION: u16 = 1;
@@ -204,11 +207,21 @@ impl BatchHeader {
 
 fn header_crc(bytes: &[u8; BATCH_HEADER_BYTES], place: Place) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
+    if mutant::on(Mutant::PlaceUncovered) {
+        hasher.update(&bytes[4..]);
+        return hasher.finalize();
+    }
     hasher.update(place.stream.origin.as_bytes());
     hasher.update(place.stream.epoch.as_bytes());
     hasher.update(&place.base.get().to_le_bytes());
     hasher.update(&place.at.to_le_bytes());
-    hasher.update(&bytes[4..]);
+    let uncovered = match () {
+        () if mutant::on(Mutant::LengthUncovered) => 4..16,
+        () if mutant::on(Mutant::DurabilityUncovered) => 24..32,
+        () => 4..4,
+    };
+    hasher.update(&bytes[4..uncovered.start]);
+    hasher.update(&bytes[uncovered.end..]);
     hasher.finalize()
 }
 

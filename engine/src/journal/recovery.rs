@@ -24,6 +24,7 @@ use crate::{
     Error,
     codec::Records,
     model::{Offset, StreamId},
+    mutant::{self, Mutant},
     storage::{Disk, File},
 };
 
@@ -67,7 +68,8 @@ pub(super) fn recover(
     cut(&last, scanned.position)?;
     // The process may have been killed between a name and its sync: nothing goes on top of what a power cut
     // could still take.
-    for folder in [Some(dir), dir.parent()].into_iter().flatten() {
+    let folders = [Some(dir), dir.parent()].into_iter().flatten();
+    for folder in folders.filter(|_| !mutant::on(Mutant::RecoveredNamesUnsynced)) {
         disk.sync_dir(folder).map_err(|error| io_error("sync", folder, error))?;
     }
     let segments = sizes(disk.as_ref(), dir, &bases)?;
@@ -175,7 +177,7 @@ pub(super) fn scan_with(
 
 /// Whether a batch that is whole in itself continues the state.
 fn follows(state: &Scanned, header: &BatchHeader) -> Result<(), &'static str> {
-    if header.chain != state.chain {
+    if header.chain != state.chain && !mutant::on(Mutant::ChainUnchecked) {
         return Err("the batch does not follow the one before it");
     }
     if header.first != state.tail.next || header.running != state.tail.running {
@@ -206,6 +208,9 @@ fn take(
 
 /// Whether a valid batch header anywhere behind `at` says that `offset` had been durable.
 fn proven_durable(segment: &Segment, at: u64, offset: Offset) -> Result<bool, Error> {
+    if mutant::on(Mutant::CorruptionCut) || mutant::on(Mutant::TornHalts) {
+        return Ok(mutant::on(Mutant::TornHalts));
+    }
     let mut headers = Headers::behind(segment, at);
     while let Some((_, header)) = headers.next()? {
         if header.synced_upto >= offset {
@@ -276,13 +281,16 @@ fn discard_unborn(
     base: Offset,
     reason: &'static str,
 ) -> Result<(), Error> {
-    if !is_unborn(disk, path, stream, base)? {
+    if !is_unborn(disk, path, stream, base)? && !mutant::on(Mutant::UsedTakenForUnborn) {
         return Err(Error::Corrupt {
             segment: path.to_owned(),
             at: 0,
             offset: base,
             reason: reason.to_owned(),
         });
+    }
+    if mutant::on(Mutant::UnbornKept) {
+        return Ok(());
     }
     disk.remove(path).map_err(|error| io_error("remove", path, error))?;
     disk.sync_dir(dir_of(path)).map_err(|error| io_error("sync the folder of", path, error))
@@ -324,7 +332,13 @@ fn cut(segment: &Segment, position: u64) -> Result<(), Error> {
         Ok(()) | Err(Error::NoSpace { .. }) => {}
         Err(error) => return Err(error),
     }
+    if mutant::on(Mutant::TornKept) {
+        return segment.file.sync_data().map_err(|error| segment.io("sync", error));
+    }
     segment.file.set_len(position).map_err(|error| segment.io("cut", error))?;
+    if mutant::on(Mutant::RecoveredUnsynced) {
+        return Ok(());
+    }
     segment.file.sync_data().map_err(|error| segment.io("sync", error))
 }
 

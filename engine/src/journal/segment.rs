@@ -20,6 +20,7 @@ use crate::{
     codec::Records,
     limits::{BATCH_BYTES_MAX, DEPTH_MAX, PREAMBLE_BYTES_MAX},
     model::{Offset, StreamId},
+    mutant::{self, Mutant},
     storage::{Disk, File},
 };
 
@@ -64,7 +65,10 @@ impl Segment {
         if let Err((operation, source)) = fill(disk, dir, file.as_ref(), &head) {
             // A head without a body would stand in the way of the next attempt, and after a power cut for the end of
             // the stream. If it cannot be removed for certain, the caller must not go on.
-            let removed = disk.remove(&path).and_then(|()| disk.sync_dir(dir));
+            let removed = match mutant::on(Mutant::FailedSegmentLeft) {
+                true => Ok(()),
+                false => disk.remove(&path).and_then(|()| disk.sync_dir(dir)),
+            };
             removed.map_err(|source| Error::Io {
                 operation: "remove",
                 path: path.clone(),
@@ -97,7 +101,7 @@ impl Segment {
     ) -> Result<(Self, Tail), OpenError> {
         let other = |operation, source| OpenError::Other(io_error(operation, path, source));
         let file = disk.open(path, write).map_err(|error| other("open", error))?;
-        if write {
+        if write && !mutant::on(Mutant::CacheBelieved) {
             // Who will write on trusts the device alone: the cache may hold what it never took.
             file.forget_cached().map_err(|error| other("evict from the cache", error))?;
         }
@@ -138,7 +142,8 @@ impl Segment {
             .file
             .read_at(&mut bytes, SEGMENT_HEADER_BYTES as u64)
             .map_err(|error| OpenError::Other(io_error("read", &self.path, error)))?;
-        if read < len || crc32fast::hash(&bytes) != self.header.preamble_crc {
+        let matches = crc32fast::hash(&bytes) == self.header.preamble_crc;
+        if read < len || !(matches || mutant::on(Mutant::HeadUnchecked)) {
             return Err(damaged);
         }
         decode_preamble(&bytes)
@@ -182,7 +187,8 @@ impl Segment {
         }
         let mut payload = vec![0; stored];
         self.file.read_at(&mut payload, body).map_err(|error| self.io("read", error))?;
-        if crc32fast::hash(&payload) != header.payload_crc {
+        let matches = crc32fast::hash(&payload) == header.payload_crc;
+        if !matches && !mutant::on(Mutant::LengthUncovered) {
             return Ok(Found::Bad("the batch's records do not match their checksum"));
         }
         let next = body + stored as u64;
@@ -272,7 +278,12 @@ fn fill(
     head: &[u8],
 ) -> Result<(), (&'static str, io::Error)> {
     file.write_all_at(head, 0).map_err(|error| ("write", error))?;
-    file.sync_data().map_err(|error| ("sync", error))?;
+    if !mutant::on(Mutant::HeadUnsynced) {
+        file.sync_data().map_err(|error| ("sync", error))?;
+    }
+    if mutant::on(Mutant::NameUnsynced) {
+        return Ok(());
+    }
     disk.sync_dir(dir).map_err(|error| ("sync the folder of", error))
 }
 

@@ -25,6 +25,7 @@ use crate::{
     codec::{DecodeError, Records, RecordsBuf},
     limits::{BATCH_BYTES, PRIMING_BYTES, STAGED_BYTES_MAX},
     model::{Halt, HaltedBy, Offset, Running, StreamId},
+    mutant::{self, Mutant},
     storage::Disk,
 };
 
@@ -120,7 +121,10 @@ impl Stream {
                 segment: found.last,
                 position: found.position,
                 chain: found.chain,
-                next: found.tail.next,
+                next: match mutant::on(Mutant::OffsetReused) {
+                    true => found.tail.next.prev().max(Offset::FIRST),
+                    false => found.tail.next,
+                },
                 running: found.tail.running,
             }),
             state: Mutex::new(State {
@@ -280,6 +284,10 @@ impl Stream {
         };
         self.budget.give(self.id, staged_bytes as u64);
         self.budget.force(self.id, grown);
+        let after = match mutant::on(Mutant::AckOfLaterRecords) {
+            true => self.end_of(&self.state()),
+            false => after,
+        };
         self.publish(&after, grown);
         if let Some(tail) = tail.filter(|_| self.is_full(&writer, 0)) {
             self.rotate(&mut writer, &tail)?;
@@ -359,6 +367,9 @@ impl Stream {
             self.state().segments.remove(0);
             self.set_front(|marks| marks.bytes -= bytes);
             if let Err(error) = self.remove_segment(base) {
+                if mutant::on(Mutant::TrimFailureForgiven) {
+                    return Err(error);
+                }
                 // It is first again, so that none behind it goes while it may still be there: a stream that
                 // lacks a segment in its middle cannot be read.
                 self.state().segments.insert(0, (base, bytes));
@@ -390,6 +401,9 @@ impl Stream {
             }
             _ => {}
         }
+        if mutant::on(Mutant::TrimUnsynced) {
+            return Ok(());
+        }
         // One by one: of several names that vanish together a power cut may bring back any.
         self.disk.sync_dir(&self.dir).map_err(|source| Error::Io {
             operation: "sync",
@@ -408,7 +422,8 @@ impl Stream {
         let acked = state.segments[1..].windows(2).filter(|pair| pair[1].0.prev() <= upto);
         let behind: u64 = acked.map(|pair| pair[0].1).sum();
         let primed = pressed || behind >= PRIMING_BYTES;
-        (next_base.prev() <= upto && primed).then_some((base, bytes))
+        let end = if mutant::on(Mutant::TrimTooFar) { base } else { next_base.prev() };
+        (end <= upto && primed).then_some((base, bytes))
     }
 
     fn stage(&self, state: &mut State, records: Records) -> Result<Offset, Error> {
@@ -431,10 +446,16 @@ impl Stream {
     }
 
     fn write(&self, writer: &mut Writer, staged: &[Staged]) -> Result<u64, Error> {
-        let synced = self.watermarks().synced;
+        let synced = match mutant::on(Mutant::NoWordOfDurability) {
+            true => Offset::ZERO,
+            false => self.watermarks().synced,
+        };
         let (mut out, mut chain, mut next, mut running) =
             (Vec::new(), writer.chain, writer.next, writer.running);
         for batch in batches(staged) {
+            if mutant::on(Mutant::MarkForgotten) && matches!(batch, Staged::Mark(_)) {
+                continue;
+            }
             let (kind, payload, count, span, after) = match &batch {
                 Staged::Mark(mark) => (Kind::Mark, encode_state(mark).into(), 0, 0, running),
                 Staged::Records(records) => {
@@ -450,7 +471,8 @@ impl Stream {
         let segment = &writer.segment;
         if let Err(source) = segment.file.write_all_at(&out, writer.position) {
             let error = segment.io("write", source);
-            if matches!(error, Error::NoSpace { .. }) {
+            let full = matches!(error, Error::NoSpace { .. });
+            if full && !mutant::on(Mutant::PartLeftOnFullDisk) {
                 // What was written of it is cut off, so that the next try starts on clean ground.
                 segment
                     .file
@@ -459,7 +481,15 @@ impl Stream {
             }
             return Err(error);
         }
-        segment.file.sync_data().map_err(|source| Error::Io {
+        let sync = || match mutant::on(Mutant::AckWithoutSync) {
+            true => Ok(()),
+            false => segment.file.sync_data(),
+        };
+        let again = |error| match mutant::on(Mutant::FailedSyncRetried) {
+            true => segment.file.sync_data(),
+            false => Err(error),
+        };
+        sync().or_else(again).map_err(|source| Error::Io {
             operation: "sync",
             path: segment.path.clone(),
             source,
@@ -472,12 +502,13 @@ impl Stream {
     fn failed(&self, error: Error, staged: Vec<Staged>, staged_bytes: usize) -> Error {
         let mut state = self.state();
         match error {
+            Error::NoSpace { .. } if mutant::on(Mutant::StagedForgotten) => {}
             Error::NoSpace { .. } => {
                 let newer = std::mem::replace(&mut state.staged, staged);
                 state.staged.extend(newer);
                 state.staged_bytes += staged_bytes;
             }
-            _ => state.poisoned = true,
+            _ => state.poisoned = !mutant::on(Mutant::FailureForgiven),
         }
         drop(state);
         self.marks.send_modify(|_| {});

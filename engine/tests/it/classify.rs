@@ -24,7 +24,6 @@ struct Batch {
     end: usize,
     /// The record that is next where it begins.
     first: u64,
-    synced_upto: u64,
     is_mark: bool,
 }
 
@@ -39,8 +38,8 @@ fn batches(bytes: &[u8]) -> Vec<Batch> {
     let (mut at, mut out) = (HEAD + number::<4>(bytes, 56) as usize, Vec::new());
     while at < bytes.len() {
         let end = at + BATCH_HEAD + number::<4>(bytes, at + 8) as usize;
-        let (first, synced_upto) = (number::<8>(bytes, at + 16), number::<8>(bytes, at + 24));
-        out.push(Batch { at, end, first, synced_upto, is_mark: bytes[at + 44] == 2 });
+        let first = number::<8>(bytes, at + 16);
+        out.push(Batch { at, end, first, is_mark: bytes[at + 44] == 2 });
         at = end;
     }
     out
@@ -117,7 +116,9 @@ fn flipped_in_the_last(
     let hit = all.iter().position(|batch| (batch.at..batch.end).contains(&(bit / 8)));
     let born_alone = alone && !path.ends_with("00000000000000000001.seg");
     let proven = match hit {
-        Some(hit) => all[hit + 1..].iter().any(|later| later.synced_upto >= all[hit].first),
+        Some(hit) => all[hit + 1..].iter().filter(|later| !later.is_mark).any(|later| {
+            model.synced_before(later.first as usize) >= Some(all[hit].first as usize)
+        }),
         // The head: whatever was written behind it came after it was durable, and so does the
         // removal of all segments before it.
         None => !all.is_empty() || born_alone,

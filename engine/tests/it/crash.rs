@@ -28,9 +28,11 @@ pub(crate) fn life(seed: u64) -> u64 {
             model.read(&stream);
             model.accounted(&disk, &stream);
         }
-        disk.fail(random.below(16) as u64, Fault::Error, true);
+        let (before, number) = (disk.operations(), random.below(16) as u64);
+        disk.fail(number, Fault::Error, true);
         for _ in 0..random.below(14) {
-            if act(&stream, &mut model, &mut random).is_err() {
+            if let Err(error) = act(&stream, &mut model, &mut random) {
+                assert!(disk.operations() - before > number, "{error}, and the disk did not fail");
                 break;
             }
         }

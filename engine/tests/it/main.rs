@@ -7,9 +7,11 @@ mod crash;
 mod errors;
 mod flips;
 mod golden;
+mod meanwhile;
 mod mend;
 mod misplaced;
 mod recovery;
+mod stale;
 mod world;
 
 use bytes::Bytes;

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -108,14 +108,22 @@ pub(crate) fn mark(number: u64) -> Mark {
     Mark { lsn: Lsn::new(number), timeline: 1, system: 1, released: false }
 }
 
+/// The first bytes of the records that begin and end a transaction.
+const BEGIN: u8 = 1;
+const COMMIT: u8 = 2;
+
 /// What is known of a record that was appended.
 #[derive(Clone, Debug)]
 struct Entry {
     record: Bytes,
     /// The checksum of all records up to it, computed here.
     running: Running,
-    /// The last record up to it that ends a transaction.
+    /// The last record up to it that leaves no transaction open.
     complete: usize,
+    /// Whether it leaves one open.
+    open: bool,
+    /// The last record that had been acknowledged when it was written.
+    synced_before: usize,
 }
 
 /// What the journal must hold: all that was appended, and how much of it was acknowledged or trimmed.
@@ -145,17 +153,36 @@ impl Model {
             let mut length = Vec::with_capacity(5);
             put_varint(record.len() as u64, &mut length);
             let running = self.running(self.len()).extend(&length).extend(&record);
-            let before = self.entries.last().map_or(0, |entry| entry.complete);
-            let ends = record.first() == Some(&2);
-            let complete = if ends { self.len() + 1 } else { before };
-            self.entries.push(Entry { record, running, complete });
+            let (before, open) =
+                self.entries.last().map_or((0, false), |entry| (entry.complete, entry.open));
+            let open = match record.first() {
+                Some(&BEGIN) => true,
+                Some(&COMMIT) => false,
+                _ => open,
+            };
+            let complete = if open { before } else { self.len() + 1 };
+            let synced_before = usize::MAX;
+            self.entries.push(Entry { record, running, complete, open, synced_before });
         }
     }
 
     /// Takes that all was made durable.
     pub(crate) fn synced(&mut self, upto: Offset) {
-        self.acked = upto.get() as usize;
+        self.written(upto.get() as usize);
         self.acked_mark = self.mark;
+    }
+
+    fn written(&mut self, upto: usize) {
+        let before = self.acked;
+        for entry in self.entries.iter_mut().take(upto).skip(before) {
+            entry.synced_before = before;
+        }
+        self.acked = upto;
+    }
+
+    /// What the batch that begins with this record must say had been durable.
+    pub(crate) fn synced_before(&self, offset: usize) -> Option<usize> {
+        self.entries.get(offset.checked_sub(1)?).map(|entry| entry.synced_before)
     }
 
     /// After a power cut: what was acknowledged is there, and what is there was appended. From then on, what was
@@ -178,7 +205,8 @@ impl Model {
         assert!(mark >= self.acked_mark, "mark {} was acknowledged, {mark} is held", self.acked_mark);
         assert!(mark <= self.mark, "mark {mark} is held, {} was staged", self.mark);
         self.entries.truncate(held);
-        (self.acked, self.mark, self.acked_mark) = (held, mark, mark);
+        self.written(held);
+        (self.mark, self.acked_mark) = (mark, mark);
     }
 
     /// All that is held is read, and is what was appended.
@@ -267,12 +295,15 @@ pub(crate) fn interrupted(random: &mut Random) -> (MemoryDisk, Model) {
     (disk, model)
 }
 
+/// Whether failures are expected, and so not worth a word.
+pub(crate) static QUIET: AtomicBool = AtomicBool::new(false);
+
 /// What is being tried, said when it fails.
 pub(crate) struct Place(pub(crate) String);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if thread::panicking() {
+        if thread::panicking() && !QUIET.load(Ordering::Relaxed) {
             say(&self.0);
         }
     }
