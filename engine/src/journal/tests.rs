@@ -236,8 +236,7 @@ fn a_segment_that_could_not_be_removed_does_not_stay_behind_one_that_was() {
     let options = Options { own: Origin::from_bytes([7; 16]), segment: 4 << 10, budget: 1 << 30 };
     let id = StreamId { origin: options.own, epoch: Epoch::from_bytes([9; 16]) };
     let open = |disk: &MemoryDisk| {
-        let (journal, _) =
-            Journal::open(Arc::new(disk.clone()), Path::new("j"), options).unwrap();
+        let (journal, _) = Journal::open(Arc::new(disk.clone()), Path::new("j"), options).unwrap();
         journal.open_stream(id).unwrap()
     };
     // The first try fails at one operation, the next is cut off by the power at another, and either state of three

@@ -7,15 +7,9 @@
 
 use std::{path::PathBuf, sync::LazyLock};
 
-use thinwire_engine::{
-    Error,
-    journal::inspect,
-    storage::memory::MemoryDisk,
-};
+use thinwire_engine::{Error, journal::inspect, storage::memory::MemoryDisk};
 
-use crate::world::{
-    Model, Random, append, each_seed, mark, open, say, stream_dir,
-};
+use crate::world::{Model, Random, append, each_seed, mark, open, say, stream_dir};
 
 /// How large the journal is at least.
 const BYTES: usize = 64 << 10;
@@ -119,7 +113,9 @@ pub(crate) static SOUND: LazyLock<Sound> = LazyLock::new(|| Sound::new(1, BYTES)
 
 fn pieces() -> Vec<(usize, usize)> {
     let files = SOUND.files.iter().enumerate();
-    files.flat_map(|(n, (_, bytes))| (0..bytes.len()).step_by(PIECE).map(move |at| (n, at))).collect()
+    files
+        .flat_map(|(n, (_, bytes))| (0..bytes.len()).step_by(PIECE).map(move |at| (n, at)))
+        .collect()
 }
 
 /// Asserts that damage of one file of a journal is seen by verifying; and by opening and reading, unless what was
@@ -168,7 +164,8 @@ pub(crate) fn sector(seed: u64) -> u64 {
         part
     };
     let misdirected = sectors.iter().map(|&(other, at)| part(&SOUND.files[other].1, at));
-    let stale = SOUND.versions.iter().filter(|(of, _)| of == path).map(|(_, bytes)| part(bytes, at));
+    let stale =
+        SOUND.versions.iter().filter(|(of, _)| of == path).map(|(_, bytes)| part(bytes, at));
     let (sound, mut tried) = (SOUND.around(number), 0);
     for replacement in misdirected.chain(stale).chain([vec![0; len]]) {
         let mut bytes = content.clone();
@@ -189,7 +186,10 @@ fn every_flipped_bit_and_every_cut_is_seen() {
     let tally = each_seed("every_flipped_bit", pieces, piece);
     assert!(tally.total >= 8 * BYTES as u64);
     let took = tally.took.as_secs_f64();
-    say(&format!("flipped bits: {} in {took:.0} s, and a cut at each byte; unseen: 0", tally.total));
+    say(&format!(
+        "flipped bits: {} in {took:.0} s, and a cut at each byte; unseen: 0",
+        tally.total
+    ));
 }
 
 #[test]

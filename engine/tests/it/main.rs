@@ -11,6 +11,7 @@ mod meanwhile;
 mod mend;
 mod misplaced;
 mod recovery;
+mod scope;
 mod stale;
 mod world;
 

@@ -202,7 +202,11 @@ impl Model {
         assert_eq!(marks.complete.get() as usize, complete);
         assert_eq!(open.is_some(), complete < held);
         let mark = stream.durable_mark().map_or(0, |mark| mark.lsn.get());
-        assert!(mark >= self.acked_mark, "mark {} was acknowledged, {mark} is held", self.acked_mark);
+        assert!(
+            mark >= self.acked_mark,
+            "mark {} was acknowledged, {mark} is held",
+            self.acked_mark
+        );
         assert!(mark <= self.mark, "mark {mark} is held, {} was staged", self.mark);
         self.entries.truncate(held);
         self.written(held);
