@@ -10,6 +10,7 @@ mod golden;
 mod meanwhile;
 mod mend;
 mod misplaced;
+mod model;
 mod recovery;
 mod scope;
 mod stale;

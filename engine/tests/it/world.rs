@@ -180,6 +180,13 @@ impl Model {
         self.acked = upto;
     }
 
+    /// The records from this offset on.
+    pub(crate) fn records_from(&self, offset: usize) -> Records {
+        let mut buf = RecordsBuf::new();
+        self.entries[offset - 1..].iter().for_each(|entry| buf.push_encoded(&entry.record, 1));
+        buf.take()
+    }
+
     /// What the batch that begins with this record must say had been durable.
     pub(crate) fn synced_before(&self, offset: usize) -> Option<usize> {
         self.entries.get(offset.checked_sub(1)?).map(|entry| entry.synced_before)
