@@ -6,7 +6,7 @@
 //! it was acknowledged. `THINWIRE_IMAGES` sets how many images there are.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -106,7 +106,7 @@ fn flipped_before_the_last(
 
 fn flipped_in_the_last(
     image: &MemoryDisk,
-    path: &PathBuf,
+    path: &Path,
     sound: &[u8],
     bit: usize,
     alone: bool,

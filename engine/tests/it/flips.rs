@@ -5,7 +5,10 @@
 //! of the journal is seen in that last way alone. `inspect::verify` sees all but whole batches that are missing at an
 //! end of the journal.
 
-use std::{path::PathBuf, sync::LazyLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::LazyLock,
+};
 
 use thinwire_engine::{Error, journal::inspect, storage::memory::MemoryDisk};
 
@@ -120,7 +123,7 @@ fn pieces() -> Vec<(usize, usize)> {
 
 /// Asserts that damage of one file of a journal is seen by verifying; and by opening and reading, unless what was
 /// hit is a mark that the head of the next segment repeats.
-fn assert_seen(sound: &Sound, disk: &MemoryDisk, path: &PathBuf, what: &str) {
+fn assert_seen(sound: &Sound, disk: &MemoryDisk, path: &Path, what: &str) {
     let reports = inspect::verify(disk, &stream_dir()).unwrap();
     let damaged = reports.iter().find(|report| report.damage.is_some());
     assert!(damaged.is_some_and(|report| report.path == *path), "{what}: not verified");

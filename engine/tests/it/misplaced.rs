@@ -4,7 +4,7 @@
 //! lost look like a trimmed one, which those see who trimmed. Everything else is an error, when the stream is opened or when it is
 //! read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thinwire_engine::{
     Error,
@@ -30,7 +30,7 @@ fn path(sound: &Sound, number: usize) -> &PathBuf {
 }
 
 /// The last record in a segment.
-fn last_in(path: &PathBuf, bytes: &[u8]) -> Offset {
+fn last_in(path: &Path, bytes: &[u8]) -> Offset {
     let disk = MemoryDisk::new();
     disk.put(path, bytes.to_vec());
     let (_journal, stream) = open(&disk).unwrap();
