@@ -8,6 +8,8 @@
 //! until they change, so that a power cut costs what it touches.
 
 mod inode;
+#[cfg(test)]
+mod tests;
 
 use std::{
     borrow::Cow,

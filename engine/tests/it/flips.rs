@@ -97,9 +97,9 @@ impl Sound {
         disk
     }
 
-    /// A journal of one file and its neighbours alone, which is quicker to look at.
+    /// A journal of one file and the next alone, or of the last two, which is quicker to look at.
     fn around(&self, number: usize) -> Self {
-        let from = number.saturating_sub(1);
+        let from = number.min(self.files.len() - 2);
         let files = self.files[from..self.files.len().min(number + 2)].to_vec();
         let disk = MemoryDisk::new();
         files.iter().for_each(|(path, content)| disk.put(path, content.clone()));

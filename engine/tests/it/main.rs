@@ -1,4 +1,5 @@
-//! The engine's codec from outside: what is written is read, and foreign bytes never harm.
+//! The engine from outside: what is written is read, foreign bytes never harm, and the journal keeps its promises
+//! on a disk that forgets, fails and rots.
 #![allow(clippy::disallowed_methods, reason = "tests keep their own files")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests own")]
 
