@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help test demo lint soak fuzz fuzz-smoke prerequisites linters
+.PHONY: help test demo bench lint soak fuzz fuzz-smoke prerequisites linters
 
 # Where rustup puts cargo, for shells that have not been restarted since.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -40,6 +40,9 @@ fuzz-smoke: prerequisites ## the same for ten seconds each
 demo: prerequisites ## two databases, two sidecars and a thin link that drops, on this machine
 	cargo build --release -p thinwire-sidecar -p thinwire-bench
 	cargo run --quiet --release -p thinwire-bench --bin thinwire-bench -- demo
+
+bench: ## the journal's figures, measured on this machine and written into the README
+	cargo bench -p thinwire-engine -- --write $(CURDIR)/README.md
 
 lint: linters ## formatting, clippy, documentation, dependencies
 	cargo fmt --all --check

@@ -306,7 +306,7 @@ fn before_tests(text: &str) -> &str {
 }
 
 fn is_test(path: &str) -> bool {
-    path.contains("/tests/") || path.ends_with("/tests.rs")
+    ["/tests/", "/benches/"].iter().any(|it| path.contains(it)) || path.ends_with("/tests.rs")
 }
 
 fn rust_files() -> Vec<(String, String)> {
