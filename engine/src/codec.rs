@@ -13,6 +13,7 @@ mod records;
 pub use cursor::{Cursor, put_varint};
 pub use decode::{DecodeError, decode};
 pub use encode::encode;
+pub(crate) use records::Framed;
 pub use records::{Records, RecordsBuf};
 
 /// The first byte of a record, which tells its kind without decoding it.
@@ -39,7 +40,8 @@ impl Tag {
     /// The kind of an encoded record.
     pub fn of(record: &[u8]) -> Result<Self, DecodeError> {
         let &byte = record.first().ok_or(DecodeError::Truncated)?;
-        Self::ALL.into_iter().find(|tag| *tag as u8 == byte).ok_or(DecodeError::Tag(byte))
+        // The first is 1, and there are no gaps.
+        Self::ALL.get(usize::from(byte).wrapping_sub(1)).copied().ok_or(DecodeError::Tag(byte))
     }
 
     const ALL: [Self; 13] = [
@@ -58,3 +60,11 @@ impl Tag {
         Self::Skip,
     ];
 }
+
+const _: () = {
+    let mut at = 0;
+    while at < Tag::ALL.len() {
+        assert!(Tag::ALL[at] as usize == at + 1);
+        at += 1;
+    }
+};

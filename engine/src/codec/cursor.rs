@@ -49,6 +49,17 @@ impl<'a> Cursor<'a> {
 
     /// An unsigned integer in its shortest form.
     pub fn varint(&mut self) -> Result<u64, DecodeError> {
+        // Most are of one byte.
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -98,17 +109,26 @@ impl<'a> Cursor<'a> {
         Ok(taken)
     }
 
+    /// The next `length` bytes, borrowed.
+    pub fn peel(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        if length > self.remaining() {
+            return Err(DecodeError::Truncated);
+        }
+        let taken = &self.bytes[self.at..self.at + length];
+        self.at += length;
+        Ok(taken)
+    }
+
     /// The next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let taken = self.take(N)?;
-        taken.as_ref().try_into().map_err(|_| DecodeError::Truncated)
+        self.peel(N)?.try_into().map_err(|_| DecodeError::Truncated)
     }
 
     /// A string with its length, of at most `max` bytes.
     pub fn string(&mut self, max: usize) -> Result<String, DecodeError> {
         let length = self.length(max)?;
-        let bytes = self.take(length)?;
-        let text = str::from_utf8(&bytes).map_err(|_| DecodeError::Malformed("not UTF-8"))?;
+        let bytes = self.peel(length)?;
+        let text = str::from_utf8(bytes).map_err(|_| DecodeError::Malformed("not UTF-8"))?;
         Ok(text.to_owned())
     }
 

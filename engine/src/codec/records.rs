@@ -16,6 +16,7 @@ pub struct RecordsBuf {
     scratch: Vec<u8>,
     count: u32,
     span: u64,
+    skips: bool,
 }
 
 impl RecordsBuf {
@@ -32,6 +33,7 @@ impl RecordsBuf {
         self.bytes.extend_from_slice(&self.scratch);
         self.count += 1;
         self.span += record.span();
+        self.skips |= is_skip(&self.scratch);
     }
 
     /// Appends a record that is encoded already and takes `span` offsets.
@@ -40,6 +42,7 @@ impl RecordsBuf {
         self.bytes.extend_from_slice(record);
         self.count += 1;
         self.span += span;
+        self.skips |= is_skip(record);
     }
 
     /// Appends records that were gathered elsewhere.
@@ -47,6 +50,7 @@ impl RecordsBuf {
         self.bytes.extend_from_slice(&records.bytes);
         self.count += records.count;
         self.span += records.span;
+        self.skips |= records.skips;
     }
 
     /// Their bytes with lengths.
@@ -68,7 +72,8 @@ impl RecordsBuf {
     pub fn take(&mut self) -> Records {
         let count = std::mem::take(&mut self.count);
         let span = std::mem::take(&mut self.span);
-        Records { bytes: Bytes::from(std::mem::take(&mut self.bytes)), count, span }
+        let skips = std::mem::take(&mut self.skips);
+        Records { bytes: Bytes::from(std::mem::take(&mut self.bytes)), count, span, skips }
     }
 }
 
@@ -78,20 +83,34 @@ pub struct Records {
     bytes: Bytes,
     count: u32,
     span: u64,
+    /// Whether a skipped run is among them: rare, and without one much is simpler.
+    skips: bool,
+}
+
+/// A record where it lies in its run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Framed<'a> {
+    /// The record.
+    pub(crate) record: &'a [u8],
+    /// Where its length begins, and where it ends.
+    pub(crate) begin: usize,
+    pub(crate) end: usize,
 }
 
 impl Records {
     /// Takes foreign bytes for `count` records.
     pub fn parse(bytes: Bytes, count: u32) -> Result<Self, DecodeError> {
-        let mut records = Self { bytes, count, span: 0 };
-        let (mut cursor, mut span) = (Cursor::new(&records.bytes), 0_u64);
+        let mut records = Self { bytes, count, span: 0, skips: false };
+        let mut cursor = Cursor::new(&records.bytes);
+        let (mut span, mut skips) = (0_u64, false);
         for _ in 0..count {
-            let record = framed(&mut cursor)?;
-            let spans = span_of(&record)?;
+            let record = framed(&mut cursor)?.record;
+            let spans = span_of(record)?;
             span = span.checked_add(spans).ok_or(DecodeError::Malformed("too many records"))?;
+            skips |= is_skip(record);
         }
         cursor.end()?;
-        records.span = span;
+        (records.span, records.skips) = (span, skips);
         Ok(records)
     }
 
@@ -124,6 +143,11 @@ impl Records {
 
     /// The records' bytes, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = Bytes> + '_ {
+        self.framed().map(|framed| self.bytes.slice_ref(framed.record))
+    }
+
+    /// The same, borrowed, each with its place.
+    pub(crate) fn framed(&self) -> impl Iterator<Item = Framed<'_>> {
         let mut cursor = Cursor::new(&self.bytes);
         std::iter::from_fn(move || framed(&mut cursor).ok())
     }
@@ -144,17 +168,12 @@ impl Records {
 
     /// The running checksum behind them.
     pub fn running(&self, before: Running) -> Running {
-        if self.span == u64::from(self.count) && !self.iter().any(|record| is_skip(&record)) {
+        if !self.skips {
             return before.extend(&self.bytes);
         }
-        self.iter().fold(before, |running, record| match decode(&record) {
-            Ok(Record::Skip { running, .. }) => running,
-            _ => {
-                let mut framed = Vec::with_capacity(record.len() + 5);
-                put_varint(record.len() as u64, &mut framed);
-                framed.extend_from_slice(&record);
-                running.extend(&framed)
-            }
+        self.framed().fold(before, |running, framed| match skip_of(framed.record) {
+            Some((_, running)) => running,
+            None => running.extend(&self.bytes[framed.begin..framed.end]),
         })
     }
 
@@ -162,18 +181,18 @@ impl Records {
     #[must_use]
     pub fn after(&self, span: u64) -> Self {
         let (mut left, mut buf) = (span, RecordsBuf::new());
-        for record in self.iter() {
-            let spans = span_of(&record).unwrap_or(1);
+        for Framed { record, .. } in self.framed() {
+            let spans = span_of(record).unwrap_or(1);
             if left >= spans {
                 left -= spans;
                 continue;
             }
-            match decode(&record) {
-                Ok(Record::Skip { count, running }) if left > 0 => {
+            match skip_of(record) {
+                Some((count, running)) if left > 0 => {
                     buf.push(&Record::Skip { count: count - left, running });
                     left = 0;
                 }
-                _ => buf.push_encoded(&record, spans),
+                _ => buf.push_encoded(record, spans),
             }
         }
         buf.take()
@@ -183,22 +202,22 @@ impl Records {
     #[must_use]
     pub fn until(&self, span: u64) -> Self {
         let (mut left, mut buf) = (span, RecordsBuf::new());
-        for record in self.iter() {
-            let spans = span_of(&record).unwrap_or(1);
+        for Framed { record, .. } in self.framed() {
+            let spans = span_of(record).unwrap_or(1);
             if spans > left {
                 break;
             }
             left -= spans;
-            buf.push_encoded(&record, spans);
+            buf.push_encoded(record, spans);
         }
         buf.take()
     }
 }
 
 /// How many offsets an encoded record takes.
-pub(crate) fn span_of(record: &Bytes) -> Result<u64, DecodeError> {
+fn span_of(record: &[u8]) -> Result<u64, DecodeError> {
     match Tag::of(record)? {
-        Tag::Skip => decode(record).map(|record| record.span()),
+        Tag::Skip => decode(&Bytes::copy_from_slice(record)).map(|record| record.span()),
         _ => Ok(1),
     }
 }
@@ -207,10 +226,23 @@ fn is_skip(record: &[u8]) -> bool {
     record.first() == Some(&(Tag::Skip as u8))
 }
 
-fn framed(cursor: &mut Cursor<'_>) -> Result<Bytes, DecodeError> {
+/// How long a skipped run is and the running checksum behind it; `None` for any other record.
+fn skip_of(record: &[u8]) -> Option<(u64, Running)> {
+    if !is_skip(record) {
+        return None;
+    }
+    match decode(&Bytes::copy_from_slice(record)) {
+        Ok(Record::Skip { count, running }) => Some((count, running)),
+        _ => None,
+    }
+}
+
+fn framed<'a>(cursor: &mut Cursor<'a>) -> Result<Framed<'a>, DecodeError> {
+    let begin = cursor.position();
     let length = cursor.length(RECORD_BYTES_MAX)?;
     if length == 0 {
         return Err(DecodeError::Malformed("an empty record"));
     }
-    cursor.take(length)
+    let record = cursor.peel(length)?;
+    Ok(Framed { record, begin, end: cursor.position() })
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 
 use super::{
     Tail,
@@ -217,20 +218,26 @@ pub(super) fn put_batch(
     payload: &[u8],
     out: &mut Vec<u8>,
 ) -> u32 {
-    let packed = lz4_flex::block::compress(payload);
-    let stored = match packed.len() < payload.len() {
-        true => {
+    let head = out.len();
+    let body = head + BATCH_HEADER_BYTES;
+    out.resize(body + get_maximum_output_size(payload.len()), 0);
+    let packed = compress_into(payload, &mut out[body..]).ok().filter(|len| *len < payload.len());
+    match packed {
+        Some(len) => {
             header.codec = Codec::Lz4;
-            &packed
+            out.truncate(body + len);
         }
-        false => payload,
-    };
+        None => {
+            out.truncate(body);
+            out.extend_from_slice(payload);
+        }
+    }
+    let stored = &out[body..];
     header.raw_len = u32_len(payload.len());
     header.stored_len = u32_len(stored.len());
     header.payload_crc = crc32fast::hash(stored);
-    let bytes = header.encode(segment.place(start + out.len() as u64));
-    out.extend_from_slice(&bytes);
-    out.extend_from_slice(stored);
+    let bytes = header.encode(segment.place(start + head as u64));
+    out[head..body].copy_from_slice(&bytes);
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
@@ -294,7 +301,7 @@ fn unpack(codec: Codec, payload: Vec<u8>, raw: usize) -> Option<Bytes> {
         Codec::Lz4 if raw / LZ4_RATIO_MAX > payload.len() => None,
         Codec::Lz4 => {
             let mut out = vec![0; raw];
-            let written = lz4_flex::block::decompress_into(&payload, &mut out).ok()?;
+            let written = decompress_into(&payload, &mut out).ok()?;
             (written == raw).then(|| Bytes::from(out))
         }
     }

@@ -1,13 +1,15 @@
 //! What must be known at the end of a stream to continue it: kept up record by record, and written at
 //! the head of each segment so that opening costs the last segment only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    codec::{DecodeError, Records, Tag, decode, put_varint},
+    codec::{DecodeError, Framed, Records, Tag, decode},
     error::Error,
     model::{Copy, Lsn, Offset, Record, Relation, RelationId, Running},
 };
@@ -81,10 +83,14 @@ impl Default for Tail {
 impl Tail {
     /// The state after more records.
     pub fn observe(&mut self, records: &Records) -> Result<(), Error> {
-        for record in records.iter() {
-            self.observe_one(&record)
+        // Rows are not looked into, and hashed together with those beside them.
+        let mut rows = Rows::default();
+        for framed in records.framed() {
+            self.observe_one(records, framed, &mut rows)
                 .map_err(|source| Error::Record { offset: self.next, source })?;
         }
+        self.count(records, rows);
+        self.running = records.running(self.running);
         Ok(())
     }
 
@@ -105,21 +111,26 @@ impl Tail {
         records(self) == records(other) && self.relations == other.relations
     }
 
-    fn observe_one(&mut self, bytes: &Bytes) -> Result<(), DecodeError> {
-        let tag = Tag::of(bytes)?;
-        let mut framed = Vec::with_capacity(5);
-        put_varint(bytes.len() as u64, &mut framed);
-        let running = self.running.extend(&framed).extend(bytes);
-        let span = match tag {
+    fn observe_one(
+        &mut self,
+        records: &Records,
+        framed: Framed<'_>,
+        rows: &mut Rows,
+    ) -> Result<(), DecodeError> {
+        let span = match Tag::of(framed.record)? {
             Tag::Insert | Tag::Update | Tag::Delete | Tag::Truncate | Tag::Message => {
-                self.count(&framed, bytes);
+                rows.push(framed);
                 1
             }
-            _ => self.structure(decode(bytes)?, &framed, bytes),
+            tag => {
+                self.count(records, mem::take(rows));
+                let span = self.structure(decode(&records.bytes().slice_ref(framed.record))?);
+                if tag == Tag::Begin {
+                    rows.push(framed);
+                }
+                span
+            }
         };
-        if tag != Tag::Skip {
-            self.running = running;
-        }
         self.next = self.next.forward(span);
         if self.open.is_none() {
             self.complete = self.next.prev();
@@ -128,12 +139,9 @@ impl Tail {
     }
 
     /// Follows a record that begins, ends or describes; returns how many offsets it takes.
-    fn structure(&mut self, record: Record, framed: &[u8], bytes: &[u8]) -> u64 {
+    fn structure(&mut self, record: Record) -> u64 {
         match record {
-            Record::Begin { xid, lsn, .. } => {
-                self.open = Some(self.opened(Some(xid), lsn));
-                self.count(framed, bytes);
-            }
+            Record::Begin { xid, lsn, .. } => self.open = Some(self.opened(Some(xid), lsn)),
             Record::CopyBegin(copy) => {
                 self.open = Some(self.opened(None, copy.lsn));
                 self.copying = tables(&copy);
@@ -154,12 +162,11 @@ impl Tail {
             Record::Relation(relation) => {
                 self.relations.insert(relation.id, relation);
             }
-            Record::Skip { count, running } => {
+            Record::Skip { count, .. } => {
                 // What was withheld or trimmed behind the beginning of a transaction took its end with it.
                 if self.open.is_some_and(|open| open.xid.is_some()) {
                     self.open = None;
                 }
-                self.running = running;
                 return count;
             }
             _ => {}
@@ -171,11 +178,32 @@ impl Tail {
         Open { begin: self.next, xid, lsn, records: 0, hash: Running::START }
     }
 
-    fn count(&mut self, framed: &[u8], bytes: &[u8]) {
-        if let Some(open) = &mut self.open {
-            open.records += 1;
-            open.hash = open.hash.extend(framed).extend(bytes);
+    /// Counts records into what is open.
+    fn count(&mut self, records: &Records, rows: Rows) {
+        if let Some(open) = &mut self.open
+            && rows.count > 0
+        {
+            open.records += rows.count;
+            open.hash = open.hash.extend(&records.bytes()[rows.begin..rows.end]);
         }
+    }
+}
+
+/// Records of a transaction or copy that lie side by side.
+#[derive(Debug, Default)]
+struct Rows {
+    count: u64,
+    begin: usize,
+    end: usize,
+}
+
+impl Rows {
+    fn push(&mut self, framed: Framed<'_>) {
+        if self.count == 0 {
+            self.begin = framed.begin;
+        }
+        self.end = framed.end;
+        self.count += 1;
     }
 }
 
