@@ -17,6 +17,7 @@ mod budget;
 mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod group;
 pub mod inspect;
 mod mend;
 mod reader;

@@ -56,6 +56,9 @@ impl Disk for WatchedDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
     }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         if self.lazy { Ok(()) } else { RealDisk.sync_dir(dir) }
     }

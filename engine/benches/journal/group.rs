@@ -87,12 +87,13 @@ impl Run {
         let journal = Temporary::new(place, Arc::new(disk.clone()));
         let mut workload = Workload::new(Rows::Pgbench);
         let pool: Vec<Records> = (0..DIFFERENT).map(|_| workload.transaction(1)).collect();
+        let times = TIMES_MAX / usize::try_from(producers).expect("there are few");
         let before = disk.counts();
         forget_peak();
         let memory = peak_memory();
         let started = Instant::now();
         let outcomes: Vec<_> = thread::scope(|scope| {
-            let spawn = |_| scope.spawn(|| produce(&journal.stream, &pool, long, work));
+            let spawn = |_| scope.spawn(|| produce(&journal.stream, &pool, long, times, work));
             let threads: Vec<_> = (0..producers).map(spawn).collect();
             threads.into_iter().map(|it| it.join().expect("a producer ends well")).collect()
         });
@@ -127,17 +128,18 @@ struct Outcome {
     bytes: u64,
 }
 
-/// How many commits pass between two whose time is kept: what is kept is memory too.
-const TIMED: u64 = 4;
+/// How many times all producers keep together: what is kept is memory too.
+const TIMES_MAX: usize = 1 << 16;
 
 fn produce(
     stream: &Stream,
     pool: &[Records],
     long: Duration,
+    times: usize,
     work: fn(&Stream, &Records),
 ) -> Outcome {
     let mut outcome = Outcome::default();
-    outcome.times.reserve(1 << 14);
+    outcome.times.reserve(times);
     let began = Instant::now();
     for records in pool.iter().cycle() {
         let started = Instant::now();
@@ -145,7 +147,7 @@ fn produce(
             break;
         }
         work(stream, records);
-        if outcome.commits % TIMED == 0 && outcome.times.len() < outcome.times.capacity() {
+        if outcome.times.len() < times {
             outcome.times.push(started.elapsed());
         }
         outcome.commits += 1;

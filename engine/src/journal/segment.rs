@@ -210,10 +210,10 @@ impl Segment {
     }
 }
 
-/// Appends a batch to `out`, which begins at `start` in the segment; returns its header's checksum.
+/// Appends a batch to `out` that will stand at `at` in the segment; returns its header's checksum.
 pub(super) fn put_batch(
     segment: &Segment,
-    start: u64,
+    at: u64,
     mut header: BatchHeader,
     payload: &[u8],
     out: &mut Vec<u8>,
@@ -236,7 +236,7 @@ pub(super) fn put_batch(
     header.raw_len = u32_len(payload.len());
     header.stored_len = u32_len(stored.len());
     header.payload_crc = crc32fast::hash(stored);
-    let bytes = header.encode(segment.place(start + head as u64));
+    let bytes = header.encode(segment.place(at));
     out[head..body].copy_from_slice(&bytes);
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }

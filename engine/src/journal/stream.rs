@@ -7,8 +7,9 @@ mod trimming;
 
 use std::{
     collections::BTreeMap,
+    mem,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
 use tokio::sync::watch;
@@ -16,14 +17,15 @@ use tokio::sync::watch;
 use super::{
     Mark, Open, Pressure, Reader, Tail, Usage,
     budget::Budget,
-    format::{self, BatchHeader, Kind},
+    format,
+    group::{End, Staged, put_group},
     recovery::recover,
-    segment::{Segment, encode_state, put_batch},
+    segment::Segment,
 };
 use crate::{
     Error,
-    codec::{DecodeError, Records, RecordsBuf},
-    limits::{BATCH_BYTES, STAGED_BYTES_MAX},
+    codec::{DecodeError, Records},
+    limits::STAGED_BYTES_MAX,
     model::{Halt, HaltedBy, Offset, Running, StreamId},
     mutant::{self, Mutant},
     storage::Disk,
@@ -59,6 +61,7 @@ pub struct Stream {
     state: Mutex<State>,
     /// Held while segments are removed or replaced.
     names: Mutex<()>,
+    written: Condvar,
     marks: watch::Sender<Watermarks>,
     halts: Mutex<BTreeMap<HaltedBy, Halt>>,
     halted: watch::Sender<Option<Halt>>,
@@ -69,10 +72,9 @@ pub struct Stream {
 #[derive(Debug)]
 struct Writer {
     segment: Segment,
-    position: u64,
-    chain: u32,
-    next: Offset,
-    running: Running,
+    end: End,
+    /// What is written, kept for the next time.
+    out: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -80,15 +82,12 @@ struct State {
     tail: Tail,
     staged: Vec<Staged>,
     staged_bytes: usize,
+    /// How many groups were taken to be written, and the last of them that is durable.
+    taken: u64,
+    durable: u64,
     segments: Vec<(Offset, u64)>,
     durable_mark: Option<Mark>,
     poisoned: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Staged {
-    Records(Records),
-    Mark(Mark),
 }
 
 impl Stream {
@@ -119,23 +118,29 @@ impl Stream {
             budget,
             writer: Mutex::new(Writer {
                 segment: found.last,
-                position: found.position,
-                chain: found.chain,
-                next: match mutant::on(Mutant::OffsetReused) {
-                    true => found.tail.next.prev().max(Offset::FIRST),
-                    false => found.tail.next,
+                end: End {
+                    position: found.position,
+                    chain: found.chain,
+                    next: match mutant::on(Mutant::OffsetReused) {
+                        true => found.tail.next.prev().max(Offset::FIRST),
+                        false => found.tail.next,
+                    },
+                    running: found.tail.running,
                 },
-                running: found.tail.running,
+                out: Vec::new(),
             }),
             state: Mutex::new(State {
                 durable_mark: found.tail.mark,
                 tail: found.tail,
                 staged: Vec::new(),
                 staged_bytes: 0,
+                taken: 0,
+                durable: 0,
                 segments: found.segments,
                 poisoned: false,
             }),
             names: Mutex::default(),
+            written: Condvar::new(),
             marks: watch::Sender::new(marks),
             halts: Mutex::default(),
             halted: watch::Sender::new(None),
@@ -259,26 +264,54 @@ impl Stream {
     }
 
     /// Writes all that is staged, with one write and one fdatasync, and returns the *synced* watermark. Blocks
-    /// on the disk. Concurrent calls wait for each other, and find nothing left to do.
+    /// on the disk. Of concurrent calls one writes for all: the others return as soon as what was staged
+    /// before they were called is durable, and what was staged during a write is the next one.
     ///
     /// # Errors
     /// [`Error::NoSpace`] leaves everything staged for another try. Any other failure poisons the stream: what
     /// was staged is not durable and must be appended again after it was opened anew.
     pub fn sync(&self) -> Result<Offset, Error> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut writer) = self.turn()? else {
+            return Ok(self.watermarks().synced);
+        };
+        let synced = self.lead(&mut writer);
+        drop(writer);
+        // Nobody is between finding the writer taken and waiting for it while the state is locked.
+        drop(self.state());
+        self.written.notify_all();
+        synced
+    }
+
+    /// Waits until others have made durable all that is staged, or until it is our turn to write it.
+    fn turn(&self) -> Result<Option<MutexGuard<'_, Writer>>, Error> {
+        let mut state = self.state();
+        let wanted = state.taken + u64::from(!state.staged.is_empty());
+        loop {
+            self.check(&state)?;
+            if state.durable >= wanted {
+                return Ok(None);
+            }
+            match self.writer.try_lock() {
+                Ok(writer) => return Ok(Some(writer)),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(Some(poisoned.into_inner())),
+                Err(TryLockError::WouldBlock) => {
+                    state = self.written.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    /// Writes all that is staged.
+    fn lead(&self, writer: &mut Writer) -> Result<Offset, Error> {
         let (staged, staged_bytes, after, tail) = {
             let mut state = self.state();
-            self.check(&state)?;
-            if state.staged.is_empty() {
-                return Ok(self.watermarks().synced);
-            }
-            let bytes = std::mem::take(&mut state.staged_bytes);
+            let bytes = mem::take(&mut state.staged_bytes);
             // What is staged is all that the state is ahead of the disk, so this is the state behind the write.
-            let tail = self.is_full(&writer, bytes as u64).then(|| state.tail.clone());
-            (std::mem::take(&mut state.staged), bytes, self.end_of(&state), tail)
+            let tail = self.is_full(writer, bytes as u64).then(|| state.tail.clone());
+            state.taken += 1;
+            (mem::take(&mut state.staged), bytes, self.end_of(&state), tail)
         };
-        let written = self.write(&mut writer, &staged);
-        let grown = match written {
+        let grown = match self.write(writer, &staged) {
             Ok(grown) => grown,
             Err(error) => return Err(self.failed(error, staged, staged_bytes)),
         };
@@ -289,8 +322,8 @@ impl Stream {
             false => after,
         };
         self.publish(&after, grown);
-        if let Some(tail) = tail.filter(|_| self.is_full(&writer, 0)) {
-            self.rotate(&mut writer, &tail)?;
+        if let Some(tail) = tail.filter(|_| self.is_full(writer, 0)) {
+            self.rotate(writer, &tail)?;
         }
         Ok(after.last)
     }
@@ -378,34 +411,15 @@ impl Stream {
             true => Offset::ZERO,
             false => self.watermarks().synced,
         };
-        let (mut out, mut chain, mut next, mut running) =
-            (Vec::new(), writer.chain, writer.next, writer.running);
-        for batch in batches(staged) {
-            if mutant::on(Mutant::MarkForgotten) && matches!(batch, Staged::Mark(_)) {
-                continue;
-            }
-            let (kind, payload, count, span, after) = match &batch {
-                Staged::Mark(mark) => (Kind::Mark, encode_state(mark).into(), 0, 0, running),
-                Staged::Records(records) => {
-                    let after = records.running(running);
-                    let payload = records.bytes().clone();
-                    (Kind::Records, payload, records.count(), records.span(), after)
-                }
-            };
-            let header = BatchHeader::new(kind, (next, running), count, synced, chain);
-            chain = put_batch(&writer.segment, writer.position, header, &payload, &mut out);
-            (next, running) = (next.forward(span), after);
-        }
-        let segment = &writer.segment;
-        if let Err(source) = segment.file.write_all_at(&out, writer.position) {
+        let Writer { segment, end, out } = writer;
+        out.clear();
+        let after = put_group(segment, *end, synced, staged, out);
+        if let Err(source) = segment.file.write_all_at(out, end.position) {
             let error = segment.io("write", source);
             let full = matches!(error, Error::NoSpace { .. });
             if full && !mutant::on(Mutant::PartLeftOnFullDisk) {
                 // What was written of it is cut off, so that the next try starts on clean ground.
-                segment
-                    .file
-                    .set_len(writer.position)
-                    .map_err(|source| segment.io("cut", source))?;
+                segment.file.set_len(end.position).map_err(|source| segment.io("cut", source))?;
             }
             return Err(error);
         }
@@ -422,9 +436,12 @@ impl Stream {
             path: segment.path.clone(),
             source,
         })?;
-        writer.position += out.len() as u64;
-        (writer.chain, writer.next, writer.running) = (chain, next, running);
-        Ok(out.len() as u64)
+        *end = after;
+        let grown = out.len() as u64;
+        // One huge record must not be paid for with memory for ever.
+        out.truncate(STAGED_BYTES_MAX);
+        out.shrink_to(2 * STAGED_BYTES_MAX);
+        Ok(grown)
     }
 
     fn failed(&self, error: Error, staged: Vec<Staged>, staged_bytes: usize) -> Error {
@@ -432,7 +449,7 @@ impl Stream {
         match error {
             Error::NoSpace { .. } if mutant::on(Mutant::StagedForgotten) => {}
             Error::NoSpace { .. } => {
-                let newer = std::mem::replace(&mut state.staged, staged);
+                let newer = mem::replace(&mut state.staged, staged);
                 state.staged.extend(newer);
                 state.staged_bytes += staged_bytes;
             }
@@ -445,22 +462,25 @@ impl Stream {
 
     fn publish(&self, after: &EndOf, grown: u64) {
         let mut state = self.state();
+        state.durable = state.taken;
         state.durable_mark = after.mark;
         if let Some((_, bytes)) = state.segments.last_mut() {
             *bytes += grown;
         }
-        drop(state);
+        // Together with the state: who finds its group durable finds the watermark moved.
         self.marks.send_modify(|marks| {
             marks.synced = after.last;
             marks.complete = after.complete;
             marks.bytes += grown;
         });
+        drop(state);
+        self.written.notify_all();
     }
 
     /// Whether a segment ends once that much more was written to it. One without records has nothing to end: the
     /// next would begin where it does.
     fn is_full(&self, writer: &Writer, more: u64) -> bool {
-        writer.position - writer.segment.body() + more >= self.segment_bytes
+        writer.end.position - writer.segment.body() + more >= self.segment_bytes
     }
 
     /// Begins a new segment behind what was just written.
@@ -479,7 +499,7 @@ impl Stream {
         };
         let bytes = segment.body();
         self.budget.force(self.id, bytes);
-        (writer.position, writer.chain) = (bytes, segment.header.crc());
+        (writer.end.position, writer.end.chain) = (bytes, segment.header.crc());
         writer.segment = segment;
         self.state().segments.push((tail.next, bytes));
         self.marks.send_modify(|marks| marks.bytes += bytes);
@@ -522,34 +542,4 @@ struct EndOf {
     last: Offset,
     complete: Offset,
     mark: Option<Mark>,
-}
-
-/// Gathers small runs of records into batches of the usual size and splits none.
-fn batches(staged: &[Staged]) -> Vec<Staged> {
-    let (mut out, mut buf) = (Vec::new(), RecordsBuf::new());
-    let flush = |buf: &mut RecordsBuf, out: &mut Vec<Staged>| {
-        if !buf.is_empty() {
-            out.push(Staged::Records(buf.take()));
-        }
-    };
-    for item in staged {
-        match item {
-            Staged::Mark(_) => {
-                flush(&mut buf, &mut out);
-                out.push(item.clone());
-            }
-            Staged::Records(records) if records.bytes().len() >= BATCH_BYTES => {
-                flush(&mut buf, &mut out);
-                out.push(item.clone());
-            }
-            Staged::Records(records) => {
-                buf.append(records);
-                if buf.bytes_len() >= BATCH_BYTES {
-                    flush(&mut buf, &mut out);
-                }
-            }
-        }
-    }
-    flush(&mut buf, &mut out);
-    out
 }

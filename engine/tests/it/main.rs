@@ -8,6 +8,7 @@ mod crash;
 mod errors;
 mod flips;
 mod golden;
+mod group_commit;
 mod meanwhile;
 mod mend;
 mod misplaced;

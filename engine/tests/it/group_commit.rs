@@ -1,0 +1,225 @@
+//! Group commit, counted at the disk: one write and one fdatasync for all that waits, and nobody waits for more than
+//! the group that holds its own records.
+
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc, Condvar, Mutex,
+        mpsc::{Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use thinwire_engine::{
+    codec::{Records, RecordsBuf},
+    journal::{Journal, Options, Stream},
+    model::{Epoch, Lsn, Offset, Origin, Record, StreamId, Timestamp},
+    storage::{Disk, File, Lock, disk::RealDisk},
+};
+
+/// How long is waited for what must happen; far more than it takes.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A disk whose fdatasyncs wait to be let through, one by one, once it was closed.
+#[derive(Clone, Debug, Default)]
+struct GatedDisk(Arc<Gate>);
+
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    closed: bool,
+    writes: u64,
+    syncs: u64,
+    allowed: u64,
+}
+
+impl GatedDisk {
+    /// Lets nothing through any more, and counts from here.
+    fn close(&self) {
+        *self.0.state.lock().unwrap() = GateState { closed: true, ..GateState::default() };
+    }
+
+    /// Lets so many more syncs through.
+    fn allow(&self, syncs: u64) {
+        self.0.state.lock().unwrap().allowed += syncs;
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until so many syncs have begun.
+    fn await_syncs(&self, syncs: u64) {
+        let state = self.0.state.lock().unwrap();
+        let (_state, late) =
+            self.0.changed.wait_timeout_while(state, SOON, |it| it.syncs < syncs).unwrap();
+        assert!(!late.timed_out(), "there never was sync number {syncs}");
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        let state = self.0.state.lock().unwrap();
+        (state.writes, state.syncs)
+    }
+
+    fn gated(&self, file: Box<dyn File>) -> Box<dyn File> {
+        Box::new(GatedFile(file, self.clone()))
+    }
+}
+
+impl Disk for GatedDisk {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        RealDisk.create(path).map(|file| self.gated(file))
+    }
+    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn File>> {
+        RealDisk.open(path, write).map(|file| self.gated(file))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        RealDisk.lock(path)
+    }
+}
+
+#[derive(Debug)]
+struct GatedFile(Box<dyn File>, GatedDisk);
+
+impl File for GatedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        self.0.read_at(buf, at)
+    }
+    fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
+        self.1.0.state.lock().unwrap().writes += 1;
+        self.0.write_all_at(buf, at)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let gate = &self.1.0;
+        let mut state = gate.state.lock().unwrap();
+        state.syncs += 1;
+        gate.changed.notify_all();
+        let number = state.syncs;
+        drop(gate.changed.wait_while(state, |it| it.closed && it.allowed < number).unwrap());
+        self.0.sync_data()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn forget_cached(&self) -> io::Result<()> {
+        self.0.forget_cached()
+    }
+}
+
+struct Place {
+    disk: GatedDisk,
+    stream: Arc<Stream>,
+    _journal: Journal,
+    _dir: TempDir,
+}
+
+fn place() -> Place {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), GatedDisk::default());
+    let options = Options { own: Origin::from_bytes([1; 16]), segment: 1 << 30, budget: 1 << 40 };
+    let (journal, _) = Journal::open(Arc::new(disk.clone()), dir.path(), options).unwrap();
+    let id = StreamId { origin: options.own, epoch: Epoch::from_bytes([2; 16]) };
+    let stream = journal.open_stream(id).unwrap();
+    disk.close();
+    Place { disk, stream, _journal: journal, _dir: dir }
+}
+
+fn transaction(number: u64) -> Records {
+    let mut buf = RecordsBuf::new();
+    let (lsn, time) = (Lsn::new(number), Timestamp::from_micros(0));
+    buf.push(&Record::Begin { xid: number as u32, lsn, time });
+    buf.push(&Record::Commit { end: Lsn::new(number + 1) });
+    buf.take()
+}
+
+/// Waits on a thread of its own, and says when that is over.
+fn sync_aside(stream: &Arc<Stream>, done: &Sender<Offset>) {
+    let (stream, done) = (stream.clone(), done.clone());
+    thread::spawn(move || done.send(stream.sync().unwrap()));
+}
+
+#[test]
+fn all_that_is_staged_during_a_write_is_one_more_write_whatever_the_number_of_producers() {
+    for producers in [1, 4, 16, 64] {
+        let Place { disk, stream, _dir, _journal } = place();
+        let (done, finished) = channel();
+        stream.append(transaction(0)).unwrap();
+        sync_aside(&stream, &done);
+        disk.await_syncs(1);
+        for number in 1..=producers {
+            let mine = stream.append(transaction(number)).unwrap();
+            let (stream, done) = (stream.clone(), done.clone());
+            thread::spawn(move || {
+                let synced = stream.sync().unwrap();
+                assert!(synced >= mine, "{mine} is said to be durable at {synced}");
+                done.send(synced)
+            });
+        }
+        disk.allow(2);
+        for _ in 0..=producers {
+            finished.recv_timeout(SOON).unwrap();
+        }
+        assert_eq!(disk.counts(), (2, 2), "{producers} producers");
+        assert_eq!(stream.watermarks().synced, stream.watermarks().appended);
+    }
+}
+
+#[test]
+fn whose_records_are_durable_does_not_wait_for_those_of_others() {
+    let Place { disk, stream, _dir, _journal } = place();
+    let (done, finished) = channel();
+    let first = stream.append(transaction(1)).unwrap();
+    sync_aside(&stream, &done);
+    disk.await_syncs(1);
+    // These have nothing but what is being written. Nothing tells that they wait already, but in this time at least
+    // one of so many does.
+    let followers = 8;
+    (0..followers).for_each(|_| sync_aside(&stream, &done));
+    thread::sleep(Duration::from_millis(100));
+    let second = stream.append(transaction(2)).unwrap();
+    sync_aside(&stream, &done);
+    disk.allow(1);
+    disk.await_syncs(2);
+    for _ in 0..2 {
+        assert_eq!(finished.recv_timeout(SOON).unwrap(), first, "the leader and a follower");
+    }
+    disk.allow(1);
+    for _ in 0..followers {
+        finished.recv_timeout(SOON).unwrap();
+    }
+    assert_eq!((stream.watermarks().synced, disk.counts()), (second, (2, 2)));
+}
+
+#[test]
+fn nothing_staged_is_nothing_written() {
+    let Place { disk, stream, _dir, _journal } = place();
+    stream.sync().unwrap();
+    assert_eq!(disk.counts(), (0, 0));
+    disk.allow(1);
+    stream.append(transaction(1)).unwrap();
+    stream.sync().unwrap();
+    stream.sync().unwrap();
+    assert_eq!(disk.counts(), (1, 1));
+}
