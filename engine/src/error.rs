@@ -97,6 +97,19 @@ pub enum Error {
         /// Why.
         source: DecodeError,
     },
+    /// A record would make the state that each segment begins with, most of it descriptions of tables, longer than
+    /// any that is read. Nothing was staged.
+    #[error(
+        "the tables of the stream {stream} would take {bytes} bytes to describe, and may take {max}"
+    )]
+    TooManyTables {
+        /// Which stream.
+        stream: StreamId,
+        /// What the state would take, at most.
+        bytes: usize,
+        /// What it may take.
+        max: usize,
+    },
     /// Another process holds the journal.
     #[error("{path} is in use by another process")]
     Locked {

@@ -29,6 +29,10 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Longest state block at the head of a segment: the relations in force and the open transaction.
 pub const PREAMBLE_BYTES_MAX: usize = 256 << 20;
 
+/// Most that the state behind a stream's records may take; what would make it more is refused when it is appended,
+/// so that every segment can begin with it. At twenty columns a table that is more than a hundred thousand tables.
+pub const STATE_BYTES_MAX: usize = PREAMBLE_BYTES_MAX / 2;
+
 /// Smallest and largest segment size that may be configured. The smallest is a page of the file system: too small
 /// to be quick, and right for trying every outcome of a power cut.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;

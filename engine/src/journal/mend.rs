@@ -328,8 +328,8 @@ impl Site {
             return Err(corrupt("the segment before it ends elsewhere"));
         }
         let file = self.disk.open(&path, false).map_err(|error| io_error("open", &path, error))?;
-        let mut segment =
-            Segment { path: path.clone(), header: head_of(self.id, &tail).0, file: file.into() };
+        let header = head_of(self.id, &tail)?.0;
+        let mut segment = Segment { path: path.clone(), header, file: file.into() };
         if bases.last() == Some(&self.base) && Headers::behind(&segment, 0).next()?.is_none() {
             return Err(corrupt(reason));
         }

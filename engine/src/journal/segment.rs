@@ -61,7 +61,7 @@ impl Segment {
         tail: &Tail,
     ) -> Result<Self, Error> {
         let path = dir.join(format::file_name(tail.next));
-        let (header, head) = head_of(stream, tail);
+        let (header, head) = head_of(stream, tail)?;
         let file = disk.create(&path).map_err(|source| io_error("create", &path, source))?;
         if let Err((operation, source)) = fill(disk, dir, file.as_ref(), &head) {
             // A head without a body would stand in the way of the next attempt, and after a power cut for the end of
@@ -87,7 +87,7 @@ impl Segment {
         stream: StreamId,
         tail: &Tail,
     ) -> Result<Self, Error> {
-        let (header, head) = head_of(stream, tail);
+        let (header, head) = head_of(stream, tail)?;
         let file = disk.create(&path).map_err(|source| io_error("create", &path, source))?;
         file.write_all_at(&head, 0).map_err(|source| io_error("write", &path, source))?;
         Ok(Self { path, header, file: file.into() })
@@ -260,8 +260,15 @@ pub(super) fn decode_state<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Opti
 }
 
 /// The header of a segment that begins with the state, and its bytes with those of the state.
-pub(super) fn head_of(stream: StreamId, tail: &Tail) -> (SegmentHeader, Vec<u8>) {
+///
+/// # Errors
+/// [`Error::TooManyTables`] for a state that would not be read again.
+pub(super) fn head_of(stream: StreamId, tail: &Tail) -> Result<(SegmentHeader, Vec<u8>), Error> {
     let preamble = encode_state(tail);
+    if preamble.len() > PREAMBLE_BYTES_MAX {
+        let (bytes, max) = (preamble.len(), PREAMBLE_BYTES_MAX);
+        return Err(Error::TooManyTables { stream, bytes, max });
+    }
     let header = SegmentHeader {
         stream,
         base: tail.next,
@@ -271,11 +278,11 @@ pub(super) fn head_of(stream: StreamId, tail: &Tail) -> (SegmentHeader, Vec<u8>)
     };
     let mut head = header.encode().to_vec();
     head.extend_from_slice(&preamble);
-    (header, head)
+    Ok((header, head))
 }
 
 fn decode_preamble(bytes: &[u8]) -> Option<Tail> {
-    decode_state(bytes)
+    decode_state(bytes).map(Tail::restored)
 }
 
 fn fill(

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Error,
     codec::{DecodeError, Records},
-    limits::STAGED_BYTES_MAX,
+    limits::{STAGED_BYTES_MAX, STATE_BYTES_MAX},
     model::{Halt, HaltedBy, Offset, Running, StreamId},
     mutant::{self, Mutant},
     storage::Disk,
@@ -210,8 +210,9 @@ impl Stream {
     /// durable once the *synced* watermark has reached it. Does not touch the disk.
     ///
     /// # Errors
-    /// [`Error::Full`] if the budget has no room, [`Error::TooLarge`] if it never will: nothing was staged.
-    /// [`Error::Record`] for a record that cannot be decoded, [`Error::Poisoned`] after a failed write.
+    /// [`Error::Full`] if the budget has no room, [`Error::TooLarge`] if it never will, [`Error::TooManyTables`] for more
+    /// than a segment can begin with: nothing was staged. [`Error::Record`] for a record that cannot be decoded,
+    /// [`Error::Poisoned`] after a failed write.
     pub fn append(&self, records: Records) -> Result<Offset, Error> {
         let mut state = self.state();
         self.stage(&mut state, records)
@@ -392,6 +393,7 @@ impl Stream {
         if records.is_empty() {
             return Ok(state.tail.next.prev());
         }
+        self.check_state(state, &records)?;
         let bytes = records.bytes().len();
         self.budget.take(self.id, bytes as u64)?;
         if let Err(error) = state.tail.observe(&records) {
@@ -508,6 +510,17 @@ impl Stream {
 
     fn end_of(&self, state: &State) -> EndOf {
         EndOf { last: state.tail.next.prev(), complete: state.tail.complete, mark: state.tail.mark }
+    }
+
+    /// Refuses what no segment could begin behind.
+    fn check_state(&self, state: &State, records: &Records) -> Result<(), Error> {
+        let offset = state.tail.next;
+        let bytes =
+            state.tail.bytes_with(records).map_err(|source| Error::Record { offset, source })?;
+        match bytes <= STATE_BYTES_MAX {
+            true => Ok(()),
+            false => Err(Error::TooManyTables { stream: self.id, bytes, max: STATE_BYTES_MAX }),
+        }
     }
 
     fn check(&self, state: &State) -> Result<(), Error> {

@@ -62,6 +62,9 @@ pub struct Tail {
     /// The tables whose rows a complete copy has brought into the stream.
     pub copied: BTreeSet<RelationId>,
     copying: Vec<RelationId>,
+    /// What the relations take when they are stored, at most. Follows from them.
+    #[serde(skip)]
+    described: usize,
 }
 
 impl Default for Tail {
@@ -76,6 +79,7 @@ impl Default for Tail {
             relations: BTreeMap::new(),
             copied: BTreeSet::new(),
             copying: Vec::new(),
+            described: 0,
         }
     }
 }
@@ -92,6 +96,32 @@ impl Tail {
         self.count(records, rows);
         self.running = records.running(self.running);
         Ok(())
+    }
+
+    /// What the state would take at the head of a segment after more records, at most.
+    pub(super) fn bytes_with(&self, records: &Records) -> Result<usize, DecodeError> {
+        let ids = self.copied.len() + self.copying.len();
+        let mut bytes = STATE_BYTES + self.described + ids * INTEGER_BYTES;
+        for Framed { record, .. } in records.framed() {
+            if !matches!(Tag::of(record)?, Tag::Relation | Tag::CopyBegin) {
+                continue;
+            }
+            bytes += match decode(&records.bytes().slice_ref(record))? {
+                Record::Relation(new) => {
+                    let held = self.relations.get(&new.id).map_or(0, described);
+                    described(&new).saturating_sub(held)
+                }
+                Record::CopyBegin(copy) => copy.tables.len() * INTEGER_BYTES,
+                _ => 0,
+            };
+        }
+        Ok(bytes)
+    }
+
+    /// A state that was read, with what is not stored of it.
+    pub(super) fn restored(mut self) -> Self {
+        self.described = self.relations.values().map(described).sum();
+        self
     }
 
     /// The state after a mark.
@@ -160,7 +190,10 @@ impl Tail {
                 self.copying.clear();
             }
             Record::Relation(relation) => {
-                self.relations.insert(relation.id, relation);
+                self.described += described(&relation);
+                if let Some(old) = self.relations.insert(relation.id, relation) {
+                    self.described -= described(&old);
+                }
             }
             Record::Skip { count, .. } => {
                 // What was withheld or trimmed behind the beginning of a transaction took its end with it.
@@ -189,6 +222,21 @@ impl Tail {
     }
 }
 
+/// The most that a stored integer of 32 bits, or the length of a string or list, takes.
+const INTEGER_BYTES: usize = 5;
+
+/// The most that all of a state takes but its relations and copied tables: fewer than forty integers, of nine bytes
+/// at most.
+const STATE_BYTES: usize = 40 * 9;
+
+/// The most that a relation takes in a stored state: a list of its fields, and one for each column.
+fn described(relation: &Relation) -> usize {
+    let column = |name: &str| 5 * INTEGER_BYTES + name.len();
+    let columns: usize = relation.columns.iter().map(|it| column(&it.name)).sum();
+    // The identity is stored by its name, which is shorter than two integers.
+    8 * INTEGER_BYTES + relation.schema.len() + relation.name.len() + columns
+}
+
 /// Records of a transaction or copy that lie side by side.
 #[derive(Debug, Default)]
 struct Rows {
@@ -209,4 +257,58 @@ impl Rows {
 
 fn tables(copy: &Copy) -> Vec<RelationId> {
     copy.tables.iter().map(|table| table.relation).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        codec::RecordsBuf,
+        journal::segment::{decode_state, encode_state},
+        model::{Column, CopyTable, Origin, ReplicaIdentity},
+    };
+
+    fn relation(id: u32, columns: u32) -> Relation {
+        let column = |number| Column {
+            name: format!("column {number}"),
+            key: true,
+            type_oid: u32::MAX,
+            type_modifier: i32::MIN,
+        };
+        Relation {
+            id: RelationId(id),
+            schema: "schema".to_owned(),
+            name: "n".repeat(id as usize % 200),
+            identity: ReplicaIdentity::Nothing,
+            columns: (0..columns).map(column).collect(),
+        }
+    }
+
+    #[test]
+    fn what_a_state_will_take_is_never_foretold_too_small() {
+        let mut tail = Tail::default();
+        for round in 1..200_u32 {
+            let mut buf = RecordsBuf::new();
+            let table = |id| CopyTable { relation: RelationId(u32::MAX - id), rows_estimate: 0 };
+            buf.push(&Record::CopyBegin(Copy {
+                lsn: Lsn::new(u64::MAX),
+                audience: vec![Origin::from_bytes([1; 16])],
+                carriers: vec![],
+                tables: (round..round + 300).map(table).collect(),
+            }));
+            // Some are described again, with more columns or with fewer.
+            buf.push(&Record::Relation(relation(round * 7 % 50, round * 31 % 17)));
+            buf.push(&Record::Relation(relation(round * 7 % 50, round * 13 % 11)));
+            if round % 3 > 0 {
+                buf.push(&Record::CopyEnd { rows: 0 });
+            }
+            let records = buf.take();
+            let foretold = tail.bytes_with(&records).unwrap();
+            tail.observe(&records).unwrap();
+            let stored = encode_state(&tail);
+            assert!(stored.len() <= foretold, "round {round}: {} > {foretold}", stored.len());
+            let read: Tail = decode_state::<Tail>(&stored).unwrap().restored();
+            assert_eq!(read, tail);
+        }
+    }
 }

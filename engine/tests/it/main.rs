@@ -16,6 +16,7 @@ mod model;
 mod recovery;
 mod scope;
 mod stale;
+mod tables;
 mod world;
 
 use bytes::Bytes;
