@@ -11,7 +11,8 @@ pub(crate) fn describe(place: &Path) -> String {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let (device, kind) = file_system(place).unwrap_or_default();
     format!(
-        "{cores} cores of {model}, Linux {}, {kind} on `{device}`; throughputs are those of the median turn.",
+        "{cores} cores of {model}, Linux {}, {kind} on `{device}`; throughputs are those of the median \
+         turn, less what it waited for a processor that other programs had.",
         kernel.trim()
     )
 }

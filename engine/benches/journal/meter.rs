@@ -1,6 +1,12 @@
 //! Time and processor time of many turns of the same work.
+//!
+//! What a turn waits for a processor that other programs have is not counted: it tells of them, and would weigh
+//! the more the more of its time a contender computes.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -14,9 +20,10 @@ pub(crate) struct Meter {
 impl Meter {
     /// Does one turn.
     pub(crate) fn turn<T>(&mut self, work: impl FnOnce() -> T) -> T {
-        let (cpu, started) = (cpu_time(), Instant::now());
+        let (cpu, waited, started) = (cpu_time(), waited(), Instant::now());
         let done = work();
-        self.times.push(started.elapsed());
+        let took = started.elapsed();
+        self.times.push(took.saturating_sub(self::waited() - waited));
         self.cpu += cpu_time().saturating_sub(cpu);
         done
     }
@@ -68,4 +75,11 @@ fn cpu_time() -> Duration {
     let seconds = u64::try_from(time.tv_sec).expect("a process has not run for negative time");
     let nanos = u32::try_from(time.tv_nsec).expect("nanoseconds are below a thousand million");
     Duration::new(seconds, nanos)
+}
+
+/// How long this thread could have run so far, but had no processor.
+fn waited() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = stat.split(' ').nth(1).and_then(|it| it.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
 }

@@ -45,6 +45,14 @@ impl RecordsBuf {
         self.skips |= is_skip(record);
     }
 
+    /// Runs of records as one.
+    pub(crate) fn concat(runs: &[&Records]) -> Records {
+        let mut buf = Self::new();
+        buf.bytes.reserve_exact(runs.iter().map(|run| run.bytes.len()).sum());
+        runs.iter().for_each(|run| buf.append(run));
+        buf.take()
+    }
+
     /// Appends records that were gathered elsewhere.
     pub fn append(&mut self, records: &Records) {
         self.bytes.extend_from_slice(&records.bytes);

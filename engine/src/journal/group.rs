@@ -38,28 +38,32 @@ pub(super) fn put_group(
     out: &mut Vec<u8>,
 ) -> End {
     let mut group = Group { segment, synced, end, out };
-    let mut buf = RecordsBuf::new();
+    let (mut run, mut bytes) = (Vec::new(), 0);
     for item in staged {
         match item {
             Staged::Mark(mark) => {
-                group.put_records(&buf.take());
+                group.put_run(&mut run);
                 if !mutant::on(Mutant::MarkForgotten) {
                     group.put(Kind::Mark, &encode_state(mark), 0);
                 }
-            }
-            Staged::Records(records) if records.bytes().len() >= BATCH_BYTES => {
-                group.put_records(&buf.take());
-                group.put_records(records);
+                bytes = 0;
             }
             Staged::Records(records) => {
-                buf.append(records);
-                if buf.bytes_len() >= BATCH_BYTES {
-                    group.put_records(&buf.take());
+                let more = records.bytes().len();
+                if more >= BATCH_BYTES {
+                    group.put_run(&mut run);
+                    bytes = 0;
+                }
+                run.push(records);
+                bytes += more;
+                if bytes >= BATCH_BYTES {
+                    group.put_run(&mut run);
+                    bytes = 0;
                 }
             }
         }
     }
-    group.put_records(&buf.take());
+    group.put_run(&mut run);
     group.end
 }
 
@@ -71,10 +75,17 @@ struct Group<'a> {
 }
 
 impl Group<'_> {
-    fn put_records(&mut self, records: &Records) {
-        if records.is_empty() {
-            return;
+    /// Makes one batch of what was gathered; none remains.
+    fn put_run(&mut self, run: &mut Vec<&Records>) {
+        match run[..] {
+            [] => {}
+            [records] => self.put_records(records),
+            _ => self.put_records(&RecordsBuf::concat(run)),
         }
+        run.clear();
+    }
+
+    fn put_records(&mut self, records: &Records) {
         self.put(Kind::Records, records.bytes(), records.count());
         self.end.next = self.end.next.forward(records.span());
         self.end.running = records.running(self.end.running);
