@@ -6,7 +6,9 @@
 //! all of it together, [`measure`] says what a link carried in what time.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod course;
 pub mod demo;
+mod flight;
 pub mod ladder;
 pub mod link;
 pub mod measure;
@@ -17,4 +19,5 @@ pub mod socket;
 mod stage;
 pub mod status;
 pub mod stop;
+pub mod trace;
 mod verdict;

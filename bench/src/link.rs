@@ -2,11 +2,12 @@
 //!
 //! A packet waits in a drop-tail queue, takes its bits' time on the wire, travels for the delay and
 //! may be lost: at random, in bursts, or because the link is down when it enters or when it would
-//! arrive. Whoever carries the packets asks [`Transit::offer`] at the one end and
+//! arrive. How the link changes by itself is its [`Course`]. Whoever carries the packets asks [`Transit::offer`] at the one end and
 //! [`Transit::arrives`] at the other, and does what they say.
 
 use std::time::Duration;
 
+use crate::course::Course;
 use crate::random::Random;
 
 /// One direction of a link.
@@ -26,8 +27,8 @@ pub struct Link {
     pub burst: f64,
     /// What may wait for the wire.
     pub queue: Queue,
-    /// When it is up.
-    pub contact: Contact,
+    /// How it changes with time by itself.
+    pub course: Course,
 }
 
 /// How much may wait for the wire before packets are dropped at the tail.
@@ -37,20 +38,6 @@ pub enum Queue {
     Bytes(u64),
     /// What the wire carries in this time.
     Time(Duration),
-}
-
-/// When a link is up by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contact {
-    /// All the time.
-    Always,
-    /// In turns, beginning with `up` at time zero.
-    Turns {
-        /// How long it is up.
-        up: Duration,
-        /// How long it is down.
-        down: Duration,
-    },
 }
 
 impl Link {
@@ -64,7 +51,7 @@ impl Link {
             loss: 0.0,
             burst: 1.0,
             queue: Queue::Time(Duration::from_secs(1)),
-            contact: Contact::Always,
+            course: Course::Steady,
         }
     }
 
@@ -99,8 +86,14 @@ impl Link {
 
     /// The same link, up and down in turns.
     #[must_use]
-    pub const fn with_turns(mut self, up: Duration, down: Duration) -> Link {
-        self.contact = Contact::Turns { up, down };
+    pub const fn with_turns(self, up: Duration, down: Duration) -> Link {
+        self.with_course(Course::Turns { up, down })
+    }
+
+    /// The same link with another course.
+    #[must_use]
+    pub const fn with_course(mut self, course: Course) -> Link {
+        self.course = course;
         self
     }
 
@@ -118,19 +111,6 @@ impl Link {
     }
 }
 
-impl Contact {
-    /// Whether the link is up by itself at a time since its start.
-    pub fn is_up(&self, now: Duration) -> bool {
-        match *self {
-            Contact::Always => true,
-            Contact::Turns { up, down } => {
-                let turn = (up + down).as_nanos().max(1);
-                now.as_nanos() % turn < up.as_nanos()
-            }
-        }
-    }
-}
-
 /// What becomes of a packet that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -144,7 +124,7 @@ pub enum Fate {
     Cut,
 }
 
-/// Packets and their bytes on the wire, [`OVERHEAD_BYTES`] a packet included.
+/// Packets and their bytes on the wire, IP headers included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Number of packets.
@@ -172,6 +152,7 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 pub struct Transit {
     link: Link,
+    seed: u64,
     random: Random,
     is_cut: bool,
     in_burst: bool,
@@ -185,6 +166,7 @@ impl Transit {
     pub fn new(link: Link, seed: u64) -> Transit {
         Transit {
             link,
+            seed,
             random: Random::new(seed),
             is_cut: false,
             in_burst: false,
@@ -194,28 +176,29 @@ impl Transit {
         }
     }
 
-    /// Offers a packet at a time since the start, which never goes backwards.
-    pub fn offer(&mut self, now: Duration, payload_bytes: usize) -> Fate {
-        let bytes = wire_bytes(payload_bytes);
+    /// Offers a packet of this size on the wire at a time since the start, which never goes
+    /// backwards.
+    pub fn offer(&mut self, now: Duration, bytes: u64) -> Fate {
         self.counters.offered.add(bytes);
         if !self.is_up(now) {
             self.counters.cut.add(bytes);
             return Fate::Cut;
         }
+        let link = self.link.course.shape(self.link, now, self.seed);
         let start = self.wire_free.max(now);
-        let wire_time = self.link.wire_time(bytes);
-        if start - now + wire_time > self.link.queue_time().max(wire_time) {
+        let wire_time = link.wire_time(bytes);
+        if start - now + wire_time > link.queue_time().max(wire_time) {
             self.counters.overflowed.add(bytes);
             return Fate::Overflows;
         }
         self.wire_free = start + wire_time;
-        if self.is_lost() {
+        if self.is_lost(link) {
             self.counters.lost.add(bytes);
             return Fate::Lost;
         }
-        let jitter = self.link.jitter.mul_f64(self.random.unit());
-        let arrival = self.wire_free + self.link.delay + jitter;
-        if self.link.reorders {
+        let jitter = link.jitter.mul_f64(self.random.unit());
+        let arrival = self.wire_free + link.delay + jitter;
+        if link.reorders {
             return Fate::Arrives(arrival);
         }
         self.last_arrival = self.last_arrival.max(arrival);
@@ -223,8 +206,7 @@ impl Transit {
     }
 
     /// Whether a packet that reaches the other end now comes out there: not if the link is down.
-    pub fn arrives(&mut self, now: Duration, payload_bytes: usize) -> bool {
-        let bytes = wire_bytes(payload_bytes);
+    pub fn arrives(&mut self, now: Duration, bytes: u64) -> bool {
         let arrives = self.is_up(now);
         let counter = if arrives { &mut self.counters.delivered } else { &mut self.counters.cut };
         counter.add(bytes);
@@ -241,9 +223,9 @@ impl Transit {
         self.is_cut = false;
     }
 
-    /// Whether the link is up: not cut, and in a turn of contact.
+    /// Whether the link is up: neither cut nor down by itself.
     pub fn is_up(&self, now: Duration) -> bool {
-        !self.is_cut && self.link.contact.is_up(now)
+        !self.is_cut && self.link.course.is_up(now)
     }
 
     /// The link as it is now.
@@ -263,8 +245,7 @@ impl Transit {
 
     /// Independent losses, or a chain of a good and a bad state whose mean stay in the bad one is
     /// the burst's length and whose share of bad packets is the loss (Gilbert).
-    fn is_lost(&mut self) -> bool {
-        let Link { loss, burst, .. } = self.link;
+    fn is_lost(&mut self, Link { loss, burst, .. }: Link) -> bool {
         if burst <= 1.0 || loss >= 1.0 {
             return self.random.chance(loss);
         }
@@ -289,13 +270,6 @@ impl Counters {
         self.delivered.bytes + self.lost.bytes
     }
 }
-
-fn wire_bytes(payload_bytes: usize) -> u64 {
-    payload_bytes as u64 + OVERHEAD_BYTES
-}
-
-/// An IPv4 header and a UDP header.
-pub const OVERHEAD_BYTES: u64 = 28;
 
 #[cfg(test)]
 mod tests;

@@ -91,7 +91,7 @@ impl Proxy {
         transits.down.restore();
     }
 
-    /// Whether the link is up: not cut, and in a turn of contact.
+    /// Whether the link is up: neither cut nor down by itself.
     pub fn is_up(&self) -> bool {
         let now = self.ends.started.elapsed();
         let transits = self.ends.transits();
@@ -176,11 +176,13 @@ impl Ends {
     }
 
     fn offer(&self, direction: Direction, payload_bytes: usize) -> Fate {
-        self.transits().of(direction).offer(self.started.elapsed(), payload_bytes)
+        let bytes = wire_bytes(payload_bytes);
+        self.transits().of(direction).offer(self.started.elapsed(), bytes)
     }
 
     fn arrives(&self, direction: Direction, payload_bytes: usize) -> bool {
-        self.transits().of(direction).arrives(self.started.elapsed(), payload_bytes)
+        let bytes = wire_bytes(payload_bytes);
+        self.transits().of(direction).arrives(self.started.elapsed(), bytes)
     }
 }
 
@@ -200,6 +202,13 @@ fn loopback(target: SocketAddr) -> IpAddr {
         SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     }
 }
+
+fn wire_bytes(payload_bytes: usize) -> u64 {
+    payload_bytes as u64 + OVERHEAD_BYTES
+}
+
+/// An IPv4 header and a UDP header.
+const OVERHEAD_BYTES: u64 = 28;
 
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! The proxy's one task: takes packets in, holds them for their time, sends them out.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time;
 
 use super::{Direction, Ends, Fate, loopback};
+use crate::flight::Flights;
 
 /// Carries packets until it is dropped. Ends only if a socket cannot be opened.
 pub(super) async fn carry(front: std::net::UdpSocket, ends: Arc<Ends>) -> io::Result<()> {
@@ -21,9 +21,8 @@ pub(super) async fn carry(front: std::net::UdpSocket, ends: Arc<Ends>) -> io::Re
     let mut carrier = Carrier {
         ends: Arc::clone(&ends),
         flows: HashMap::new(),
-        flights: BinaryHeap::new(),
+        flights: Flights::new(),
         answers_in,
-        number: 0,
     };
     let mut buffer = vec![0; PACKET_BYTES_MAX];
     loop {
@@ -44,9 +43,8 @@ pub(super) async fn carry(front: std::net::UdpSocket, ends: Arc<Ends>) -> io::Re
 struct Carrier {
     ends: Arc<Ends>,
     flows: HashMap<SocketAddr, Flow>,
-    flights: BinaryHeap<Reverse<Flight>>,
+    flights: Flights<Packet>,
     answers_in: mpsc::Sender<(SocketAddr, Vec<u8>)>,
-    number: u64,
 }
 
 /// A client's socket towards the target, and the task that listens on it.
@@ -66,41 +64,33 @@ impl Carrier {
     async fn up(&mut self, client: SocketAddr, payload: &[u8]) -> io::Result<()> {
         let socket = self.socket_of(client).await?;
         if let Fate::Arrives(at) = self.ends.offer(Direction::Up, payload.len()) {
-            self.take_off(at, payload.to_vec(), Exit::Target(socket));
+            let payload = payload.to_vec();
+            self.flights.take_off(at, Packet { payload, exit: Exit::Target(socket) });
         }
         Ok(())
     }
 
     fn down(&mut self, client: SocketAddr, payload: Vec<u8>) {
         if let Fate::Arrives(at) = self.ends.offer(Direction::Down, payload.len()) {
-            self.take_off(at, payload, Exit::Client(client));
+            self.flights.take_off(at, Packet { payload, exit: Exit::Client(client) });
         }
     }
 
-    fn take_off(&mut self, at: Duration, payload: Vec<u8>, exit: Exit) {
-        self.number += 1;
-        self.flights.push(Reverse(Flight { at, number: self.number, payload, exit }));
-    }
-
     fn next_due(&self) -> time::Instant {
-        let wait = self.flights.peek().map_or(IDLE, |Reverse(flight)| flight.at);
+        let wait = self.flights.next_due().unwrap_or(IDLE);
         (self.ends.started + wait).into()
     }
 
     /// Sends out what has arrived. Errors are a link's business: the packet is lost.
     async fn land(&mut self, front: &UdpSocket) {
         let now = self.ends.started.elapsed() + CLOCK_GRAIN;
-        while self.flights.peek().is_some_and(|Reverse(flight)| flight.at <= now) {
-            let Some(Reverse(flight)) = self.flights.pop() else {
-                return;
-            };
-            let payload = &flight.payload;
-            match flight.exit {
+        while let Some(Packet { payload, exit }) = self.flights.land(now) {
+            match exit {
                 Exit::Target(socket) if self.ends.arrives(Direction::Up, payload.len()) => {
-                    let _ = socket.send_to(payload, self.ends.target).await;
+                    let _ = socket.send_to(&payload, self.ends.target).await;
                 }
                 Exit::Client(client) if self.ends.arrives(Direction::Down, payload.len()) => {
-                    let _ = front.send_to(payload, client).await;
+                    let _ = front.send_to(&payload, client).await;
                 }
                 Exit::Target(_) | Exit::Client(_) => {}
             }
@@ -143,10 +133,7 @@ async fn listen(
     }
 }
 
-/// A packet on its way; packets of the same arrival keep their order by number.
-struct Flight {
-    at: Duration,
-    number: u64,
+struct Packet {
     payload: Vec<u8>,
     exit: Exit,
 }
@@ -155,32 +142,6 @@ enum Exit {
     Target(Arc<UdpSocket>),
     Client(SocketAddr),
 }
-
-impl Flight {
-    fn key(&self) -> (Duration, u64) {
-        (self.at, self.number)
-    }
-}
-
-impl Ord for Flight {
-    fn cmp(&self, other: &Flight) -> std::cmp::Ordering {
-        self.key().cmp(&other.key())
-    }
-}
-
-impl PartialOrd for Flight {
-    fn partial_cmp(&self, other: &Flight) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Flight {
-    fn eq(&self, other: &Flight) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Flight {}
 
 /// The largest UDP payload.
 const PACKET_BYTES_MAX: usize = 65_535;
