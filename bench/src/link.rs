@@ -238,6 +238,12 @@ impl Transit {
         self.link = link;
     }
 
+    /// Makes it a new link at time zero, whose wire is free. Counters and a cut stay.
+    pub fn begin(&mut self, link: Link, seed: u64) {
+        let Transit { is_cut, counters, .. } = *self;
+        *self = Transit { is_cut, counters, ..Transit::new(link, seed) };
+    }
+
     /// What was offered so far and what became of it.
     pub fn counters(&self) -> Counters {
         self.counters

@@ -78,12 +78,12 @@ impl Carrier {
 
     fn next_due(&self) -> time::Instant {
         let wait = self.flights.next_due().unwrap_or(IDLE);
-        (self.ends.started + wait).into()
+        (self.ends.wire.started() + wait).into()
     }
 
     /// Sends out what has arrived. Errors are a link's business: the packet is lost.
     async fn land(&mut self, front: &UdpSocket) {
-        let now = self.ends.started.elapsed() + CLOCK_GRAIN;
+        let now = self.ends.wire.now() + CLOCK_GRAIN;
         while let Some(Packet { payload, exit }) = self.flights.land(now) {
             match exit {
                 Exit::Target(socket) if self.ends.arrives(Direction::Up, payload.len()) => {

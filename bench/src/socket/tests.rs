@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::*;
+use std::time::Instant;
 
 /// A target that answers each packet with the sender's port and the packet.
 fn echo() -> SocketAddr {
