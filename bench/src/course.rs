@@ -1,5 +1,6 @@
 //! How a link changes with time by itself: a pure function of the time, and of the seed where it is drawn.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::link::Link;
@@ -81,6 +82,26 @@ impl Course {
                 loss: moment.loss,
                 ..link
             }),
+        }
+    }
+}
+
+impl fmt::Display for Course {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Course::Steady => Ok(()),
+            Course::Turns { up, down } => {
+                write!(out, ", up {} s, down {} s", up.as_secs_f64(), down.as_secs_f64())
+            }
+            Course::Periods(periods) => {
+                let Periods { every, outage, rate_floor, .. } = periods;
+                write!(out, ", another each {} s", every.as_secs_f64())?;
+                if !outage.is_zero() {
+                    write!(out, " after {} ms of nothing", outage.as_millis())?;
+                }
+                write!(out, " with {:.0} to 100 % of the rate", rate_floor * 100.0)
+            }
+            Course::Recorded(moments) => write!(out, ", {} recorded moments", moments.len()),
         }
     }
 }

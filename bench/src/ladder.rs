@@ -100,7 +100,7 @@ pub const GEO: Rung = Rung::new(
 pub const LEO: Rung = Rung::new(
     "leo",
     "a constellation in low orbit: another satellite each 15 s, another address each minute",
-    link(20_000, 45).with_loss(0.005).with_queue(Queue::Time(millis(200))).with_course(
+    link(20_000, 46).with_loss(0.005).with_queue(Queue::Time(millis(200))).with_course(
         Course::Periods(Periods {
             every: seconds(15),
             outage: millis(200),

@@ -6,21 +6,36 @@
 //! all of it together, [`measure`] says what a link carried in what time.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+mod bed;
+mod contender;
 pub mod course;
 pub mod demo;
+pub mod emulator;
 mod flight;
+mod floor;
 pub mod ladder;
 pub mod link;
+mod load;
 pub mod measure;
 mod namespace;
+mod native;
 pub mod node;
+mod probe;
+pub mod progress;
 pub mod random;
+pub mod report;
+pub mod run;
+pub mod scenario;
 pub mod shop;
 pub mod socket;
 mod stage;
 pub mod status;
 pub mod stop;
+mod thinwire;
 pub mod trace;
+mod trial;
 mod tun;
 mod verdict;
+mod watch;
 pub mod wire;
+pub mod workload;

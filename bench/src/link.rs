@@ -5,6 +5,7 @@
 //! arrive. How the link changes by itself is its [`Course`]. Whoever carries the packets asks [`Transit::offer`] at the one end and
 //! [`Transit::arrives`] at the other, and does what they say.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::course::Course;
@@ -108,6 +109,24 @@ impl Link {
             Queue::Bytes(bytes) => self.wire_time(bytes),
             Queue::Time(time) => time,
         }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kbps, millis) = (self.rate_bps / 1_000, self.delay.as_secs_f64() * 2_000.0);
+        write!(out, "{kbps} kbit/s, {millis:.0} ms there and back")?;
+        if !self.jitter.is_zero() {
+            let order = if self.reorders { ", reordering" } else { "" };
+            write!(out, " and up to {} ms of jitter{order}", self.jitter.as_millis())?;
+        }
+        if self.loss > 0.0 {
+            write!(out, ", {:.1} % loss", self.loss * 100.0)?;
+        }
+        if self.burst > 1.0 {
+            write!(out, " in bursts of {:.0}", self.burst)?;
+        }
+        write!(out, "{}", self.course)
     }
 }
 
@@ -228,7 +247,13 @@ impl Transit {
         !self.is_cut && self.link.course.is_up(now)
     }
 
-    /// The link as it is now.
+    /// What it carries at this time, in bits a second: nothing while it is down.
+    pub fn rate_bps(&self, now: Duration) -> u64 {
+        let link = self.link.course.shape(self.link, now, self.seed);
+        if self.is_up(now) { link.rate_bps } else { 0 }
+    }
+
+    /// The link as it is described.
     pub fn link(&self) -> Link {
         self.link
     }

@@ -1,70 +1,28 @@
 //! The `thinwire-bench` program: parses, runs, and turns results into exit codes.
 
+use std::io::{self, Write};
 use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::thread;
 
-use clap::{Parser, Subcommand};
-use thinwire_bench::demo;
-use thinwire_bench::ladder::{self, Rung};
-use thinwire_bench::measure;
+use anyhow::Result;
+use clap::Parser;
+use thinwire_bench::progress::Progress;
+use thinwire_bench::report::{self, Run, terminal};
 use thinwire_bench::stop::Stop;
+use thinwire_bench::{demo, ladder, measure, run, scenario, workload};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Thinwire on simulated links.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
+use cli::{Cli, Command, RunArgs};
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Two databases, two sidecars and a thin link that drops; ends with a verdict.
-    Demo {
-        /// The link: thin, contact, flappy, sat or lan.
-        #[arg(long, default_value = "sat", value_parser = rung)]
-        link: Rung,
-        /// How many pgbench transactions to run.
-        #[arg(long, default_value_t = 2_400)]
-        transactions: u64,
-        /// Names the run: the data and the losses of the link.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Lines instead of bars; the default when the output is not a terminal.
-        #[arg(long)]
-        plain: bool,
-    },
-    /// Time and bytes of the first copy and of a backlog, on one link or all thin ones.
-    Measure {
-        /// The links; thin, contact, flappy and sat if none is named.
-        #[arg(long, value_parser = rung)]
-        link: Vec<Rung>,
-        /// How many pgbench transactions the backlog has.
-        #[arg(long, default_value_t = 2_000)]
-        transactions: u64,
-        /// Names the run: the data and the losses of the link.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-    },
-}
+mod cli;
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     let stop = Arc::new(Stop::default());
     let asked = Arc::clone(&stop);
     thread::spawn(move || listen(&asked));
-    let outcome = match command {
-        Command::Demo { link, transactions, seed, plain } => {
-            demo::run(&demo::Options { link, transactions, seed, plain }, &stop)
-        }
-        Command::Measure { link, transactions, seed } => {
-            let thin = [ladder::THIN, ladder::CONTACT, ladder::FLAPPY, ladder::SAT];
-            let links = if link.is_empty() { thin.to_vec() } else { link };
-            measure::run(&measure::Options { links, transactions, seed }, &stop).map(|()| true)
-        }
-    };
+    let outcome = obey(command, &stop);
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -79,9 +37,54 @@ fn main() -> ExitCode {
     }
 }
 
-fn rung(name: &str) -> Result<Rung, String> {
-    let names = ladder::ALL.map(|rung| rung.name).join(", ");
-    ladder::find(name).ok_or_else(|| format!("there is no such link; there are {names}"))
+/// Returns whether what was asked for came out well.
+fn obey(command: Command, stop: &Stop) -> Result<bool> {
+    match command {
+        Command::Demo { link, transactions, seed, plain } => {
+            demo::run(&demo::Options { link, transactions, seed, plain }, stop)
+        }
+        Command::Run(arguments) => measure_all(&arguments, stop),
+        Command::Links => names().map(|()| true),
+        Command::Measure { link, transactions, seed } => {
+            let thin = [ladder::THIN, ladder::CONTACT, ladder::FLAPPY, ladder::SAT];
+            let links = if link.is_empty() { thin.to_vec() } else { link };
+            measure::run(&measure::Options { links, transactions, seed }, stop).map(|()| true)
+        }
+    }
+}
+
+/// Whether Thinwire came to the end of all of them.
+fn measure_all(arguments: &RunArgs, stop: &Stop) -> Result<bool> {
+    let mut runs: Vec<Run> = Vec::new();
+    for spec in arguments.specs()? {
+        let progress = Progress::new(arguments.common.plain);
+        let run = run::run(&spec, stop, &progress)?;
+        drop(progress);
+        terminal::print(&mut io::stdout().lock(), &run)?;
+        runs.push(run);
+        // What there is, is worth keeping if the next one fails.
+        if let Some(folder) = &arguments.common.out {
+            report::write(folder, &runs)?;
+        }
+    }
+    Ok(runs.iter().all(|run| run.outcomes[0].finished))
+}
+
+fn names() -> Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "links")?;
+    for rung in ladder::ALL {
+        writeln!(out, "  {:<10} {}: {}", rung.name, rung.link, rung.stands_for)?;
+    }
+    writeln!(out, "workloads")?;
+    for kind in workload::ALL {
+        writeln!(out, "  {:<10} {}", kind.name, kind.stands_for)?;
+    }
+    writeln!(out, "scenarios")?;
+    for scenario in scenario::ALL {
+        writeln!(out, "  {:<10} {}", scenario.name, scenario.what)?;
+    }
+    Ok(())
 }
 
 /// The first signal asks for a clean end, the second does not wait for it: what is left is then

@@ -57,8 +57,16 @@ impl Shop {
     /// # Panics
     /// If the shop has no customers and orders yet.
     pub fn transaction(&mut self) -> String {
+        format!("begin; {} commit;\n", self.change())
+    }
+
+    /// The statements of the next transaction of the day.
+    ///
+    /// # Panics
+    /// If the shop has no customers and orders yet.
+    pub fn change(&mut self) -> String {
         self.now_ms += 1 + self.random.below(9_000);
-        let mut sql = String::from("begin; ");
+        let mut sql = String::new();
         match self.random.below(100) {
             0..45 => self.order(&mut sql),
             45..80 => self.progress(&mut sql),
@@ -66,7 +74,7 @@ impl Shop {
             92..98 => self.correction(&mut sql),
             _ => self.cancellation(&mut sql),
         }
-        sql.push_str("commit;\n");
+        sql.truncate(sql.trim_end().len());
         sql
     }
 

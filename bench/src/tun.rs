@@ -69,6 +69,11 @@ impl Tunnel {
         &self.far
     }
 
+    /// Where the nearer end is at this moment.
+    pub(crate) fn near_address(&self) -> Ipv4Addr {
+        self.near_address
+    }
+
     /// Gives the nearer end another address, as when a modem gets one, and takes the old one away.
     pub(crate) fn readdress(&mut self) -> Result<()> {
         let [first, second] = NEAR_ADDRESSES;
@@ -185,8 +190,7 @@ fn is_ipv4(packet: &[u8]) -> bool {
 /// The range that is set aside for benchmarks.
 const PREFIX: u8 = 15;
 /// Where the nearer end is at first, and after a change of address.
-pub(crate) const NEAR_ADDRESSES: [Ipv4Addr; 2] =
-    [Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 3)];
+const NEAR_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 3)];
 /// Where the farther end is.
 pub(crate) const FAR_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 2);
 const DEVICE: &str = "link0";

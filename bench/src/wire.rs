@@ -93,6 +93,12 @@ impl Wire {
         transits.up.is_up(now) && transits.down.is_up(now)
     }
 
+    /// What the nearer end can send at this moment, in bits a second.
+    pub fn rate_bps(&self) -> u64 {
+        let transits = self.transits();
+        transits.up.rate_bps(self.now().saturating_sub(transits.origin))
+    }
+
     /// What went over the link so far.
     pub fn stats(&self) -> Stats {
         let transits = self.transits();

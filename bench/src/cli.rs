@@ -1,0 +1,222 @@
+//! The command line as it was typed, and the measurements that it asks for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use thinwire_bench::ladder::{self, Rung};
+use thinwire_bench::run::Spec;
+use thinwire_bench::scenario::{self, Scenario, Work};
+use thinwire_bench::{emulator, trace, workload};
+
+/// Thinwire on simulated links.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Two databases, two sidecars and a thin link that drops; ends with a verdict.
+    Demo {
+        /// The link; see `links`.
+        #[arg(long, default_value = "sat", value_parser = rung)]
+        link: Rung,
+        /// How many pgbench transactions to run.
+        #[arg(long, default_value_t = 2_400)]
+        transactions: u64,
+        /// Names the run: the data and the losses of the link.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Lines instead of bars; the default when the output is not a terminal.
+        #[arg(long)]
+        plain: bool,
+    },
+    /// Measures scenarios with workloads on links, Thinwire alone or PostgreSQL's own beside it.
+    Run(RunArgs),
+    /// The links, workloads and scenarios by name.
+    Links,
+    /// Time and bytes of the first copy and of a backlog, on one link or all thin ones.
+    Measure {
+        /// The links; thin, contact, flappy and sat if none is named.
+        #[arg(long, value_parser = rung)]
+        link: Vec<Rung>,
+        /// How many pgbench transactions the backlog has.
+        #[arg(long, default_value_t = 2_000)]
+        transactions: u64,
+        /// Names the run: the data and the losses of the link.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+/// What `run` measures: each scenario with each workload on each link.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// The links; see `links`.
+    #[arg(long, default_value = "thin", value_parser = rung, conflicts_with = "trace")]
+    link: Vec<Rung>,
+    /// A link of your own: CSV of time (s), rate (kbit/s), delay (ms), loss (%), up or down.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// The workloads.
+    #[arg(long, default_value = "pgbench", value_parser = kind)]
+    workload: Vec<workload::Kind>,
+    /// The scenarios.
+    #[arg(long, default_value = "backlog", value_parser = scenario_named)]
+    scenario: Vec<Scenario>,
+    /// How much a backlog has, in transactions (rows, of bulk).
+    #[arg(long)]
+    size: Option<u64>,
+    /// Transactions a second of a trickle.
+    #[arg(long, default_value_t = 5.0, value_parser = positive)]
+    rate: f64,
+    /// How long a trickle or idleness is, in seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Cut the link for a second, this many seconds apart, and let connections be forgotten.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..))]
+    cut_every: Option<u64>,
+    /// Measure PostgreSQL's own logical replication too; needs to be root.
+    #[arg(long)]
+    native: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// What every measurement has.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Common {
+    /// How the link is emulated: `tun` (any program; root), `udp` (Thinwire alone), or the best.
+    #[arg(long, value_parser = emulator_named)]
+    emulator: Option<emulator::Kind>,
+    /// Names the run: the data and the losses of the link.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long each contender may take, in seconds.
+    #[arg(long, default_value_t = 600)]
+    patience: u64,
+    /// A folder for results.json, results.csv and report.html.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Lines instead of a bar; the default when the output is not a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+impl RunArgs {
+    /// Each scenario with each workload on each link.
+    pub(crate) fn specs(&self) -> Result<Vec<Spec>> {
+        let links = match &self.trace {
+            Some(path) => vec![trace::read(path)?],
+            None => self.link.clone(),
+        };
+        let mut specs = Vec::new();
+        for link in links {
+            for &workload in &self.workload {
+                for &scenario in &self.scenario {
+                    specs.push(self.spec(link, workload, scenario));
+                }
+            }
+        }
+        Ok(specs)
+    }
+
+    fn spec(&self, link: Rung, workload: workload::Kind, scenario: Scenario) -> Spec {
+        let size = self.size.unwrap_or(workload.size);
+        let common = &self.common;
+        Spec {
+            link,
+            workload,
+            scenario,
+            size,
+            rate: self.rate,
+            seconds: Duration::from_secs(self.seconds),
+            cut_every: self.cut_every.map(Duration::from_secs),
+            native: self.native,
+            emulator: common.emulator.unwrap_or_else(emulator::Kind::best),
+            seed: common.seed,
+            patience: Duration::from_secs(common.patience),
+            command: self.command(link, workload, scenario, size),
+        }
+    }
+
+    /// What measures one of them again.
+    fn command(
+        &self,
+        link: Rung,
+        workload: workload::Kind,
+        scenario: Scenario,
+        size: u64,
+    ) -> String {
+        let mut words = vec!["thinwire-bench run".to_owned()];
+        words.push(match &self.trace {
+            Some(path) => format!("--trace {}", path.display()),
+            None => format!("--link {}", link.name),
+        });
+        words.push(format!("--workload {} --scenario {}", workload.name, scenario.name));
+        match scenario.work {
+            Work::Copy => {}
+            Work::Backlog | Work::Week => words.push(format!("--size {size}")),
+            Work::Trickle => words.push(format!("--rate {} --seconds {}", self.rate, self.seconds)),
+            Work::Idle => words.push(format!("--seconds {}", self.seconds)),
+        }
+        words.extend(self.cut_every.map(|seconds| format!("--cut-every {seconds}")));
+        words.extend(self.native.then(|| "--native".to_owned()));
+        words.extend(self.common.emulator.map(|kind| format!("--emulator {}", kind.name())));
+        words.push(format!("--seed {}", self.common.seed));
+        words.join(" ")
+    }
+}
+
+fn rung(name: &str) -> Result<Rung, String> {
+    let names = ladder::ALL.map(|rung| rung.name).join(", ");
+    ladder::find(name).ok_or_else(|| format!("there is no such link; there are {names}"))
+}
+
+fn kind(name: &str) -> Result<workload::Kind, String> {
+    let names = workload::ALL.map(|kind| kind.name).join(", ");
+    workload::find(name).ok_or_else(|| format!("there is no such workload; there are {names}"))
+}
+
+fn scenario_named(name: &str) -> Result<Scenario, String> {
+    let names = scenario::ALL.map(|scenario| scenario.name).join(", ");
+    scenario::find(name).ok_or_else(|| format!("there is no such scenario; there are {names}"))
+}
+
+fn emulator_named(name: &str) -> Result<emulator::Kind, String> {
+    let kinds = [emulator::Kind::Udp, emulator::Kind::Tun];
+    let found = kinds.into_iter().find(|kind| kind.name() == name);
+    found.ok_or_else(|| "there are udp and tun".into())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    let is_sound = value.is_finite() && (0.01..=100_000.0).contains(&value);
+    if is_sound { Ok(value) } else { Err("must be from 0.01 to 100000".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_of_a_measurement_asks_for_the_same_measurement() {
+        Cli::command().debug_assert();
+        let typed = "thinwire-bench run --link sat --link lte --workload orders --scenario cuts \
+             --size 70 --cut-every 9 --native --emulator tun --seed 5";
+        let specs = |text: &str| match Cli::parse_from(text.split_whitespace()).command {
+            Command::Run(arguments) => arguments.specs().unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let asked = specs(typed);
+        assert_eq!(asked.len(), 2);
+        let again = specs(&asked[1].command);
+        assert_eq!(again[0].command, asked[1].command);
+        assert_eq!((again[0].link, again[0].size), (ladder::LTE, 70));
+    }
+}

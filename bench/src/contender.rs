@@ -1,0 +1,36 @@
+//! What a replicator must let us do to it, so that each is measured in the same way.
+
+use anyhow::Result;
+
+use crate::bed::Bed;
+
+/// A replicator between the two databases of a bed.
+pub(crate) trait Contender {
+    /// What it is called in reports.
+    fn name(&self) -> &'static str;
+
+    /// Starts it; its first copy begins.
+    fn start(&mut self, bed: &Bed) -> Result<()>;
+
+    /// Whether, beyond the rows, its own books say that the first copy is over.
+    fn has_copied(&self, bed: &Bed) -> Result<bool>;
+
+    /// Gives it the chance to part in order before an outage that is only there to collect a
+    /// backlog.
+    fn part(&mut self, bed: &Bed) -> Result<()>;
+
+    /// Tells it that this outage is over.
+    fn meet(&mut self, bed: &Bed) -> Result<()>;
+
+    /// What happens to it when a middlebox forgets its connections.
+    fn disconnect(&mut self, bed: &mut Bed) -> Result<()>;
+
+    /// The nearer end has another address.
+    fn readdressed(&mut self, bed: &Bed) -> Result<()>;
+
+    /// Fails if it has ended by itself.
+    fn check(&mut self) -> Result<()>;
+
+    /// What it said last, for whoever asks why it failed.
+    fn log(&self, bed: &Bed) -> String;
+}

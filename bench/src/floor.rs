@@ -1,0 +1,104 @@
+//! The least that a stream of changes can take: all of it under `zstd -19 --long`, which no link sees.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use thinwire_cluster::Cluster;
+use zstd::stream::write::Encoder;
+
+/// A stream's size as PostgreSQL's output plugin says it, and compressed as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Floor {
+    /// Bytes of all its messages.
+    pub stream_bytes: u64,
+    /// The same under zstd.
+    pub compressed_bytes: u64,
+}
+
+/// Begins to collect what happens in a database.
+pub(crate) fn open(cluster: &Cluster, database: &str) -> Result<()> {
+    cluster.psql(
+        database,
+        "create publication floor for all tables;\n\
+         select from pg_create_logical_replication_slot('floor', 'pgoutput')",
+    )?;
+    Ok(())
+}
+
+/// What happened since, at a level of compression.
+pub(crate) fn take(cluster: &Cluster, database: &str, level: i32) -> Result<Floor> {
+    let mut psql = cluster
+        .command("psql", database)
+        .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "FETCH_COUNT=1000", "-c", CHANGES])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .process_group(0)
+        .spawn()
+        .context("starting psql")?;
+    let lines = BufReader::new(psql.stdout.take().context("psql has no output")?).lines();
+    let mut encoder = Encoder::new(Count(0), level)?;
+    encoder.long_distance_matching(true)?;
+    encoder.window_log(WINDOW_LOG)?;
+    let mut stream_bytes = 0;
+    for line in lines {
+        let message = bytes(&line?)?;
+        stream_bytes += message.len() as u64;
+        encoder.write_all(&message)?;
+    }
+    let status = psql.wait()?;
+    ensure!(status.success(), "reading the stream of changes: psql ended with {status}");
+    let compressed_bytes = encoder.finish()?.0;
+    cluster.psql(database, "select pg_drop_replication_slot('floor'); drop publication floor")?;
+    Ok(Floor { stream_bytes, compressed_bytes })
+}
+
+fn bytes(hex: &str) -> Result<Vec<u8>> {
+    let digit = |at: usize| {
+        let digits = hex.get(at..at + 2).context("a message ends in the middle of a byte")?;
+        u8::from_str_radix(digits, 16).context("a message is not in hexadecimal digits")
+    };
+    (0..hex.len()).step_by(2).map(digit).collect()
+}
+
+/// A writer that only counts.
+struct Count(u64);
+
+impl Write for Count {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0 += buffer.len() as u64;
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// `zstd -19`.
+pub(crate) const LEVEL: i32 = 19;
+/// `--long`: matches reach back 128 MiB.
+const WINDOW_LOG: u32 = 27;
+const CHANGES: &str = "select encode(data, 'hex') from pg_logical_slot_get_binary_changes(\
+    'floor', null, null, 'proto_version', '1', 'publication_names', 'floor')";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use thinwire_cluster::Options;
+
+    #[test]
+    fn the_floor_is_far_below_a_stream_that_repeats_itself() {
+        let cluster = Cluster::start(Options::default()).unwrap();
+        cluster.psql("postgres", "create table t (id int primary key, t text)").unwrap();
+        open(&cluster, "postgres").unwrap();
+        let rows = "insert into t select i, repeat('the same', 100) from generate_series(1, 500) i";
+        cluster.psql("postgres", rows).unwrap();
+        let floor = take(&cluster, "postgres", LEVEL).unwrap();
+        assert!(floor.stream_bytes > 500 * 800, "{floor:?}");
+        assert!((100..floor.stream_bytes / 50).contains(&floor.compressed_bytes), "{floor:?}");
+    }
+}

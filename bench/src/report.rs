@@ -1,0 +1,148 @@
+//! What was found, as values that can be written and read again.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+pub use crate::floor::Floor;
+
+pub mod terminal;
+
+/// One scenario with one workload on one link, for each contender.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// The link's name.
+    pub link: String,
+    /// The workload's name.
+    pub workload: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// What the work is counted in.
+    pub unit: String,
+    /// How much there was of it.
+    pub size: u64,
+    /// The emulator's name.
+    pub emulator: String,
+    /// Names the data and the losses.
+    pub seed: u64,
+    /// What does all of it again.
+    pub command: String,
+    /// The least that the stream of changes can take.
+    pub floor: Option<Floor>,
+    /// A contender each.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What one contender did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Who.
+    pub contender: String,
+    /// Whether it came to the end; what follows is what it did until then.
+    pub finished: bool,
+    /// Whether both databases hold the same; unknown if it did not finish.
+    pub equal: Option<bool>,
+    /// The time that it took.
+    pub seconds: f64,
+    /// When the target saw the first of it.
+    pub first_seconds: Option<f64>,
+    /// Whole IP packets on the wire towards the target, in bytes, lost ones included.
+    pub up_bytes: u64,
+    /// The same, back.
+    pub down_bytes: u64,
+    /// What the link could have carried towards the target in that time.
+    pub capacity_bytes: u64,
+    /// From commit to commit.
+    pub latency: Option<Latency>,
+    /// The log that the source kept for it at the end of the outage.
+    pub retained_wal_bytes: Option<u64>,
+    /// How it went.
+    pub points: Vec<Point>,
+}
+
+/// How long transactions took from their commit at the source to their commit at the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half of them took no longer.
+    pub p50_ms: f64,
+    /// 99 of a hundred took no longer.
+    pub p99_ms: f64,
+    /// None took longer.
+    pub max_ms: f64,
+    /// How many there were.
+    pub count: u64,
+}
+
+/// A moment of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Since its beginning.
+    pub seconds: f64,
+    /// What the target had of the work.
+    pub done: u64,
+    /// Bytes on the wire, both directions.
+    pub bytes: u64,
+    /// Whether the link was up.
+    pub up: bool,
+}
+
+impl Outcome {
+    /// Bytes on the wire in both directions.
+    pub fn bytes(&self) -> u64 {
+        self.up_bytes + self.down_bytes
+    }
+
+    /// The share of the link that was in use towards the target.
+    pub fn utilisation(&self) -> f64 {
+        share(self.up_bytes, self.capacity_bytes)
+    }
+}
+
+impl Latency {
+    /// Of times in any order; nothing if there are none.
+    pub fn of(mut millis: Vec<f64>) -> Option<Latency> {
+        millis.sort_by(f64::total_cmp);
+        let rank = |hundredths: usize| {
+            let at = (millis.len() * hundredths).div_ceil(100).saturating_sub(1);
+            millis.get(at).copied()
+        };
+        Some(Latency {
+            p50_ms: rank(50)?,
+            p99_ms: rank(99)?,
+            max_ms: rank(100)?,
+            count: millis.len() as u64,
+        })
+    }
+}
+
+/// One number as a share of another; nothing of nothing.
+pub(crate) fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Writes every form of the report into a folder, which is made if need be.
+pub fn write(folder: &Path, runs: &[Run]) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    let json = serde_json::to_string_pretty(runs)?;
+    for (name, text) in [("results.json", json)] {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_times_that_occurred() {
+        let times = (1..=200).rev().map(f64::from).collect();
+        let latency = Latency::of(times).unwrap();
+        assert_eq!((latency.p50_ms, latency.p99_ms, latency.max_ms), (100.0, 198.0, 200.0));
+        assert_eq!(Latency::of(vec![7.0]).unwrap().p50_ms, 7.0);
+        assert_eq!(Latency::of(Vec::new()), None);
+    }
+}

@@ -1,0 +1,78 @@
+//! The report as a table on the terminal.
+
+use std::io::{self, Write};
+
+use indicatif::DecimalBytes;
+
+use super::{Outcome, Run, share};
+
+/// Writes a run as a table of what each contender did.
+pub fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
+    let Run { link, workload, scenario, size, unit, .. } = run;
+    writeln!(out, "\n{scenario}, {workload} ({size} {unit}), on {link}")?;
+    writeln!(
+        out,
+        "{:<12}{:>10}{:>12}{:>12}{:>12}{:>8}  ",
+        "", "seconds", "bytes up", "bytes down", "bytes each", "in use"
+    )?;
+    for outcome in &run.outcomes {
+        writeln!(
+            out,
+            "{:<12}{:>10}{:>12}{:>12}{:>12.1}{:>7.0}%  {}",
+            outcome.contender,
+            seconds(outcome),
+            outcome.up_bytes,
+            outcome.down_bytes,
+            each(run, outcome),
+            outcome.utilisation() * 100.0,
+            remarks(outcome)
+        )?;
+    }
+    if let Some(floor) = run.floor {
+        writeln!(
+            out,
+            "{:<12}{:>10}{:>12}{:>12}{:>12.1}{:>8}  of {} of changes",
+            "zstd -19",
+            "",
+            floor.compressed_bytes,
+            "",
+            share(floor.compressed_bytes, size.to_owned()),
+            "",
+            DecimalBytes(floor.stream_bytes)
+        )?;
+    }
+    writeln!(out, "again: {}", run.command)?;
+    out.flush()
+}
+
+/// Bytes on the wire for one of the run's unit.
+pub(super) fn each(run: &Run, outcome: &Outcome) -> f64 {
+    share(outcome.bytes(), run.size)
+}
+
+fn seconds(outcome: &Outcome) -> String {
+    if outcome.finished {
+        format!("{:.1}", outcome.seconds)
+    } else {
+        format!("> {:.0}", outcome.seconds)
+    }
+}
+
+/// Everything else that is to be said about an outcome.
+pub(super) fn remarks(outcome: &Outcome) -> String {
+    let mut remarks = Vec::new();
+    if !outcome.finished {
+        let done = outcome.points.last().map_or(0, |point| point.done);
+        remarks.push(format!("not finished, {done} done"));
+    }
+    if let Some(latency) = outcome.latency {
+        remarks.push(format!(
+            "latency p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
+            latency.p50_ms, latency.p99_ms, latency.max_ms
+        ));
+    }
+    if let Some(bytes) = outcome.retained_wal_bytes {
+        remarks.push(format!("{} of WAL kept by the source", DecimalBytes(bytes)));
+    }
+    remarks.join("; ")
+}

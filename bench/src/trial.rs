@@ -1,0 +1,253 @@
+//! One contender, one scenario: from an empty bed to an outcome.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::bed::{Bed, DATABASE};
+use crate::contender::Contender;
+use crate::course::Course;
+use crate::floor::{self, Floor};
+use crate::ladder::LAN;
+use crate::load::Load;
+use crate::native::{self, Native};
+use crate::progress::Progress;
+use crate::report::{Latency, Outcome};
+use crate::run::Spec;
+use crate::scenario::{Disturbance, WEEK, Work};
+use crate::stop::Stop;
+use crate::thinwire::Thinwire;
+use crate::watch::{Until, Watch};
+use crate::workload::Workload;
+
+/// A contender on its bed.
+pub(crate) struct Trial<'a> {
+    spec: &'a Spec,
+    stop: &'a Stop,
+    progress: &'a Progress,
+    workload: Box<dyn Workload>,
+    bed: Bed,
+    contender: Box<dyn Contender>,
+}
+
+impl<'a> Trial<'a> {
+    /// Both databases are there, and the contender is prepared.
+    pub(crate) fn prepare(
+        spec: &'a Spec,
+        contender: &str,
+        stop: &'a Stop,
+        progress: &'a Progress,
+    ) -> Result<Trial<'a>> {
+        progress.begin(&format!("{}: preparing", spec.title(contender)));
+        let mut workload = spec.workload.begin(spec.seed);
+        let bed = Bed::make(spec.emulator, spec.link.link, spec.seed, workload.as_mut(), stop)?;
+        let contender: Box<dyn Contender> = if contender == native::NAME {
+            Box::new(Native::new(&bed)?)
+        } else {
+            Box::new(Thinwire::new(&bed)?)
+        };
+        Ok(Trial { spec, stop, progress, workload, bed, contender })
+    }
+
+    /// Plays the scenario. The floor is taken only if asked for.
+    pub(crate) fn play(mut self, with_floor: bool) -> Result<(Outcome, Option<Floor>)> {
+        let work = self.spec.scenario.work;
+        if work == Work::Copy {
+            return Ok((self.copy()?, None));
+        }
+        self.become_equal()?;
+        if with_floor && work != Work::Idle {
+            floor::open(&self.bed.source, DATABASE)?;
+        }
+        let mut outcome = match work {
+            Work::Copy | Work::Backlog => self.backlog()?,
+            Work::Week => self.week()?,
+            Work::Trickle => self.trickle()?,
+            Work::Idle => self.idle()?,
+        };
+        self.judge(&mut outcome)?;
+        let floor = if with_floor && work != Work::Idle {
+            Some(floor::take(&self.bed.source, DATABASE, floor::LEVEL)?)
+        } else {
+            None
+        };
+        Ok((outcome, floor))
+    }
+
+    /// The first copy, on the link as it is.
+    fn copy(&mut self) -> Result<Outcome> {
+        let rows = self.bed.rows_query()?;
+        let goal = self.bed.ask_source(&rows)?;
+        self.say("first copy");
+        self.begin_link();
+        self.contender.start(&self.bed)?;
+        let mut outcome = self.watch(&Until::Answer(&rows, goal))?;
+        self.judge(&mut outcome)?;
+        Ok(outcome)
+    }
+
+    /// The first copy before another scenario begins: on the link without its outages, so that
+    /// Thinwire knows the link; over a fast one for those that would take very long and learn
+    /// nothing from it.
+    fn become_equal(&mut self) -> Result<()> {
+        self.say("becoming equal");
+        let is_native = self.contender.name() == native::NAME;
+        let link = if is_native { LAN } else { self.spec.link }.link;
+        self.bed.emulator.wire().begin(link.with_course(Course::Steady), self.spec.seed);
+        self.contender.start(&self.bed)?;
+        let rows = self.bed.rows_query()?;
+        let goal = self.bed.ask_source(&rows)?;
+        let quiet = Disturbance::default();
+        let outcome = self.watch_with(quiet, &Until::Answer(&rows, goal))?;
+        ensure!(outcome.finished, "no first copy in {:?}\n{}", self.spec.patience, self.log());
+        let deadline = Instant::now() + self.spec.patience;
+        while !self.contender.has_copied(&self.bed)? {
+            self.stop.check()?;
+            ensure!(Instant::now() < deadline, "the first copy does not end\n{}", self.log());
+            thread::sleep(Duration::from_millis(100));
+        }
+        self.pause(SETTLE)
+    }
+
+    fn backlog(&mut self) -> Result<Outcome> {
+        self.say("collecting a backlog");
+        self.contender.part(&self.bed)?;
+        self.pause(SETTLE)?;
+        self.bed.emulator.wire().cut();
+        let sql = self.workload.backlog(self.spec.size);
+        self.bed.source.psql(DATABASE, &sql)?;
+        // What was on the wire when it was cut is over, and all is captured that is captured early.
+        self.pause(SETTLE)?;
+        self.drain(true)
+    }
+
+    fn week(&mut self) -> Result<Outcome> {
+        self.say("a week without link");
+        self.bed.emulator.wire().cut();
+        let until = Instant::now() + WEEK;
+        let lines: Vec<String> =
+            self.workload.backlog(self.spec.size).lines().map(str::to_owned).collect();
+        let pause = WEEK / u32::try_from(lines.len()).unwrap_or(u32::MAX).max(1) * 9 / 10;
+        let mut load = Load::start(&self.bed.source, DATABASE, lines, pause)?;
+        while !load.finished()? || Instant::now() < until {
+            self.pause(Duration::from_millis(50))?;
+        }
+        let retained = self.bed.ask_source(RETAINED)?;
+        let outcome = self.drain(false)?;
+        Ok(Outcome { retained_wal_bytes: Some(retained), ..outcome })
+    }
+
+    /// From the moment the link is back until the last of it has arrived.
+    fn drain(&mut self, in_order: bool) -> Result<Outcome> {
+        let query = self.workload.progress();
+        let goal = self.bed.ask_source(&query)?;
+        self.say(self.spec.scenario.name);
+        self.begin_link();
+        self.bed.emulator.wire().restore();
+        if in_order {
+            self.contender.meet(&self.bed)?;
+        }
+        self.watch(&Until::Answer(&query, goal))
+    }
+
+    fn trickle(&mut self) -> Result<Outcome> {
+        self.begin_link();
+        let count = (self.spec.rate * self.spec.seconds.as_secs_f64()).round();
+        let count: u64 = format!("{count:.0}").parse().context("counting transactions")?;
+        let lines = (1..=count)
+            .map(|id| {
+                let change = self.workload.change();
+                format!("begin; {change} insert into beacon values ({id}); commit;")
+            })
+            .collect();
+        self.say("trickle");
+        let pause = Duration::from_secs_f64(1.0 / self.spec.rate);
+        let mut load = Load::start(&self.bed.source, DATABASE, lines, pause)?;
+        let outcome = self.watch(&Until::Answer("select count(*) from beacon", count))?;
+        ensure!(load.finished()? || !outcome.finished, "it has arrived before it was written");
+        let latency = self.latency()?;
+        Ok(Outcome { latency, ..outcome })
+    }
+
+    fn idle(&mut self) -> Result<Outcome> {
+        self.begin_link();
+        self.pause(SETTLE)?;
+        self.say("idle");
+        self.watch(&Until::Time(self.spec.seconds))
+    }
+
+    /// From the commit times of both servers, which have the same clock here.
+    fn latency(&self) -> Result<Option<Latency>> {
+        let times = |cluster: &thinwire_cluster::Cluster| -> Result<Vec<f64>> {
+            let text = cluster.psql(DATABASE, COMMIT_TIMES)?;
+            text.lines()
+                .map(|line| line.parse().with_context(|| format!("no time: {line}")))
+                .collect()
+        };
+        let (source, target) = (times(&self.bed.source)?, times(&self.bed.target)?);
+        Ok(Latency::of(source.iter().zip(target).map(|(from, to)| to - from).collect()))
+    }
+
+    fn watch(&mut self, until: &Until<'_>) -> Result<Outcome> {
+        let planned = self.spec.scenario.disturbance;
+        let own = Disturbance { cut_every: None, readdress_every: self.spec.link.readdress };
+        self.watch_with(
+            Disturbance {
+                cut_every: self.spec.cut_every.or(planned.cut_every),
+                readdress_every: planned.readdress_every.or(own.readdress_every),
+            },
+            until,
+        )
+    }
+
+    fn watch_with(&mut self, disturbance: Disturbance, until: &Until<'_>) -> Result<Outcome> {
+        let watch = Watch {
+            bed: &mut self.bed,
+            contender: self.contender.as_mut(),
+            disturbance,
+            patience: self.spec.patience,
+            stop: self.stop,
+            progress: self.progress,
+        };
+        let outcome = watch.until(until)?;
+        Ok(Outcome { contender: self.contender.name().into(), ..outcome })
+    }
+
+    fn begin_link(&self) {
+        self.bed.emulator.wire().begin(self.spec.link.link, self.spec.seed);
+    }
+
+    fn judge(&self, outcome: &mut Outcome) -> Result<()> {
+        if outcome.finished {
+            let equal = self.bed.equal()?;
+            outcome.equal = Some(equal);
+            ensure!(equal, "{}: the databases differ\n{}", self.contender.name(), self.log());
+        }
+        Ok(())
+    }
+
+    fn say(&self, what: &str) {
+        self.progress.begin(&format!("{}: {what}", self.spec.title(self.contender.name())));
+    }
+
+    fn log(&self) -> String {
+        self.contender.log(&self.bed)
+    }
+
+    fn pause(&self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.stop.check()?;
+            thread::sleep(Duration::from_millis(50).min(time));
+        }
+        Ok(())
+    }
+}
+
+/// For what is under way to come to its end.
+const SETTLE: Duration = Duration::from_secs(3);
+const RETAINED: &str = "select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)\
+    ::bigint from pg_replication_slots where slot_name <> 'floor'";
+const COMMIT_TIMES: &str =
+    "select extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000 from beacon order by id";

@@ -1,0 +1,171 @@
+//! The loop around a measurement: it looks, disturbs the link as planned, counts, and knows when it is over.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::bed::{Bed, DATABASE};
+use crate::contender::Contender;
+use crate::probe::Probe;
+use crate::progress::{Look, Progress};
+use crate::report::{Outcome, Point};
+use crate::scenario::{CUT, Disturbance};
+use crate::stop::Stop;
+use crate::wire::Stats;
+
+/// What is watched, and how long it may take.
+pub(crate) struct Watch<'a> {
+    pub(crate) bed: &'a mut Bed,
+    pub(crate) contender: &'a mut dyn Contender,
+    pub(crate) disturbance: Disturbance,
+    pub(crate) patience: Duration,
+    pub(crate) stop: &'a Stop,
+    pub(crate) progress: &'a Progress,
+}
+
+/// When it is over.
+pub(crate) enum Until<'a> {
+    /// When the target's answer to a query is this number.
+    Answer(&'a str, u64),
+    /// When a time has passed.
+    Time(Duration),
+}
+
+impl Watch<'_> {
+    /// Watches from this moment on.
+    pub(crate) fn until(mut self, until: &Until<'_>) -> Result<Outcome> {
+        let mut probe = Probe::open(&self.bed.target, DATABASE)?;
+        let mut count = Count::start(self.bed.emulator.wire().stats());
+        let mut weather = Weather::new(self.disturbance);
+        let first = self.done(&mut probe, until, Duration::ZERO)?;
+        loop {
+            self.stop.check()?;
+            if let Err(error) = self.contender.check() {
+                bail!("{error:#}\n{}", self.contender.log(self.bed));
+            }
+            let elapsed = count.since.elapsed();
+            weather.pass(elapsed, &mut self)?;
+            let done = self.done(&mut probe, until, elapsed)?;
+            let wire = self.bed.emulator.wire();
+            count.look(wire.stats(), wire.rate_bps(), done, done > first);
+            let goal = until.goal();
+            let bytes = count.outcome.bytes();
+            self.progress.show(&Look { elapsed, done, goal, bytes, up: wire.is_up() });
+            let over = done == goal;
+            if over || elapsed > self.patience {
+                weather.clear(&self);
+                return Ok(count.finish(over));
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    fn done(&self, probe: &mut Probe, until: &Until<'_>, elapsed: Duration) -> Result<u64> {
+        match until {
+            Until::Answer(query, _) => probe.ask(query),
+            Until::Time(time) => Ok(elapsed.min(*time).as_secs()),
+        }
+    }
+}
+
+impl Until<'_> {
+    fn goal(&self) -> u64 {
+        match self {
+            Until::Answer(_, goal) => *goal,
+            Until::Time(time) => time.as_secs(),
+        }
+    }
+}
+
+/// Counts from a moment on.
+struct Count {
+    since: Instant,
+    before: Stats,
+    looked: Duration,
+    capacity_bits: f64,
+    outcome: Outcome,
+}
+
+impl Count {
+    fn start(before: Stats) -> Count {
+        Count {
+            since: Instant::now(),
+            before,
+            looked: Duration::ZERO,
+            capacity_bits: 0.0,
+            outcome: Outcome::default(),
+        }
+    }
+
+    fn look(&mut self, stats: Stats, rate_bps: u64, done: u64, begun: bool) {
+        let now = self.since.elapsed();
+        self.capacity_bits += (now - self.looked).as_secs_f64() * rate_bps as f64;
+        self.looked = now;
+        let outcome = &mut self.outcome;
+        outcome.seconds = now.as_secs_f64();
+        outcome.up_bytes = stats.up.carried_bytes() - self.before.up.carried_bytes();
+        outcome.down_bytes = stats.down.carried_bytes() - self.before.down.carried_bytes();
+        if begun && outcome.first_seconds.is_none() {
+            outcome.first_seconds = Some(outcome.seconds);
+        }
+        let up = rate_bps > 0;
+        let point = Point { seconds: outcome.seconds, done, bytes: outcome.bytes(), up };
+        let is_due = outcome
+            .points
+            .last()
+            .is_none_or(|last| last.up != up || point.seconds >= last.seconds + POINT_SECONDS);
+        if is_due {
+            outcome.points.push(point);
+        }
+    }
+
+    fn finish(mut self, finished: bool) -> Outcome {
+        self.outcome.finished = finished;
+        let capacity = Duration::from_secs_f64(self.capacity_bits / 8e6);
+        self.outcome.capacity_bytes = u64::try_from(capacity.as_micros()).unwrap_or(u64::MAX);
+        self.outcome
+    }
+}
+
+/// What is planned for the link.
+struct Weather {
+    plan: Disturbance,
+    cuts: u32,
+    addresses: u32,
+    restore_at: Option<Duration>,
+}
+
+impl Weather {
+    fn new(plan: Disturbance) -> Weather {
+        Weather { plan, cuts: 1, addresses: 1, restore_at: None }
+    }
+
+    fn pass(&mut self, elapsed: Duration, watch: &mut Watch<'_>) -> Result<()> {
+        if self.restore_at.is_some_and(|at| elapsed >= at) {
+            self.clear(watch);
+        }
+        if self.plan.cut_every.is_some_and(|every| elapsed >= every * self.cuts) {
+            self.cuts += 1;
+            watch.contender.disconnect(watch.bed)?;
+            watch.bed.emulator.wire().cut();
+            self.restore_at = Some(elapsed + CUT);
+        }
+        if self.plan.readdress_every.is_some_and(|every| elapsed >= every * self.addresses) {
+            self.addresses += 1;
+            watch.bed.emulator.readdress()?;
+            watch.contender.readdressed(watch.bed)?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self, watch: &Watch<'_>) {
+        if self.restore_at.take().is_some() {
+            watch.bed.emulator.wire().restore();
+        }
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// How dense a run's history is.
+const POINT_SECONDS: f64 = 0.25;
