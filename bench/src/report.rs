@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::floor::Floor;
 
+mod chart;
+mod csv;
+mod html;
 pub mod terminal;
 
 /// One scenario with one workload on one link, for each contender.
@@ -126,7 +129,9 @@ pub(crate) fn share(part: u64, whole: u64) -> f64 {
 pub fn write(folder: &Path, runs: &[Run]) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let json = serde_json::to_string_pretty(runs)?;
-    for (name, text) in [("results.json", json)] {
+    for (name, text) in
+        [("results.json", json), ("results.csv", csv::of(runs)), ("report.html", html::page(runs))]
+    {
         let path = folder.join(name);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
