@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use thinwire_bench::ladder::{self, Rung};
+use thinwire_bench::plan::{Demand, live};
 use thinwire_bench::run::Spec;
-use thinwire_bench::scenario::{self, Scenario, Work};
-use thinwire_bench::{emulator, trace, workload};
+use thinwire_bench::scenario::{self, Scenario};
+use thinwire_bench::{emulator, table, trace, workload};
 
 /// Thinwire on simulated links.
 #[derive(Debug, Parser)]
@@ -37,6 +38,10 @@ pub(crate) enum Command {
     },
     /// Measures scenarios with workloads on links, Thinwire alone or PostgreSQL's own beside it.
     Run(RunArgs),
+    /// Everything that is promised about links, beside PostgreSQL's own logical replication.
+    Table(TableArgs),
+    /// Will this database fit through that link? How long, how much? Measures or takes your word.
+    Plan(PlanArgs),
     /// The links, workloads and scenarios by name.
     Links,
     /// Time and bytes of the first copy and of a backlog, on one link or all thin ones.
@@ -85,6 +90,101 @@ pub(crate) struct RunArgs {
     native: bool,
     #[command(flatten)]
     pub(crate) common: Common,
+}
+
+/// What `table` measures.
+#[derive(Args, Debug)]
+pub(crate) struct TableArgs {
+    /// Only the lines of these links.
+    #[arg(long, value_parser = rung)]
+    link: Vec<Rung>,
+    /// Without PostgreSQL's own logical replication; the default for those who are not root.
+    #[arg(long)]
+    alone: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+impl TableArgs {
+    /// Every line of the table.
+    pub(crate) fn specs(&self) -> Vec<Spec> {
+        let emulator = self.common.emulator();
+        let options = table::Options {
+            native: !self.alone && emulator == emulator::Kind::Tun,
+            emulator,
+            seed: self.common.seed,
+            patience: Duration::from_secs(self.common.patience),
+        };
+        table::specs(options, &self.link)
+    }
+}
+
+/// What `plan` is asked.
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// The links; all if none is named.
+    #[arg(long, value_parser = rung, conflicts_with = "trace")]
+    link: Vec<Rung>,
+    /// A link of your own, as for `run`.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// A live database to measure, in libpq's words; nothing in it is changed.
+    #[arg(long)]
+    url: Option<String>,
+    /// How long to measure it, in seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Without a database to measure: transactions a second,
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    rate: f64,
+    /// bytes of changed rows in each, as text,
+    #[arg(long, default_value_t = 500)]
+    bytes: u32,
+    /// and bytes of all rows, as text.
+    #[arg(long, default_value_t = 100_000_000)]
+    database_bytes: u64,
+    /// Measure instead whether forecasts come true, with pgbench's backlog on each link.
+    #[arg(long, conflicts_with = "url")]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+impl PlanArgs {
+    pub(crate) fn links(&self) -> Result<Vec<Rung>> {
+        Ok(match &self.trace {
+            Some(path) => vec![trace::read(path)?],
+            None if self.link.is_empty() => ladder::ALL.to_vec(),
+            None => self.link.clone(),
+        })
+    }
+
+    /// Measured or given.
+    pub(crate) fn demand(&self) -> Result<Demand> {
+        match &self.url {
+            Some(url) => live::measure(url, Duration::from_secs(self.seconds)),
+            None => Ok(Demand::of_text(self.rate, f64::from(self.bytes), self.database_bytes)),
+        }
+    }
+
+    /// What forecasts are compared with; its link is replaced.
+    pub(crate) fn spec(&self) -> Spec {
+        let [workload, ..] = workload::ALL;
+        Spec {
+            link: ladder::LAN,
+            workload,
+            scenario: scenario::BACKLOG,
+            size: workload.size,
+            rate: self.rate,
+            seconds: Duration::ZERO,
+            cut_every: None,
+            native: false,
+            emulator: self.common.emulator(),
+            seed: self.common.seed,
+            patience: Duration::from_secs(self.common.patience),
+            trace: self.trace.clone(),
+        }
+    }
 }
 
 /// What every measurement has.
@@ -137,38 +237,17 @@ impl RunArgs {
             seconds: Duration::from_secs(self.seconds),
             cut_every: self.cut_every.map(Duration::from_secs),
             native: self.native,
-            emulator: common.emulator.unwrap_or_else(emulator::Kind::best),
+            emulator: common.emulator(),
             seed: common.seed,
             patience: Duration::from_secs(common.patience),
-            command: self.command(link, workload, scenario, size),
+            trace: self.trace.clone(),
         }
     }
+}
 
-    /// What measures one of them again.
-    fn command(
-        &self,
-        link: Rung,
-        workload: workload::Kind,
-        scenario: Scenario,
-        size: u64,
-    ) -> String {
-        let mut words = vec!["thinwire-bench run".to_owned()];
-        words.push(match &self.trace {
-            Some(path) => format!("--trace {}", path.display()),
-            None => format!("--link {}", link.name),
-        });
-        words.push(format!("--workload {} --scenario {}", workload.name, scenario.name));
-        match scenario.work {
-            Work::Copy => {}
-            Work::Backlog | Work::Week => words.push(format!("--size {size}")),
-            Work::Trickle => words.push(format!("--rate {} --seconds {}", self.rate, self.seconds)),
-            Work::Idle => words.push(format!("--seconds {}", self.seconds)),
-        }
-        words.extend(self.cut_every.map(|seconds| format!("--cut-every {seconds}")));
-        words.extend(self.native.then(|| "--native".to_owned()));
-        words.extend(self.common.emulator.map(|kind| format!("--emulator {}", kind.name())));
-        words.push(format!("--seed {}", self.common.seed));
-        words.join(" ")
+impl Common {
+    fn emulator(&self) -> emulator::Kind {
+        self.emulator.unwrap_or_else(emulator::Kind::best)
     }
 }
 
@@ -215,8 +294,8 @@ mod tests {
         };
         let asked = specs(typed);
         assert_eq!(asked.len(), 2);
-        let again = specs(&asked[1].command);
-        assert_eq!(again[0].command, asked[1].command);
+        let again = specs(&asked[1].command());
+        assert_eq!(again[0].command(), asked[1].command());
         assert_eq!((again[0].link, again[0].size), (ladder::LTE, 70));
     }
 }

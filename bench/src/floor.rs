@@ -1,13 +1,14 @@
 //! The least that a stream of changes can take: all of it under `zstd -19 --long`, which no link sees.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use thinwire_cluster::Cluster;
-use zstd::stream::write::Encoder;
+
+use crate::squeeze::Squeeze;
 
 /// A stream's size as PostgreSQL's output plugin says it, and compressed as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +29,8 @@ pub(crate) fn open(cluster: &Cluster, database: &str) -> Result<()> {
     Ok(())
 }
 
-/// What happened since, at a level of compression.
-pub(crate) fn take(cluster: &Cluster, database: &str, level: i32) -> Result<Floor> {
+/// What happened since.
+pub(crate) fn take(cluster: &Cluster, database: &str) -> Result<Floor> {
     let mut psql = cluster
         .command("psql", database)
         .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-v", "FETCH_COUNT=1000", "-c", CHANGES])
@@ -40,18 +41,13 @@ pub(crate) fn take(cluster: &Cluster, database: &str, level: i32) -> Result<Floo
         .spawn()
         .context("starting psql")?;
     let lines = BufReader::new(psql.stdout.take().context("psql has no output")?).lines();
-    let mut encoder = Encoder::new(Count(0), level)?;
-    encoder.long_distance_matching(true)?;
-    encoder.window_log(WINDOW_LOG)?;
-    let mut stream_bytes = 0;
+    let mut squeeze = Squeeze::new()?;
     for line in lines {
-        let message = bytes(&line?)?;
-        stream_bytes += message.len() as u64;
-        encoder.write_all(&message)?;
+        squeeze.take_in(&bytes(&line?)?)?;
     }
     let status = psql.wait()?;
     ensure!(status.success(), "reading the stream of changes: psql ended with {status}");
-    let compressed_bytes = encoder.finish()?.0;
+    let (stream_bytes, compressed_bytes) = squeeze.finish()?;
     cluster.psql(database, "select pg_drop_replication_slot('floor'); drop publication floor")?;
     Ok(Floor { stream_bytes, compressed_bytes })
 }
@@ -64,24 +60,6 @@ fn bytes(hex: &str) -> Result<Vec<u8>> {
     (0..hex.len()).step_by(2).map(digit).collect()
 }
 
-/// A writer that only counts.
-struct Count(u64);
-
-impl Write for Count {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.0 += buffer.len() as u64;
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// `zstd -19`.
-pub(crate) const LEVEL: i32 = 19;
-/// `--long`: matches reach back 128 MiB.
-const WINDOW_LOG: u32 = 27;
 const CHANGES: &str = "select encode(data, 'hex') from pg_logical_slot_get_binary_changes(\
     'floor', null, null, 'proto_version', '1', 'publication_names', 'floor')";
 
@@ -97,7 +75,7 @@ mod tests {
         open(&cluster, "postgres").unwrap();
         let rows = "insert into t select i, repeat('the same', 100) from generate_series(1, 500) i";
         cluster.psql("postgres", rows).unwrap();
-        let floor = take(&cluster, "postgres", LEVEL).unwrap();
+        let floor = take(&cluster, "postgres").unwrap();
         assert!(floor.stream_bytes > 500 * 800, "{floor:?}");
         assert!((100..floor.stream_bytes / 50).contains(&floor.compressed_bytes), "{floor:?}");
     }

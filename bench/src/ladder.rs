@@ -51,6 +51,20 @@ pub const CONTACT: Rung = Rung::new(
     link(256, 600).with_loss(0.02).with_turns(seconds(20), seconds(40)),
 );
 
+/// A radio link with losses that TCP takes for congestion.
+pub const RAIN: Rung = Rung::new(
+    "rain",
+    "a satellite or microwave link in heavy rain",
+    link(256, 600).with_loss(0.05),
+);
+
+/// The same, worse.
+pub const STORM: Rung = Rung::new(
+    "storm",
+    "the same in a thunderstorm, or a radio modem at the end of its range",
+    link(256, 600).with_loss(0.1),
+);
+
 /// A link that comes and goes faster than most software reconnects.
 pub const FLAPPY: Rung = Rung::new(
     "flappy",

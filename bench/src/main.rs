@@ -7,13 +7,15 @@ use std::thread;
 
 use anyhow::Result;
 use clap::Parser;
+use thinwire_bench::plan::{self, Demand, check};
 use thinwire_bench::progress::Progress;
 use thinwire_bench::report::{self, Run, terminal};
+use thinwire_bench::run::{self, Spec};
 use thinwire_bench::stop::Stop;
-use thinwire_bench::{demo, ladder, measure, run, scenario, workload};
+use thinwire_bench::{demo, ladder, measure, scenario, table, workload};
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{Cli, Command, RunArgs};
+use cli::{Cli, Command, Common, PlanArgs};
 
 mod cli;
 
@@ -43,7 +45,13 @@ fn obey(command: Command, stop: &Stop) -> Result<bool> {
         Command::Demo { link, transactions, seed, plain } => {
             demo::run(&demo::Options { link, transactions, seed, plain }, stop)
         }
-        Command::Run(arguments) => measure_all(&arguments, stop),
+        Command::Run(arguments) => measure_all(&arguments.specs()?, &arguments.common, stop, show),
+        Command::Table(arguments) => {
+            writeln!(io::stdout(), "{}", table::heading())?;
+            measure_all(&arguments.specs(), &arguments.common, stop, show_line)
+        }
+        Command::Plan(arguments) if arguments.check => check(&arguments, stop),
+        Command::Plan(arguments) => forecasts(&arguments).map(|()| true),
         Command::Links => names().map(|()| true),
         Command::Measure { link, transactions, seed } => {
             let thin = [ladder::THIN, ladder::CONTACT, ladder::FLAPPY, ladder::SAT];
@@ -54,20 +62,64 @@ fn obey(command: Command, stop: &Stop) -> Result<bool> {
 }
 
 /// Whether Thinwire came to the end of all of them.
-fn measure_all(arguments: &RunArgs, stop: &Stop) -> Result<bool> {
+fn measure_all(
+    specs: &[Spec],
+    common: &Common,
+    stop: &Stop,
+    show: fn(&Run) -> io::Result<()>,
+) -> Result<bool> {
     let mut runs: Vec<Run> = Vec::new();
-    for spec in arguments.specs()? {
-        let progress = Progress::new(arguments.common.plain);
-        let run = run::run(&spec, stop, &progress)?;
+    for spec in specs {
+        let progress = Progress::new(common.plain);
+        let run = run::run(spec, stop, &progress)?;
         drop(progress);
-        terminal::print(&mut io::stdout().lock(), &run)?;
+        show(&run)?;
         runs.push(run);
         // What there is, is worth keeping if the next one fails.
-        if let Some(folder) = &arguments.common.out {
+        if let Some(folder) = &common.out {
             report::write(folder, &runs)?;
         }
     }
     Ok(runs.iter().all(|run| run.outcomes[0].finished))
+}
+
+fn show(run: &Run) -> io::Result<()> {
+    terminal::print(&mut io::stdout().lock(), run)
+}
+
+fn show_line(run: &Run) -> io::Result<()> {
+    writeln!(io::stdout(), "{}", table::line(run))
+}
+
+fn forecasts(arguments: &PlanArgs) -> Result<()> {
+    let demand = arguments.demand()?;
+    let mut out = io::stdout().lock();
+    let Demand { rate, bytes_each, copy_bytes } = demand;
+    writeln!(
+        out,
+        "{rate:.2} transactions a second; compressed, {bytes_each:.0} bytes each and {copy_bytes} \
+         bytes of rows\n\n{}",
+        plan::HEADING
+    )?;
+    for rung in arguments.links()? {
+        writeln!(out, "{}", plan::row(&rung, &plan::forecast(&rung, &demand)))?;
+    }
+    Ok(())
+}
+
+/// Whether every forecast came true, as far as forecasts do.
+fn check(arguments: &PlanArgs, stop: &Stop) -> Result<bool> {
+    let progress = Progress::new(arguments.common.plain);
+    let spec = arguments.spec();
+    let machine = check::machine(&spec, stop, &progress)?;
+    writeln!(io::stdout(), "{}", check::HEADING)?;
+    let mut came_true = true;
+    for link in arguments.links()? {
+        let line = check::line(&spec, link, machine, stop, &progress)?;
+        writeln!(io::stdout(), "{}", line.row())?;
+        came_true &= line.off().abs() <= check::TOLERANCE;
+    }
+    Ok(came_true)
 }
 
 fn names() -> Result<()> {

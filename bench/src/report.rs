@@ -47,6 +47,8 @@ pub struct Outcome {
     pub finished: bool,
     /// Whether both databases hold the same; unknown if it did not finish.
     pub equal: Option<bool>,
+    /// What there was to do, in the run's unit.
+    pub goal: u64,
     /// The time that it took.
     pub seconds: f64,
     /// When the target saw the first of it.

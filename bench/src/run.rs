@@ -1,5 +1,6 @@
 //! A measurement as it is asked for, and what does it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -9,7 +10,7 @@ use crate::ladder::Rung;
 use crate::native;
 use crate::progress::Progress;
 use crate::report::Run;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Work};
 use crate::stop::Stop;
 use crate::thinwire;
 use crate::trial::Trial;
@@ -40,8 +41,8 @@ pub struct Spec {
     pub seed: u64,
     /// How long each contender may take.
     pub patience: Duration,
-    /// What does all of it again.
-    pub command: String,
+    /// The file that the link was read from, if it was.
+    pub trace: Option<PathBuf>,
 }
 
 /// Measures each contender on a bed of its own, with the same data and the same losses.
@@ -54,11 +55,10 @@ pub fn run(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Run> {
         link: spec.link.name.into(),
         workload: spec.workload.name.into(),
         scenario: spec.scenario.name.into(),
-        unit: spec.workload.unit.into(),
-        size: spec.size,
+        unit: spec.unit().into(),
         emulator: spec.emulator.name().into(),
         seed: spec.seed,
-        command: spec.command.clone(),
+        command: spec.command(),
         ..Run::default()
     };
     for (number, contender) in contenders.iter().enumerate() {
@@ -66,12 +66,45 @@ pub fn run(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Run> {
         let trial = Trial::prepare(spec, contender, stop, progress)?;
         let (outcome, floor) = trial.play(number == 0)?;
         run.floor = run.floor.or(floor);
+        run.size = outcome.goal;
         run.outcomes.push(outcome);
     }
     Ok(run)
 }
 
 impl Spec {
+    /// What measures it again, as it is typed.
+    pub fn command(&self) -> String {
+        let mut words = vec!["thinwire-bench run".to_owned()];
+        words.push(match &self.trace {
+            Some(path) => format!("--trace {}", path.display()),
+            None => format!("--link {}", self.link.name),
+        });
+        words.push(format!("--workload {}", self.workload.name));
+        words.push(format!("--scenario {}", self.scenario.name));
+        let seconds = self.seconds.as_secs();
+        match self.scenario.work {
+            Work::Copy => {}
+            Work::Backlog | Work::Week => words.push(format!("--size {}", self.size)),
+            Work::Trickle => words.push(format!("--rate {} --seconds {seconds}", self.rate)),
+            Work::Idle => words.push(format!("--seconds {seconds}")),
+        }
+        words.extend(self.cut_every.map(|every| format!("--cut-every {}", every.as_secs())));
+        words.extend(self.native.then(|| "--native".to_owned()));
+        words.push(format!("--emulator {} --seed {}", self.emulator.name(), self.seed));
+        words.join(" ")
+    }
+
+    /// What the work is counted in.
+    fn unit(&self) -> &'static str {
+        match self.scenario.work {
+            Work::Copy => "rows",
+            Work::Backlog | Work::Week => self.workload.unit,
+            Work::Trickle => "transactions",
+            Work::Idle => "seconds",
+        }
+    }
+
     /// What is going on, in a few words.
     pub(crate) fn title(&self, contender: &str) -> String {
         format!("{} {} {} {contender}", self.link.name, self.workload.name, self.scenario.name)

@@ -39,6 +39,10 @@ pub struct Disturbance {
     pub readdress_every: Option<Duration>,
 }
 
+/// The plainest of all.
+pub const BACKLOG: Scenario =
+    Scenario::new("backlog", "draining what was committed while the link was down", Work::Backlog);
+
 /// All of them.
 pub const ALL: [Scenario; 8] = [
     Scenario::new("copy", "the first copy of a database", Work::Copy),
@@ -48,7 +52,7 @@ pub const ALL: [Scenario; 8] = [
         Work::Copy,
     )
     .with_cuts(CUT_EVERY),
-    Scenario::new("backlog", "draining what was committed while the link was down", Work::Backlog),
+    BACKLOG,
     Scenario::new(
         "cuts",
         "the same, with the link cut for a second and connections lost every 6 s",

@@ -68,7 +68,7 @@ impl<'a> Trial<'a> {
         };
         self.judge(&mut outcome)?;
         let floor = if with_floor && work != Work::Idle {
-            Some(floor::take(&self.bed.source, DATABASE, floor::LEVEL)?)
+            Some(floor::take(&self.bed.source, DATABASE)?)
         } else {
             None
         };

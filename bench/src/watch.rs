@@ -55,7 +55,7 @@ impl Watch<'_> {
             let over = done == goal;
             if over || elapsed > self.patience {
                 weather.clear(&self);
-                return Ok(count.finish(over));
+                return Ok(Outcome { finished: over, goal, ..count.finish() });
             }
             thread::sleep(LOOK_EVERY);
         }
@@ -120,8 +120,7 @@ impl Count {
         }
     }
 
-    fn finish(mut self, finished: bool) -> Outcome {
-        self.outcome.finished = finished;
+    fn finish(mut self) -> Outcome {
         let capacity = Duration::from_secs_f64(self.capacity_bits / 8e6);
         self.outcome.capacity_bytes = u64::try_from(capacity.as_micros()).unwrap_or(u64::MAX);
         self.outcome

@@ -66,7 +66,7 @@ fn table(run: &Run) -> String {
             outcome.seconds,
             outcome.up_bytes,
             outcome.down_bytes,
-            escape(&remarks(outcome))
+            escape(&remarks(run, outcome))
         );
     }
     if let Some(floor) = run.floor {

@@ -1,6 +1,7 @@
 //! The report as a table on the terminal.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use indicatif::DecimalBytes;
 
@@ -25,7 +26,7 @@ pub fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
             outcome.down_bytes,
             each(run, outcome),
             outcome.utilisation() * 100.0,
-            remarks(outcome)
+            remarks(run, outcome)
         )?;
     }
     if let Some(floor) = run.floor {
@@ -50,7 +51,8 @@ pub(super) fn each(run: &Run, outcome: &Outcome) -> f64 {
     share(outcome.bytes(), run.size)
 }
 
-fn seconds(outcome: &Outcome) -> String {
+/// The time that it took, or that it had without coming to an end.
+pub(crate) fn seconds(outcome: &Outcome) -> String {
     if outcome.finished {
         format!("{:.1}", outcome.seconds)
     } else {
@@ -59,7 +61,7 @@ fn seconds(outcome: &Outcome) -> String {
 }
 
 /// Everything else that is to be said about an outcome.
-pub(super) fn remarks(outcome: &Outcome) -> String {
+pub(crate) fn remarks(run: &Run, outcome: &Outcome) -> String {
     let mut remarks = Vec::new();
     if !outcome.finished {
         let done = outcome.points.last().map_or(0, |point| point.done);
@@ -73,6 +75,12 @@ pub(super) fn remarks(outcome: &Outcome) -> String {
     }
     if let Some(bytes) = outcome.retained_wal_bytes {
         remarks.push(format!("{} of WAL kept by the source", DecimalBytes(bytes)));
+    }
+    if run.unit == "seconds" && outcome.seconds > 0.0 {
+        let hour =
+            Duration::from_secs_f64(outcome.bytes() as f64 * 3_600.0 / outcome.seconds / 1e6);
+        let bytes = u64::try_from(hour.as_micros()).unwrap_or(u64::MAX);
+        remarks.push(format!("{} an hour", DecimalBytes(bytes)));
     }
     remarks.join("; ")
 }

@@ -1,0 +1,181 @@
+//! The whole table: everything that is promised about links, Thinwire and PostgreSQL's own side by side.
+
+use std::time::Duration;
+
+use crate::ladder::{self, Rung};
+use crate::report::{Outcome, Run, terminal};
+use crate::run::Spec;
+use crate::scenario::{self, Scenario};
+use crate::{emulator, native, thinwire, workload};
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    link: Rung,
+    workload: &'static str,
+    scenario: &'static str,
+    /// How much of the workload, if not as much as usual.
+    size: Option<u64>,
+    /// Transactions a second of a trickle.
+    rate: f64,
+}
+
+/// In the order in which they are measured.
+const ROWS: [Row; 20] = [
+    Row::new(ladder::THIN, "pgbench", "backlog"),
+    Row::new(ladder::SAT, "pgbench", "backlog"),
+    Row::new(ladder::FLAPPY, "pgbench", "backlog"),
+    Row::new(ladder::CONTACT, "pgbench", "backlog"),
+    Row::new(ladder::THIN, "orders", "backlog"),
+    Row::new(ladder::SAT, "telemetry", "backlog"),
+    Row::new(ladder::SAT, "state", "backlog"),
+    Row::new(ladder::SAT, "pgbench", "copy"),
+    Row::new(ladder::CONTACT, "pgbench", "copy"),
+    Row::new(ladder::FLAPPY, "pgbench", "copy"),
+    Row::new(ladder::GEO, "bulk", "cuts").with_size(100_000),
+    // Enough to fill more than one window of contact.
+    Row::new(ladder::CONTACT, "pgbench", "backlog").with_size(12_000),
+    Row::new(ladder::RAIN, "pgbench", "backlog").with_size(12_000),
+    Row::new(ladder::STORM, "pgbench", "backlog").with_size(12_000),
+    Row::new(ladder::SAT, "orders", "address"),
+    Row::new(ladder::SAT, "orders", "week"),
+    Row::new(ladder::SAT, "orders", "trickle"),
+    Row::new(ladder::SAT, "pgbench", "idle"),
+    Row::new(ladder::FAST, "pgbench", "backlog").with_size(20_000),
+    Row::new(ladder::FAST, "pgbench", "trickle").with_rate(100.0),
+];
+
+impl Row {
+    const fn new(link: Rung, workload: &'static str, scenario: &'static str) -> Row {
+        Row { link, workload, scenario, size: None, rate: 5.0 }
+    }
+
+    const fn with_size(mut self, size: u64) -> Row {
+        self.size = Some(size);
+        self
+    }
+
+    const fn with_rate(mut self, rate: f64) -> Row {
+        self.rate = rate;
+        self
+    }
+
+    fn found(&self) -> Option<(workload::Kind, Scenario)> {
+        Some((workload::find(self.workload)?, scenario::find(self.scenario)?))
+    }
+}
+
+/// What all lines have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether PostgreSQL's own logical replication is measured too.
+    pub native: bool,
+    /// How the links are put between them.
+    pub emulator: emulator::Kind,
+    /// Names the data and the losses.
+    pub seed: u64,
+    /// How long each contender may take for each line.
+    pub patience: Duration,
+}
+
+/// Everything that the table needs; only some links if any are named.
+pub fn specs(options: Options, links: &[Rung]) -> Vec<Spec> {
+    let is_wanted = |row: &&Row| links.is_empty() || links.contains(&row.link);
+    let spec = |row: &Row| {
+        let (workload, scenario) = row.found()?;
+        let spec = Spec {
+            link: row.link,
+            workload,
+            scenario,
+            size: row.size.unwrap_or(workload.size),
+            rate: row.rate,
+            seconds: Duration::from_secs(60),
+            cut_every: None,
+            native: options.native,
+            emulator: options.emulator,
+            seed: options.seed,
+            patience: options.patience,
+            trace: None,
+        };
+        Some(spec)
+    };
+    ROWS.iter().filter(is_wanted).filter_map(spec).collect()
+}
+
+/// The heading of the table, in Markdown.
+pub fn heading() -> String {
+    let columns = [
+        "link",
+        "scenario",
+        "workload",
+        "Thinwire: s",
+        "native: s",
+        "Thinwire: bytes",
+        "native: bytes",
+        "zstd -19",
+        "link in use",
+        "more",
+    ];
+    format!("| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()))
+}
+
+/// A run as a line of the table.
+pub fn line(run: &Run) -> String {
+    let of = |name: &str| run.outcomes.iter().find(|outcome| outcome.contender == name);
+    let (ours, theirs) = (of(thinwire::NAME), of(native::NAME));
+    let seconds = |outcome: Option<&Outcome>| outcome.map(terminal::seconds).unwrap_or_default();
+    let bytes = |outcome: Option<&Outcome>| {
+        outcome.map(|outcome| outcome.bytes().to_string()).unwrap_or_default()
+    };
+    let shares = [ours, theirs].into_iter().flatten();
+    let shares: Vec<String> =
+        shares.map(|outcome| format!("{:.0} %", outcome.utilisation() * 100.0)).collect();
+    let more: Vec<String> = [("", ours), ("native: ", theirs)]
+        .into_iter()
+        .filter_map(|(whose, outcome)| Some((whose, terminal::remarks(run, outcome?))))
+        .filter(|(_, remarks)| !remarks.is_empty())
+        .map(|(whose, remarks)| format!("{whose}{remarks}"))
+        .collect();
+    let floor = run.floor.map(|floor| floor.compressed_bytes.to_string()).unwrap_or_default();
+    let fields = [
+        run.link.clone(),
+        run.scenario.clone(),
+        format!("{}, {} {}", run.workload, run.size, run.unit),
+        seconds(ours),
+        seconds(theirs),
+        bytes(ours),
+        bytes(theirs),
+        floor,
+        shares.join(", "),
+        more.join("; "),
+    ];
+    format!("| {} |", fields.join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_names_a_workload_and_a_scenario_that_exist() {
+        assert!(ROWS.iter().all(|row| row.found().is_some()));
+    }
+
+    #[test]
+    fn a_line_has_a_field_for_each_column() {
+        let outcome = |name: &str, finished| Outcome {
+            contender: name.into(),
+            finished,
+            seconds: 7.0,
+            up_bytes: 5,
+            capacity_bytes: 10,
+            ..Outcome::default()
+        };
+        let outcomes = vec![outcome("thinwire", true), outcome("native", false)];
+        let line = line(&Run { link: "sat".into(), outcomes, ..Run::default() });
+        let columns = heading().lines().next().unwrap().matches('|').count();
+        assert_eq!(line.matches('|').count(), columns, "{line}");
+        assert!(line.contains("| 7.0 | > 7 |"), "{line}");
+        assert!(line.contains("| 50 %, 50 % |"), "{line}");
+    }
+}
