@@ -44,18 +44,6 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// The links, workloads and scenarios by name.
     Links,
-    /// Time and bytes of the first copy and of a backlog, on one link or all thin ones.
-    Measure {
-        /// The links; thin, contact, flappy and sat if none is named.
-        #[arg(long, value_parser = rung)]
-        link: Vec<Rung>,
-        /// How many pgbench transactions the backlog has.
-        #[arg(long, default_value_t = 2_000)]
-        transactions: u64,
-        /// Names the run: the data and the losses of the link.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-    },
 }
 
 /// What `run` measures: each scenario with each workload on each link.

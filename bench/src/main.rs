@@ -12,7 +12,7 @@ use thinwire_bench::progress::Progress;
 use thinwire_bench::report::{self, Run, terminal};
 use thinwire_bench::run::{self, Spec};
 use thinwire_bench::stop::Stop;
-use thinwire_bench::{demo, ladder, measure, scenario, table, workload};
+use thinwire_bench::{demo, ladder, scenario, table, workload};
 use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{Cli, Command, Common, PlanArgs};
@@ -53,11 +53,6 @@ fn obey(command: Command, stop: &Stop) -> Result<bool> {
         Command::Plan(arguments) if arguments.check => check(&arguments, stop),
         Command::Plan(arguments) => forecasts(&arguments).map(|()| true),
         Command::Links => names().map(|()| true),
-        Command::Measure { link, transactions, seed } => {
-            let thin = [ladder::THIN, ladder::CONTACT, ladder::FLAPPY, ladder::SAT];
-            let links = if link.is_empty() { thin.to_vec() } else { link };
-            measure::run(&measure::Options { links, transactions, seed }, stop).map(|()| true)
-        }
     }
 }
 

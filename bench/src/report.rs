@@ -59,7 +59,7 @@ pub struct Outcome {
     pub down_bytes: u64,
     /// What the link could have carried towards the target in that time.
     pub capacity_bytes: u64,
-    /// From commit to commit.
+    /// From commit to commit, without the flush of the latter.
     pub latency: Option<Latency>,
     /// The log that the source kept for it at the end of the outage.
     pub retained_wal_bytes: Option<u64>,

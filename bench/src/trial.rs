@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use thinwire_cluster::Cluster;
 
 use crate::bed::{Bed, DATABASE};
 use crate::contender::Contender;
@@ -161,6 +162,7 @@ impl<'a> Trial<'a> {
                 format!("begin; {change} insert into beacon values ({id}); commit;")
             })
             .collect();
+        self.bed.target.psql(DATABASE, NOTE_ARRIVALS)?;
         self.say("trickle");
         let pause = Duration::from_secs_f64(1.0 / self.spec.rate);
         let mut load = Load::start(&self.bed.source, DATABASE, lines, pause)?;
@@ -177,16 +179,16 @@ impl<'a> Trial<'a> {
         self.watch(&Until::Time(self.spec.seconds))
     }
 
-    /// From the commit times of both servers, which have the same clock here.
+    /// Both servers have the same clock here.
     fn latency(&self) -> Result<Option<Latency>> {
-        let times = |cluster: &thinwire_cluster::Cluster| -> Result<Vec<f64>> {
-            let text = cluster.psql(DATABASE, COMMIT_TIMES)?;
-            text.lines()
-                .map(|line| line.parse().with_context(|| format!("no time: {line}")))
-                .collect()
+        let times = |cluster: &Cluster, query: &str| -> Result<Vec<f64>> {
+            let text = cluster.psql(DATABASE, query)?;
+            let time = |line: &str| line.parse().with_context(|| format!("no time: {line}"));
+            text.lines().map(time).collect()
         };
-        let (source, target) = (times(&self.bed.source)?, times(&self.bed.target)?);
-        Ok(Latency::of(source.iter().zip(target).map(|(from, to)| to - from).collect()))
+        let committed = times(&self.bed.source, COMMITTED)?;
+        let arrived = times(&self.bed.target, ARRIVED)?;
+        Ok(Latency::of(committed.iter().zip(arrived).map(|(from, to)| to - from).collect()))
     }
 
     fn watch(&mut self, until: &Until<'_>) -> Result<Outcome> {
@@ -249,5 +251,16 @@ impl<'a> Trial<'a> {
 const SETTLE: Duration = Duration::from_secs(3);
 const RETAINED: &str = "select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)\
     ::bigint from pg_replication_slots where slot_name <> 'floor'";
-const COMMIT_TIMES: &str =
+const COMMITTED: &str =
     "select extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000 from beacon order by id";
+/// A replicated transaction has the commit time of its origin, so the target's own has to be noted:
+/// by a deferred trigger, which fires when the commit begins.
+const NOTE_ARRIVALS: &str = "
+create table arrival (id bigint, at timestamptz);
+create function arrived() returns trigger language plpgsql as $$
+    begin insert into public.arrival values (new.id, clock_timestamp()); return null; end $$;
+create constraint trigger arrived after insert on beacon deferrable initially deferred
+    for each row execute function arrived();
+alter table beacon enable always trigger arrived;
+";
+const ARRIVED: &str = "select extract(epoch from at) * 1000 from arrival order by id";
