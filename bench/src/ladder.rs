@@ -179,8 +179,10 @@ pub const LAN: Rung = Rung::new(
 );
 
 /// All of them, the thinnest first.
-pub const ALL: [Rung; 15] =
-    [GPRS, MINE, THIN, VSAT, CONTACT, PASS, FLAPPY, SAT, LTE, FERRY, GEO, WIFI, LEO, FAST, LAN];
+pub const ALL: [Rung; 17] = [
+    GPRS, MINE, THIN, VSAT, RAIN, STORM, CONTACT, PASS, FLAPPY, SAT, LTE, FERRY, GEO, WIFI, LEO,
+    FAST, LAN,
+];
 
 /// The rung of this name.
 pub fn find(name: &str) -> Option<Rung> {
