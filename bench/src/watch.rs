@@ -84,6 +84,7 @@ struct Count {
     before: Stats,
     looked: Duration,
     capacity_bits: f64,
+    last: Point,
     outcome: Outcome,
 }
 
@@ -94,6 +95,7 @@ impl Count {
             before,
             looked: Duration::ZERO,
             capacity_bits: 0.0,
+            last: Point::default(),
             outcome: Outcome::default(),
         }
     }
@@ -109,18 +111,18 @@ impl Count {
         if begun && outcome.first_seconds.is_none() {
             outcome.first_seconds = Some(outcome.seconds);
         }
-        let up = rate_bps > 0;
-        let point = Point { seconds: outcome.seconds, done, bytes: outcome.bytes(), up };
-        let is_due = outcome
-            .points
-            .last()
-            .is_none_or(|last| last.up != up || point.seconds >= last.seconds + POINT_SECONDS);
+        self.last =
+            Point { seconds: outcome.seconds, done, bytes: outcome.bytes(), up: rate_bps > 0 };
+        let is_due = outcome.points.last().is_none_or(|last| {
+            last.up != self.last.up || self.last.seconds >= last.seconds + POINT_SECONDS
+        });
         if is_due {
-            outcome.points.push(point);
+            outcome.points.push(self.last);
         }
     }
 
     fn finish(mut self) -> Outcome {
+        self.outcome.points.push(self.last);
         let capacity = Duration::from_secs_f64(self.capacity_bits / 8e6);
         self.outcome.capacity_bytes = u64::try_from(capacity.as_micros()).unwrap_or(u64::MAX);
         self.outcome

@@ -9,7 +9,7 @@ use crate::{native, thinwire};
 pub(super) fn progress(run: &Run) -> String {
     let points = || run.outcomes.iter().flat_map(|outcome| &outcome.points);
     let seconds = points().map(|point| point.seconds).fold(1.0, f64::max);
-    let most = points().map(|point| point.done).max().unwrap_or_default().max(1);
+    let most = points().map(|point| point.done).max().unwrap_or_default().max(run.size).max(1);
     let plot = Plot { seconds, most: most as f64 };
     let mut svg = format!(
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"progress over time\">"
