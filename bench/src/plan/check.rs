@@ -28,10 +28,11 @@ pub struct Line {
     pub command: String,
 }
 
-/// What the machine takes for the work when the link is no reason to wait.
+/// What the machine takes for a transaction when the link is no reason to wait.
 pub fn machine(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Duration> {
-    let run = run(&Spec { link: LAN, ..spec.clone() }, stop, progress)?;
-    Ok(Duration::from_secs_f64(run.outcomes[0].seconds))
+    let spec = sized(spec, LAN);
+    let run = run(&spec, stop, progress)?;
+    Ok(Duration::from_secs_f64(run.outcomes[0].seconds / spec.size as f64))
 }
 
 /// Forecasts the spec's backlog on a link, and measures it there.
@@ -42,20 +43,30 @@ pub fn line(
     stop: &Stop,
     progress: &Progress,
 ) -> Result<Line> {
-    let spec = Spec { link, ..spec.clone() };
+    let spec = sized(spec, link);
     let run: Run = run(&spec, stop, progress)?;
     let floor = run.floor.context("a backlog has a floor")?;
     let outcome = &run.outcomes[0];
     let bytes = wire_bytes(&link.link, payload(floor.compressed_bytes));
     let time = transfer(&link.link, spec.seed, bytes).context("the link never carries it")?;
+    // The far end works while more is on its way.
+    let work = machine.mul_f64(spec.size as f64);
     Ok(Line {
         link: link.name,
-        forecast: (time + machine).as_secs_f64(),
+        forecast: time.max(work).as_secs_f64(),
         measured: outcome.seconds,
         forecast_bytes: bytes,
         measured_bytes: outcome.up_bytes,
         command: run.command,
     })
+}
+
+/// The backlog that keeps a link busy for a while, within reason: in a few seconds, chance says more
+/// than the link.
+fn sized(spec: &Spec, link: Rung) -> Spec {
+    let bytes = link.link.rate_bps / 8 * BUSY.as_secs();
+    let size = (bytes / BYTES_EACH).clamp(spec.size, spec.size * LARGER_MAX);
+    Spec { link, size, ..spec.clone() }
 }
 
 impl Line {
@@ -87,5 +98,10 @@ impl Line {
 /// The heading of that table.
 pub const HEADING: &str = "| link | forecast: s | measured: s | off | forecast: bytes | \
     measured: bytes | off |\n| --- | --- | --- | --- | --- | --- | --- |";
+const BUSY: Duration = Duration::from_secs(15);
+/// About what one of pgbench's transactions takes on the wire.
+const BYTES_EACH: u64 = 60;
+/// How much larger than asked for a backlog may become.
+const LARGER_MAX: u64 = 5;
 /// How far a forecast may be off and still be called true.
 pub const TOLERANCE: f64 = 0.1;
