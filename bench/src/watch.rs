@@ -45,7 +45,9 @@ impl Watch<'_> {
                 bail!("{error:#}\n{}", self.contender.log(self.bed));
             }
             let elapsed = count.since.elapsed();
-            weather.pass(elapsed, &mut self)?;
+            while let Some(event) = weather.due(elapsed) {
+                event.happen(&mut self)?;
+            }
             let done = self.done(&mut probe, until, elapsed)?;
             let wire = self.bed.emulator.wire();
             count.look(wire.stats(), wire.rate_bps(), done, done > first);
@@ -54,7 +56,7 @@ impl Watch<'_> {
             self.progress.show(&Look { elapsed, done, goal, bytes, up: wire.is_up() });
             let over = done == goal;
             if over || elapsed > self.patience {
-                weather.clear(&self);
+                wire.restore();
                 return Ok(Outcome { finished: over, goal, ..count.finish() });
             }
             thread::sleep(LOOK_EVERY);
@@ -137,36 +139,89 @@ struct Weather {
     restore_at: Option<Duration>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Restore,
+    Cut,
+    Readdress,
+}
+
 impl Weather {
     fn new(plan: Disturbance) -> Weather {
         Weather { plan, cuts: 1, addresses: 1, restore_at: None }
     }
 
-    fn pass(&mut self, elapsed: Duration, watch: &mut Watch<'_>) -> Result<()> {
+    /// The next thing that is due by now.
+    fn due(&mut self, elapsed: Duration) -> Option<Event> {
         if self.restore_at.is_some_and(|at| elapsed >= at) {
-            self.clear(watch);
+            self.restore_at = None;
+            return Some(Event::Restore);
         }
         if self.plan.cut_every.is_some_and(|every| elapsed >= every * self.cuts) {
             self.cuts += 1;
-            watch.contender.disconnect(watch.bed)?;
-            watch.bed.emulator.wire().cut();
             self.restore_at = Some(elapsed + CUT);
+            return Some(Event::Cut);
         }
         if self.plan.readdress_every.is_some_and(|every| elapsed >= every * self.addresses) {
             self.addresses += 1;
-            watch.bed.emulator.readdress()?;
-            watch.contender.readdressed(watch.bed)?;
+            return Some(Event::Readdress);
+        }
+        None
+    }
+}
+
+impl Event {
+    fn happen(self, watch: &mut Watch<'_>) -> Result<()> {
+        let Watch { bed, contender, .. } = watch;
+        match self {
+            Event::Restore => bed.emulator.wire().restore(),
+            Event::Cut => {
+                contender.disconnect(bed)?;
+                bed.emulator.wire().cut();
+            }
+            Event::Readdress => {
+                bed.emulator.readdress()?;
+                contender.readdressed(bed)?;
+            }
         }
         Ok(())
-    }
-
-    fn clear(&mut self, watch: &Watch<'_>) {
-        if self.restore_at.take().is_some() {
-            watch.bed.emulator.wire().restore();
-        }
     }
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 /// How dense a run's history is.
 const POINT_SECONDS: f64 = 0.25;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_link_is_cut_and_back_and_moves_when_it_is_time() {
+        let [cut, address] = [6, 4].map(|seconds| Some(Duration::from_secs(seconds)));
+        let mut weather = Weather::new(Disturbance { cut_every: cut, readdress_every: address });
+        let mut events = Vec::new();
+        for second in 0..=13 {
+            while let Some(event) = weather.due(Duration::from_secs(second)) {
+                events.push((second, event));
+            }
+        }
+        use Event::{Cut, Readdress, Restore};
+        let first = [(4, Readdress), (6, Cut), (7, Restore), (8, Readdress)];
+        assert_eq!(events, [&first[..], &[(12, Cut), (12, Readdress), (13, Restore)]].concat());
+        assert_eq!(Weather::new(Disturbance::default()).due(Duration::from_secs(99)), None);
+    }
+
+    #[test]
+    fn capacity_is_what_the_link_carried_while_it_was_up() {
+        let mut count = Count::start(Stats::default());
+        count.since = Instant::now() - Duration::from_secs(10);
+        count.look(Stats::default(), 80_000, 3, false);
+        count.since -= Duration::from_secs(10);
+        count.look(Stats::default(), 0, 7, true);
+        let outcome = count.finish();
+        assert!((100_000..101_000).contains(&outcome.capacity_bytes), "{outcome:?}");
+        assert_eq!(outcome.points.last().map(|point| (point.done, point.up)), Some((7, false)));
+        assert_eq!(outcome.first_seconds.map(f64::floor), Some(20.0));
+    }
+}
