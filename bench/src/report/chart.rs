@@ -149,7 +149,7 @@ impl Plot {
              <text x=\"{:.1}\" y=\"{:.1}\" class=\"n{tone} end\">{name}</text>",
             outcome.seconds,
             (self.x(end.seconds) - 6.0).max(LEFT + 60.0),
-            self.y(end.done) + 16.0,
+            (self.y(end.done) + 34.0).min(BOTTOM - 6.0),
             tone = tone(&outcome.contender),
             name = escape(&outcome.contender)
         )
