@@ -179,12 +179,12 @@ const HEADERS: f64 = 1.07;
 /// What is sent twice because packets overtake each other, and are taken for lost.
 const OVERTAKEN: f64 = 1.25;
 /// The share of the link's rate that is used when there is enough to send.
-const EFFICIENCY: f64 = 0.99;
+const EFFICIENCY: f64 = 0.95;
 /// What it loses if only one packet is under way.
 const GAPS: f64 = 0.4;
 const PACKET_BYTES: f64 = 1_228.0;
 /// How long it takes on average until a probe finds that there is a link.
-const PROBE_WAIT: Duration = Duration::from_millis(200);
+const PROBE_WAIT: Duration = Duration::from_millis(500);
 /// What is sent at first, and how it grows with each round trip.
 const WINDOW_BYTES: f64 = 12_000.0;
 const WINDOW_GROWTH: f64 = 2.0;
@@ -217,9 +217,9 @@ mod tests {
     fn a_transfer_takes_what_the_rate_says_and_a_little_to_begin() {
         let link = Link::new(800_000, Duration::from_millis(100));
         let time = transfer(&link, 1, 1_000_000.0).unwrap().as_secs_f64();
-        assert!((10.3..12.0).contains(&time), "{time}");
+        assert!((10.5..12.5).contains(&time), "{time}");
         let twice = transfer(&link, 1, 2_000_000.0).unwrap().as_secs_f64();
-        assert!((twice - time - 10.2).abs() < 0.2, "{time} and {twice}");
+        assert!((twice - time - 10.6).abs() < 0.2, "{time} and {twice}");
     }
 
     #[test]
