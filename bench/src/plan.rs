@@ -53,16 +53,15 @@ pub struct Forecast {
 /// The forecast for a database on a link.
 pub fn forecast(rung: &Rung, demand: &Demand) -> Forecast {
     let link = rung.link;
-    let live = live_bytes(demand);
     let carried = mean_rate_bps(&link) / 8.0 * EFFICIENCY;
-    let load = demand.rate * live.up / carried.max(1.0);
+    let load = demand.rate * wire_bytes(&link, demand.bytes_each * WIRE_FACTOR) / carried.max(1.0);
     let copy = transfer(&link, SEED, wire_bytes(&link, demand.copy_bytes as f64 * WIRE_FACTOR));
     let backlog = demand.rate * demand.bytes_each * WIRE_FACTOR * DAY.as_secs_f64();
     // While it catches up, the changes go on.
     let room = (1.0 - load).max(0.0);
     let day =
         if room > 0.0 { transfer(&link, SEED, wire_bytes(&link, backlog / room)) } else { None };
-    let month = demand.rate * (live.up + live.down) * MONTH.as_secs_f64();
+    let month = demand.rate * live_bytes(&link, demand, carried) * MONTH.as_secs_f64();
     let idle = IDLE_BYTES_AN_HOUR * MONTH.as_secs_f64() / 3_600.0;
     Forecast { load, copy, month_bytes: month.max(idle), day }
 }
@@ -130,20 +129,16 @@ fn goodput(link: &Link, trip: Duration) -> f64 {
     rate * (EFFICIENCY - GAPS / under_way.powf(1.5))
 }
 
-struct Live {
-    up: f64,
-    down: f64,
-}
-
-/// One transaction's bytes on the wire when they are sent as they come: the fewer come at a time,
-/// the worse they compress, and each packet has its headers and its acknowledgement.
-fn live_bytes(demand: &Demand) -> Live {
+/// One transaction's bytes on the wire, both directions, when they are sent as they come: the fewer
+/// come at a time, the worse they compress, and each packet has its headers and its answer. If the
+/// link cannot carry that, they wait for each other, and cost less.
+fn live_bytes(link: &Link, demand: &Demand, carried: f64) -> f64 {
     let together = (demand.rate * TOGETHER.as_secs_f64()).max(1.0);
-    let lonely = 1.0 + LONELY / together;
-    Live {
-        up: demand.bytes_each * WIRE_FACTOR * lonely * HEADERS + PACKET_UP / together,
-        down: PACKET_DOWN / together,
-    }
+    let bulk = wire_bytes(link, demand.bytes_each * WIRE_FACTOR);
+    let up = bulk * (1.0 + LONELY / together) + PACKET_UP / together;
+    let down = PACKET_DOWN / together;
+    let fits = (carried / (demand.rate * up).max(f64::MIN_POSITIVE)).min(1.0);
+    (up * fits).max(bulk) + down * fits
 }
 
 /// What a link carries on average, its outages included.
@@ -195,12 +190,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// A forecast for a link that loses everything is of no use to anybody.
 const LOSS_MAX: f64 = 0.9;
 /// How long transactions are collected before they are sent together.
-const TOGETHER: Duration = Duration::from_millis(40);
+const TOGETHER: Duration = Duration::from_millis(10);
 /// How much worse one transaction alone compresses than many.
 const LONELY: f64 = 0.6;
 /// Headers around a transaction that travels alone, and all that is said back and forth about it.
-const PACKET_UP: f64 = 213.0;
-const PACKET_DOWN: f64 = 127.0;
+const PACKET_UP: f64 = 160.0;
+const PACKET_DOWN: f64 = 130.0;
 const IDLE_BYTES_AN_HOUR: f64 = 20_000.0;
 const DAY: Duration = Duration::from_secs(86_400);
 /// 30 days.
