@@ -2,7 +2,7 @@
 //!
 //! Two kinds. *Control* frames are small, travel uncompressed on a stream of their own that goes first, and are
 //! MessagePack arrays behind a two-byte length, so none is longer than 64 KiB. *Data* frames
-//! carry records in their canonical bytes and travel in the compressed stream. What is read here
+//! carry records and travel in the data stream, in either of the lanes of [`crate::wire`]. What is read here
 //! comes from outside: every length is compared with a bound before it is used, and nothing panics.
 
 mod control;

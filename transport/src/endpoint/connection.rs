@@ -33,6 +33,7 @@ use crate::{
         receiver::Receiver,
         sender::{Effect, PeerMarks, Sender},
     },
+    wire::WireError,
 };
 
 /// A connection whose two sides have greeted each other.
@@ -75,6 +76,8 @@ pub(crate) enum End {
     Violation(#[from] Violation),
     #[error("the peer's data cannot be decompressed: {0}")]
     Wire(std::io::Error),
+    #[error("{0}")]
+    Unreadable(#[from] WireError),
     #[error("no hello came from the peer after the handshake")]
     NoHello,
     #[error("another connection to the same node took over")]
@@ -91,7 +94,9 @@ impl End {
             Self::Superseded => CLOSE_SUPERSEDED,
             Self::NoHello => CLOSE_NO_HELLO,
             Self::Frame(FrameError::Version { .. }) => CLOSE_VERSION,
-            Self::Frame(_) | Self::Violation(_) | Self::Wire(_) => CLOSE_MISBEHAVED,
+            Self::Frame(_) | Self::Violation(_) | Self::Wire(_) | Self::Unreadable(_) => {
+                CLOSE_MISBEHAVED
+            }
         })
     }
 

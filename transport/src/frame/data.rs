@@ -9,7 +9,7 @@ use thinwire_engine::{
 
 use super::{FrameError, ids};
 
-/// What travels in the compressed stream.
+/// What travels in the data stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataFrame {
     /// Records of a stream will follow under a number.
@@ -165,14 +165,20 @@ fn records(body: &Bytes) -> Result<DataFrame, FrameError> {
     let index = cursor.varint32()?;
     let first = Offset::new(cursor.varint()?);
     let count = cursor.varint32()?;
-    let records = Records::parse(body.slice(cursor.position()..), count)?;
-    if records.is_empty() || first == Offset::ZERO {
-        return Err(bad("records that take no offset"));
+    DataFrame::records(index, first, Records::parse(body.slice(cursor.position()..), count)?)
+}
+
+impl DataFrame {
+    /// Records that came from outside, if they lie where records can.
+    pub(crate) fn records(index: u32, first: Offset, records: Records) -> Result<Self, FrameError> {
+        if records.is_empty() || first == Offset::ZERO {
+            return Err(bad("records that take no offset"));
+        }
+        if first.get().checked_add(records.span()).is_none() {
+            return Err(bad("records beyond the last offset"));
+        }
+        Ok(Self::Records { index, first, records })
     }
-    if first.get().checked_add(records.span()).is_none() {
-        return Err(bad("records beyond the last offset"));
-    }
-    Ok(DataFrame::Records { index, first, records })
 }
 
 /// Only the full view has a number in this version; others are refused where they are named.

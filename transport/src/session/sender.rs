@@ -108,6 +108,16 @@ pub(crate) enum Outgoing {
     Run(u32, Run),
 }
 
+impl Outgoing {
+    /// How many bytes of records it has.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Open(_) => 0,
+            Self::Run(_, run) => run.records.bytes().len(),
+        }
+    }
+}
+
 /// What others need to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
@@ -254,9 +264,7 @@ impl Sender {
         {
             match self.advance(place) {
                 Ok(Some(outgoing)) => {
-                    if let Outgoing::Run(_, run) = &outgoing {
-                        bytes += run.records.bytes().len();
-                    }
+                    bytes += outgoing.size();
                     batch.push(outgoing);
                     // Few streams take turns at a time, because each of them holds a block in memory.
                     let turn = self.queue.len().min(STREAMS_AT_A_TIME - 1);

@@ -10,9 +10,7 @@ use bytes::Bytes;
 use thinwire_engine::{
     codec::{Tag, decode, encode, put_varint},
     limits::COLUMNS_MAX,
-    model::{
-        Lsn, OldRow, Record, Relation, RelationId, ReplicaIdentity, Row, Timestamp, Value,
-    },
+    model::{Lsn, OldRow, Record, Relation, RelationId, ReplicaIdentity, Row, Timestamp, Value},
 };
 
 use super::{
@@ -186,12 +184,7 @@ impl Model {
     }
 
     /// Codes what is neither a row nor the end of a transaction.
-    fn verbatim<C: Coder>(
-        &mut self,
-        coder: &mut C,
-        stream: u32,
-        given: &Bytes,
-    ) -> Option<Vec<u8>> {
+    fn verbatim<C: Coder>(&mut self, coder: &mut C, stream: u32, given: &Bytes) -> Option<Vec<u8>> {
         let Mind { odds, text, room, .. } = &mut self.mind;
         let bytes = text.code(odds, coder, VERBATIM, given, *room)?;
         *room -= bytes.len();

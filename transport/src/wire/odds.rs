@@ -119,7 +119,7 @@ impl Odds {
             let depth = length - 1 - place;
             let bit = if length <= LEARNT_LENGTH || depth <= LEARNT_DIGITS {
                 let contexts = contexts.map(|context| mix(context, DIGITS + (length << 16) + node));
-                node = node << 1;
+                node <<= 1;
                 self.weigh(coder, judge, contexts, bit)
             } else {
                 coder.code(bit, 1 << 15)
@@ -154,7 +154,7 @@ fn learn(seen: u32, bit: bool) -> u32 {
     let seen = seen ^ HALF;
     let (odds, met) = (i64::from(seen >> 10), seen & 0x3FF);
     let target = if bit { (1 << 22) - 1 } else { 0 };
-    let odds = odds + ((target - odds) * PACES[met as usize & (PACES.len() - 1)] >> 16);
+    let odds = odds + (((target - odds) * PACES[met as usize & (PACES.len() - 1)]) >> 16);
     let odds = u32::try_from(odds).unwrap_or(1 << 21);
     ((odds << 10) | (met + 1).min(MET_MAX)) ^ HALF
 }
@@ -219,10 +219,10 @@ const LEARNT_DIGITS: u32 = 3;
 
 /// How far a context moves after so many meetings, of 65,536.
 static PACES: [i64; 256] = {
-    let (mut paces, mut met) = ([0; 256], 0);
-    while met < 256 {
-        paces[met as usize] = (2 << 16) / (2 * met + 3);
-        met += 1;
+    let (mut paces, mut at, mut divisor) = ([0; 256], 0, 3);
+    while at < paces.len() {
+        paces[at] = (2 << 16) / divisor;
+        (at, divisor) = (at + 1, divisor + 2);
     }
     paces
 };

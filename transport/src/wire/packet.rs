@@ -136,4 +136,7 @@ fn checksum(bytes: &[u8]) -> u32 {
 }
 
 /// Most that is in a packet, in canonical bytes.
-pub const RECORDS_BYTES_MAX: usize = 256 << 10;
+pub const RECORDS_BYTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,11 @@ impl Text {
         loop {
             let more = given.len() > text.len();
             let long = u32::try_from(text.len().min(LONG)).unwrap_or_default();
-            let ends = [mix(whole, ENDS), mix(mix(hashed(last, 3), column), ENDS), mix(column, ENDS + long)];
+            let ends = [
+                mix(whole, ENDS),
+                mix(mix(hashed(last, 3), column), ENDS),
+                mix(column, ENDS + long),
+            ];
             if !odds.weigh(coder, JUDGE_END, ends, more) {
                 return Some(text);
             }

@@ -9,7 +9,7 @@ use thinwire_engine::{
 use thinwire_transport::{
     Identity, Peer,
     frame::{Ack, Control, Holding, Opening, data_header, put_opening},
-    wire::Compressor,
+    wire::Outlet,
 };
 
 use crate::{
@@ -207,9 +207,9 @@ async fn connect(sim: &Arc<Sim>, edge: &Site, hub: &Site) -> Raw {
 
 async fn ship(raw: &Raw, frames: &[u8]) -> quinn::SendStream {
     let mut wire = Vec::new();
-    let mut compressor = Compressor::new().unwrap();
-    compressor.push(frames, &mut wire).unwrap();
-    compressor.flush(&mut wire).unwrap();
+    let mut outlet = Outlet::default();
+    outlet.stream(frames, &mut wire).unwrap();
+    outlet.flush(&mut wire).unwrap();
     let mut data = raw.connection.open_uni().await.unwrap();
     data.write_all(&wire).await.unwrap();
     data

@@ -17,9 +17,9 @@ use crate::{
         blocking, settings,
         vigil::{Signs, Vigil},
     },
-    frame::{Control, ControlDecoder, DataDecoder, DataFrame, data_header, put_opening},
-    session::{Violation, receiver::Taken, sender::Outgoing},
-    wire::{Compressor, Decompressor},
+    frame::{Control, ControlDecoder, DataFrame, data_header, put_opening},
+    session::{Violation, cursor::Run, receiver::Taken, sender::Outgoing},
+    wire::{Inlet, Outlet, pace::Pace},
 };
 
 type Never = std::convert::Infallible;
@@ -132,7 +132,7 @@ impl Conversation {
     /// Ships: gathers what there is up to the size of a frame, and flushes it, so that nothing waits.
     async fn write_data(&self) -> Result<Never, End> {
         let mut write = self.connection.open_uni().await?;
-        let mut compressor = Compressor::new().map_err(End::Wire)?;
+        let (mut outlet, mut pace) = (Outlet::default(), Pace::default());
         let mut wire = Vec::with_capacity(2 * WRITE_BYTES);
         loop {
             let (batch, effects) = {
@@ -145,57 +145,63 @@ impl Conversation {
                 self.ship.notified().await;
                 continue;
             }
+            let size = batch.iter().map(Outgoing::size).sum();
+            let (packs, began) = (pace.packs(size), Instant::now());
+            let (mut written, mut waiting) = (0, Duration::ZERO);
             for outgoing in batch {
+                if packs
+                    && let Outgoing::Run(index, Run { first, records, .. }) = &outgoing
+                    && Outlet::fits(records)
+                {
+                    let pack = || outlet.pack(*index, *first, records, &mut wire);
+                    blocking(pack).map_err(End::Wire)?;
+                    continue;
+                }
                 let (header, records) = encode(outgoing);
-                compressor.push(&header, &mut wire).map_err(End::Wire)?;
+                outlet.stream(&header, &mut wire).map_err(End::Wire)?;
                 for part in records.chunks(WRITE_BYTES) {
-                    compressor.push(part, &mut wire).map_err(End::Wire)?;
+                    blocking(|| outlet.stream(part, &mut wire)).map_err(End::Wire)?;
                     if wire.len() >= WRITE_BYTES {
-                        self.write_slowly(&mut write, &mut wire).await?;
+                        written += wire.len();
+                        waiting += self.write_slowly(&mut write, &mut wire).await?;
                     }
                 }
             }
-            compressor.flush(&mut wire).map_err(End::Wire)?;
-            self.write_slowly(&mut write, &mut wire).await?;
+            outlet.flush(&mut wire).map_err(End::Wire)?;
+            written += wire.len();
+            waiting += self.write_slowly(&mut write, &mut wire).await?;
+            pace.sent(size, written, began.elapsed().saturating_sub(waiting), waiting);
         }
     }
 
-    /// Writes only as fast as the connection sends.
+    /// Writes only as fast as the connection sends; says how long that took.
     pub(super) async fn write_slowly(
         &self,
         write: &mut SendStream,
         wire: &mut Vec<u8>,
-    ) -> Result<(), End> {
+    ) -> Result<Duration, End> {
+        let began = Instant::now();
         for part in wire.chunks(SLOW_BYTES) {
             self.in_flight.drained().await;
             write_all(write, part).await?;
             self.in_flight.wrote(part.len());
         }
         wire.clear();
-        Ok(())
+        Ok(began.elapsed())
     }
 
     /// Takes what is shipped. Not reading is what holds the peer back when the journal is full.
     async fn read_data(&self) -> Result<Never, End> {
         let mut read = self.connection.accept_uni().await?;
-        let mut decompressor = Decompressor::new().map_err(End::Wire)?;
-        let mut decoder = DataDecoder::default();
+        let mut inlet = Inlet::default();
         loop {
-            let chunk = match read.read_chunk(WRITE_BYTES, true).await {
-                Ok(Some(chunk)) => chunk.bytes,
+            match read.read_chunk(WRITE_BYTES, true).await {
+                Ok(Some(chunk)) => inlet.push(&chunk.bytes),
                 Ok(None) => return Err(Violation("ends its data stream".into()).into()),
                 Err(error) => return Err(read_failed(error)),
-            };
-            let mut rest = &chunk[..];
-            loop {
-                let piece = decompressor.pull(&mut rest).map_err(End::Wire)?;
-                if piece.is_empty() && rest.is_empty() {
-                    break;
-                }
-                decoder.push(piece);
-                while let Some(frame) = decoder.next_frame()? {
-                    self.take(frame).await?;
-                }
+            }
+            while let Some(frame) = blocking(|| inlet.next_frame())? {
+                self.take(frame).await?;
             }
         }
     }

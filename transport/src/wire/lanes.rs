@@ -1,0 +1,279 @@
+//! Two lanes in one stream of bytes: packets, and zstd.
+//!
+//! The stream is a version and then chunks. A chunk is an integer, its length with the lane in the lowest bit, and so
+//! many bytes. Frames keep their order: what is in the zstd lane is flushed before a packet follows.
+
+use std::io;
+
+use bytes::{Buf, Bytes, BytesMut};
+use thinwire_engine::{
+    codec::{Records, put_varint},
+    model::Offset,
+};
+
+use super::{
+    WireError,
+    packet::{Packer, RECORDS_BYTES_MAX, Unpacker},
+    stream::{Compressor, Decompressor},
+};
+use crate::frame::{DataDecoder, DataFrame};
+
+/// The sending end. What a lane needs comes into being when it is first used.
+#[derive(Debug, Default)]
+pub struct Outlet {
+    begun: bool,
+    compressor: Option<Compressor>,
+    /// Whether bytes wait in the compressor.
+    unflushed: bool,
+    packer: Option<Packer>,
+    chunk: Vec<u8>,
+}
+
+impl Outlet {
+    /// Sends encoded frames, whole or in pieces, through the zstd lane.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn stream(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        let mut compressor = match self.compressor.take() {
+            Some(compressor) => compressor,
+            None => Compressor::new()?,
+        };
+        let pushed = compressor.push(bytes, &mut self.chunk);
+        self.compressor = Some(compressor);
+        self.unflushed = true;
+        self.put(STREAM, out);
+        pushed
+    }
+
+    /// Sends all that waits, so that the other end can read it.
+    ///
+    /// # Errors
+    /// None that depends on the bytes.
+    pub fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
+        if self.unflushed
+            && let Some(compressor) = &mut self.compressor
+        {
+            compressor.flush(&mut self.chunk)?;
+            self.unflushed = false;
+            self.put(STREAM, out);
+        }
+        Ok(())
+    }
+
+    /// Sends records of a stream that was opened, through the lane of packets. Only those that
+    /// [`fit`](Self::fits).
+    ///
+    /// # Errors
+    /// None that depends on the records.
+    pub fn pack(
+        &mut self,
+        index: u32,
+        first: Offset,
+        records: &Records,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        self.flush(out)?;
+        self.packer.get_or_insert_default().pack(index, first, records, &mut self.chunk);
+        self.put(PACKET, out);
+        Ok(())
+    }
+
+    /// Whether records go into a packet.
+    pub fn fits(records: &Records) -> bool {
+        records.bytes().len() <= RECORDS_BYTES_MAX
+    }
+
+    fn put(&mut self, lane: u64, out: &mut Vec<u8>) {
+        if !self.begun {
+            self.begun = true;
+            out.push(WIRE_VERSION);
+        }
+        if !self.chunk.is_empty() {
+            put_varint((self.chunk.len() as u64) << 1 | lane, out);
+            out.append(&mut self.chunk);
+        }
+    }
+}
+
+/// The receiving end.
+#[derive(Debug, Default)]
+pub struct Inlet {
+    begun: bool,
+    held: BytesMut,
+    decompressor: Option<Decompressor>,
+    /// What was not decompressed of the current chunk.
+    compressed: Bytes,
+    /// Whether the decompressor may have more.
+    pending: bool,
+    frames: DataDecoder,
+    unpacker: Option<Unpacker>,
+}
+
+impl Inlet {
+    /// Takes more bytes.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame.
+    ///
+    /// # Errors
+    /// Whatever is wrong with it; nothing behind it can be read.
+    pub fn next_frame(&mut self) -> Result<Option<DataFrame>, WireError> {
+        loop {
+            if let Some(frame) = self.frames.next_frame()? {
+                return Ok(Some(frame));
+            }
+            if self.pending {
+                self.decompress()?;
+                continue;
+            }
+            match self.chunk()? {
+                None => return Ok(None),
+                Some((STREAM, bytes)) => (self.compressed, self.pending) = (bytes, true),
+                Some((_, bytes)) => {
+                    let unpacked = self.unpacker.get_or_insert_default().unpack(&bytes)?;
+                    let frame =
+                        DataFrame::records(unpacked.stream, unpacked.first, unpacked.records)?;
+                    return Ok(Some(frame));
+                }
+            }
+        }
+    }
+
+    fn decompress(&mut self) -> Result<(), WireError> {
+        let mut decompressor = match self.decompressor.take() {
+            Some(decompressor) => decompressor,
+            None => Decompressor::new()?,
+        };
+        let mut rest = &self.compressed[..];
+        let piece = decompressor.pull(&mut rest)?;
+        self.pending = !piece.is_empty() || !rest.is_empty();
+        self.frames.push(piece);
+        let taken = self.compressed.len() - rest.len();
+        self.compressed.advance(taken);
+        self.decompressor = Some(decompressor);
+        Ok(())
+    }
+
+    /// The next whole chunk and its lane.
+    fn chunk(&mut self) -> Result<Option<(u64, Bytes)>, WireError> {
+        if !self.begun {
+            let Some(&version) = self.held.first() else { return Ok(None) };
+            if version != WIRE_VERSION {
+                return Err(WireError::Version(version));
+            }
+            self.held.advance(1);
+            self.begun = true;
+        }
+        let mut head = 0_u64;
+        for (at, byte) in self.held.iter().take(HEAD_DIGITS).enumerate() {
+            head |= u64::from(byte & 0x7F) << (7 * at);
+            if byte & 0x80 == 0 {
+                let length = usize::try_from(head >> 1).unwrap_or(usize::MAX);
+                if length > CHUNK_MAX {
+                    return Err(WireError::Chunk(length));
+                }
+                if self.held.len() - at - 1 < length {
+                    return Ok(None);
+                }
+                self.held.advance(at + 1);
+                return Ok(Some((head & 1, self.held.split_to(length).freeze())));
+            }
+        }
+        match self.held.len() {
+            few if few < HEAD_DIGITS => Ok(None),
+            _ => Err(WireError::Chunk(usize::MAX)),
+        }
+    }
+}
+
+/// What these chunks and the packets in them are. It changes with everything that the two ends learn.
+const WIRE_VERSION: u8 = 1;
+
+const STREAM: u64 = 0;
+const PACKET: u64 = 1;
+
+/// Longest chunk that is believed. A bit that was held to be impossible takes twelve.
+const CHUNK_MAX: usize = 16 * RECORDS_BYTES_MAX;
+
+/// Digits of the longest head, seven bits each.
+const HEAD_DIGITS: usize = 4;
+
+const _: () = assert!(CHUNK_MAX << 1 < 1 << (7 * HEAD_DIGITS));
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use thinwire_engine::model::Record;
+
+    use super::*;
+    use crate::frame::data_header;
+
+    /// Sends runs of aborted transactions, some in packets, and returns the bytes.
+    fn sent(runs: &[(u32, bool)]) -> (Vec<u8>, Vec<DataFrame>) {
+        let (mut outlet, mut bytes, mut frames) = (Outlet::default(), Vec::new(), Vec::new());
+        for (at, (index, pack)) in runs.iter().enumerate() {
+            let (first, records) = (Offset::new(at as u64 + 1), Records::one(&Record::Abort));
+            if *pack {
+                outlet.pack(*index, first, &records, &mut bytes).unwrap();
+            } else {
+                let mut frame = Vec::new();
+                data_header(*index, first, &records, &mut frame);
+                frame.extend_from_slice(records.bytes());
+                outlet.stream(&frame, &mut bytes).unwrap();
+            }
+            frames.push(DataFrame::Records { index: *index, first, records });
+        }
+        outlet.flush(&mut bytes).unwrap();
+        (bytes, frames)
+    }
+
+    fn received(bytes: &[u8], piece: usize) -> Result<Vec<DataFrame>, WireError> {
+        let (mut inlet, mut frames) = (Inlet::default(), Vec::new());
+        for piece in bytes.chunks(piece) {
+            inlet.push(piece);
+            while let Some(frame) = inlet.next_frame()? {
+                frames.push(frame);
+            }
+        }
+        Ok(frames)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn frames_keep_their_order_over_both_lanes(
+            runs in vec(any::<(u32, bool)>(), 0..20),
+            piece in 1_usize..200,
+        ) {
+            let (bytes, frames) = sent(&runs);
+            prop_assert_eq!(received(&bytes, piece).unwrap(), frames);
+        }
+
+        #[test]
+        fn garbage_never_panics(bytes in vec(any::<u8>(), 0..600)) {
+            let _ = received(&[&[WIRE_VERSION], &bytes[..]].concat(), 100);
+        }
+
+        #[test]
+        fn a_flipped_bit_is_noticed_or_harmless(at: usize, bit in 0..8) {
+            let (mut bytes, frames) = sent(&[(1, true), (2, false), (1, true), (1, true)]);
+            let place = at % bytes.len();
+            bytes[place] ^= 1_u8 << bit;
+            let received = received(&bytes, 50).unwrap_or_default();
+            let packets = received.iter().filter(|frame| !frames.contains(frame)).count();
+            prop_assert!(packets <= 1, "only the zstd lane has no checksum of its own");
+        }
+    }
+
+    #[test]
+    fn another_version_and_a_long_chunk_are_refused() {
+        assert!(matches!(received(&[9, 0], 9), Err(WireError::Version(9))));
+        let long = [WIRE_VERSION, 0xFF, 0xFF, 0xFF, 0x7F];
+        assert!(matches!(received(&long, 9), Err(WireError::Chunk(_))));
+        let endless = [WIRE_VERSION, 0xFF, 0xFF, 0xFF, 0xFF];
+        assert!(matches!(received(&endless, 9), Err(WireError::Chunk(_))));
+    }
+}
