@@ -339,7 +339,7 @@ const TRUST_MAX: u32 = 7;
 /// A column's last texts, of at most so many bytes each.
 const RECENT_LOG: u32 = 5;
 const RECENT_MAX: u32 = 1 << RECENT_LOG;
-const RECENT_BYTES_MAX: usize = 96;
+const RECENT_BYTES_MAX: usize = 90;
 
 /// Shorter texts share nothing with their old selves that is worth saying.
 const SHARED_BYTES_MIN: usize = 12;

@@ -199,9 +199,12 @@ impl Model {
     fn describe(&mut self, stream: u32, relation: &Relation) {
         let keys = relation.columns.iter().enumerate().filter(|(_, column)| column.key);
         let keys: Vec<usize> = match relation.identity {
-            ReplicaIdentity::Default | ReplicaIdentity::Index => keys.map(|(at, _)| at).collect(),
+            ReplicaIdentity::Default | ReplicaIdentity::Index => {
+                keys.map(|(at, _)| at).take(KEYS_MAX).collect()
+            }
             ReplicaIdentity::Full | ReplicaIdentity::Nothing => Vec::new(),
         };
+        self.forget_if_full(0, 0);
         self.tables.entry((stream, relation.id)).or_default().keys = keys;
     }
 
@@ -354,17 +357,22 @@ impl Model {
         (width <= COLUMNS_MAX).then_some(width)
     }
 
-    /// Makes place for what is learnt of a row's columns. When too many are known, all are forgotten.
+    /// Makes place for what is learnt of a row's columns.
     fn make_room(&mut self, table: &mut Table, role: Role, width: usize) {
-        let columns = &mut table.roles[role as usize];
-        let new = width.saturating_sub(columns.len());
-        if self.columns + new > COLUMNS_HELD_MAX {
-            self.tables.clear();
-            self.columns = table.roles.iter().map(Vec::len).sum();
-        }
+        let new = width.saturating_sub(table.roles[role as usize].len());
+        self.forget_if_full(new, table.roles.iter().map(Vec::len).sum());
         let columns = &mut table.roles[role as usize];
         columns.resize_with(columns.len() + new, Column::default);
         self.columns += new;
+    }
+
+    /// When too much would be known of tables, all of them are forgotten, but for the `kept` columns of one that is
+    /// in use.
+    fn forget_if_full(&mut self, new: usize, kept: usize) {
+        if self.columns + new > COLUMNS_HELD_MAX || self.tables.len() >= TABLES_MAX {
+            self.tables.clear();
+            self.columns = kept;
+        }
     }
 
     fn key(&self, name: Name, row: &[Value]) -> u64 {
@@ -418,8 +426,15 @@ fn kind(record: &Record) -> u32 {
 /// Eight megabytes of contexts.
 const TABLE_LOG: u32 = 21;
 
-/// Most columns of which anything is known, each role counted.
-const COLUMNS_HELD_MAX: usize = 8_192;
+/// Most columns of which anything is known, each role counted. The widest table has room.
+const COLUMNS_HELD_MAX: usize = 5_120;
+const _: () = assert!(COLUMNS_HELD_MAX > ROLES * COLUMNS_MAX);
+
+/// Most tables of which anything is known.
+const TABLES_MAX: usize = 2_048;
+
+/// More columns of a key than these tell few rows apart.
+const KEYS_MAX: usize = 8;
 
 const ROLES: usize = 3;
 
