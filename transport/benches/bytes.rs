@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         table(&mut out, file, &split(&Bytes::from(std::fs::read(file)?))?)?;
     }
     if files.is_empty() {
-        let makers: [(&str, fn(&mut Maker)); 4] = [
-            ("pgbench", Maker::pgbench),
+        let makers = [
+            ("pgbench", Maker::pgbench as Make),
             ("orders", Maker::order),
             ("telemetry", Maker::telemetry),
             ("states", Maker::state),
@@ -121,6 +121,9 @@ fn split(bytes: &Bytes) -> Result<Vec<Records>, Box<dyn Error>> {
     Ok(all)
 }
 
+/// Makes the rows of a transaction.
+type Make = fn(&mut Maker);
+
 /// Makes transactions.
 struct Maker {
     seed: u64,
@@ -129,9 +132,9 @@ struct Maker {
     xid: u32,
     lsn: u64,
     micros: i64,
-    ids: u64,
+    ids: usize,
     balances: Vec<i64>,
-    states: Vec<[u64; 4]>,
+    states: Vec<[usize; 4]>,
 }
 
 impl Maker {
@@ -150,16 +153,16 @@ impl Maker {
     }
 
     /// A number below `end`, and the next place of the sequence (splitmix64).
-    fn below(&mut self, end: u64) -> u64 {
+    fn below(&mut self, end: usize) -> usize {
         self.seed = self.seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        (mixed ^ (mixed >> 29)) % end
+        usize::try_from((mixed ^ (mixed >> 29)) % end as u64).unwrap_or_default()
     }
 
-    fn transaction(&mut self, make: fn(&mut Self)) {
+    fn transaction(&mut self, make: Make) {
         self.xid += 1;
-        self.lsn += 400 + 8 * self.below(200);
-        self.micros += 500 + i64::try_from(self.below(2_000)).unwrap_or_default();
+        self.lsn += 400 + 8 * self.below(600) as u64;
+        self.micros += 500 + i64::try_from(self.below(6_000)).unwrap_or_default();
         let time = Timestamp::from_micros(self.micros);
         self.buf.push(&Record::Begin { xid: self.xid, lsn: Lsn::new(self.lsn), time });
         make(self);
@@ -178,8 +181,8 @@ impl Maker {
     }
 
     fn pgbench(&mut self) {
-        let account = self.below(ACCOUNTS as u64) as usize;
-        let teller = ACCOUNTS + self.below(10) as usize;
+        let account = self.below(ACCOUNTS);
+        let teller = ACCOUNTS + self.below(10);
         let delta = i64::try_from(self.below(10_000)).unwrap_or_default() - 5_000;
         for (table, at, key) in
             [(1, account, account), (2, teller, teller - ACCOUNTS), (3, ACCOUNTS + 10, 0)]
@@ -201,7 +204,7 @@ impl Maker {
     fn order(&mut self) {
         if self.ids > 10 && self.below(2) == 0 {
             let id = self.ids - self.below(10);
-            let status = ["paid", "packed", "shipped"][self.below(3) as usize];
+            let status = ["paid", "packed", "shipped"][self.below(3)];
             let details = self.details(id, &format!(", \"grams\": {}", self.seed % 20_000));
             self.update(5, vec![id.to_string(), status.into(), details, note(id)]);
         } else {
@@ -211,10 +214,8 @@ impl Maker {
             self.insert(5, vec![id.to_string(), "new".into(), details, note(id)]);
             for line in 1..2 + self.below(3) {
                 let product = self.below(14);
-                let name = format!(
-                    "Product number {product}, the {} one",
-                    ["red", "blue"][product as usize % 2]
-                );
+                let name =
+                    format!("Product number {product}, the {} one", ["red", "blue"][product % 2]);
                 let price = format!("{}.{:02}", product * 7, product * 13 % 100);
                 let quantity = (1 + self.below(6)).to_string();
                 self.insert(6, vec![id.to_string(), line.to_string(), name, quantity, price]);
@@ -222,11 +223,11 @@ impl Maker {
         }
     }
 
-    fn details(&mut self, id: u64, more: &str) -> String {
-        let channel = ["web", "phone", "counter"][id as usize % 3];
+    fn details(&mut self, id: usize, more: &str) -> String {
+        let channel = ["web", "phone", "counter"][id % 3];
         format!(
             "{{\"gift\": {}, \"slot\": \"{:02}:00\", \"channel\": \"{channel}\", \"voucher\": \"{:08X}\"{more}}}",
-            id % 7 == 0,
+            id.is_multiple_of(7),
             8 + id % 9,
             id.wrapping_mul(2_654_435_761) & 0xFFFF_FFFF
         )
@@ -246,14 +247,14 @@ impl Maker {
     }
 
     fn state(&mut self) {
-        let at = self.below(DEVICES as u64) as usize;
+        let at = self.below(DEVICES);
         match self.below(3) {
             0 => self.states[at][0] = self.below(4),
             1 => self.states[at][1] = self.states[at][1].saturating_sub(1),
             _ => self.states[at][2] += self.below(20),
         }
         let [state, battery, counter, _] = self.states[at];
-        let state = ["idle", "moving", "charging", "fault"][state as usize];
+        let state = ["idle", "moving", "charging", "fault"][state];
         let config = format!("{{\"interval\": {}, \"mode\": \"auto\"}}", at % 60);
         let (battery, counter, seen) = (battery.to_string(), counter.to_string(), self.time(3));
         let id = at.to_string();
@@ -284,7 +285,7 @@ fn row(values: Vec<String>) -> Row {
     Row(values.into_iter().map(value).collect())
 }
 
-fn note(id: u64) -> String {
+fn note(id: usize) -> String {
     const NOTES: [&str; 5] = [
         "Leave it with the harbour master.",
         "null",
@@ -292,7 +293,7 @@ fn note(id: u64) -> String {
         "null",
         "Substitute if out of stock.",
     ];
-    NOTES[id as usize % NOTES.len()].into()
+    NOTES[id % NOTES.len()].into()
 }
 
 const TRANSACTIONS: usize = 2_000;

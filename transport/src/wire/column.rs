@@ -255,6 +255,9 @@ impl Column {
                 shape::write_uuid(&raw, &mut text);
                 text
             }
+            _ if is_noise(coder, mind, place.column, given) => {
+                noise(coder, mind, place.column, given)?
+            }
             _ => written(coder, mind, place, old, given)?,
         };
         mind.room = mind.room.checked_sub(text.len())?;
@@ -313,6 +316,9 @@ fn raw_bytes<C: Coder>(
     column: u32,
     given: &[u8],
 ) -> Option<Vec<u8>> {
+    if is_noise(coder, mind, column, given) {
+        return noise(coder, mind, column, given);
+    }
     let count = length(coder, mind, mix(column, RAW), given.len());
     if count > mind.room / 2 {
         return None;
@@ -325,6 +331,31 @@ fn raw_bytes<C: Coder>(
         raw.push(last.to_le_bytes()[0]);
     }
     Some(raw)
+}
+
+/// Codes whether nothing can be expected of bytes: all of them are about equally frequent.
+fn is_noise<C: Coder>(coder: &mut C, mind: &mut Mind, column: u32, given: &[u8]) -> bool {
+    let mut counts = [0_u64; 256];
+    given.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    let (count, meetings) = (given.len(), counts.iter().map(|count| count * count).sum::<u64>());
+    let chance = count + count * count * 3 / (2 * 256);
+    let noise = count >= NOISE_BYTES_MIN && meetings < chance as u64;
+    mind.odds.weigh(coder, JUDGE_NOISE, [mix(column, NOISE)], noise)
+}
+
+/// Bytes of which nothing is expected, and from which nothing is learnt.
+fn noise<C: Coder>(coder: &mut C, mind: &mut Mind, column: u32, given: &[u8]) -> Option<Vec<u8>> {
+    let count = length(coder, mind, mix(column, NOISE), given.len());
+    if count > mind.room {
+        return None;
+    }
+    let byte = |at: usize| {
+        let byte = given.get(at).copied().unwrap_or_default();
+        (0..8_u32).rev().fold(0_u8, |read, place| {
+            read << 1 | u8::from(coder.code(byte >> place & 1 == 1, 1 << 15))
+        })
+    };
+    Some((0..count).map(byte).collect())
 }
 
 /// Old value, last value, the transaction's time, nothing.
@@ -344,6 +375,9 @@ const RECENT_BYTES_MAX: usize = 90;
 /// Shorter texts share nothing with their old selves that is worth saying.
 const SHARED_BYTES_MIN: usize = 12;
 
+/// Of fewer bytes it cannot be said that they are noise.
+const NOISE_BYTES_MIN: usize = 48;
+
 const JUDGE_SAME: Judge = Judge(1);
 const JUDGE_SHAPE: Judge = Judge(2);
 const JUDGE_GUESS: Judge = Judge(3);
@@ -352,6 +386,7 @@ const JUDGE_NUMBERS: u8 = 128;
 const JUDGE_RECENT: Judge = Judge(5);
 const JUDGE_INDEX: Judge = Judge(6);
 const JUDGE_RAW: Judge = Judge(7);
+const JUDGE_NOISE: Judge = Judge(12);
 
 const SAME: u32 = 1;
 const SHAPE: u32 = 2;
@@ -359,5 +394,6 @@ const GUESS: u32 = 3;
 const RECENT: u32 = 4;
 const HEAD: u32 = 5;
 const TAIL: u32 = 6;
+const NOISE: u32 = 7;
 const NUMBER: u32 = 16;
 const RAW: u32 = 32;

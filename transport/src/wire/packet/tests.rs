@@ -184,3 +184,22 @@ fn what_was_seen_before_is_not_sent_again() {
     let (early, late) = (sizes[0], sizes[150..].iter().sum::<usize>() / 50);
     assert!(late <= 7 && early > 2 * late, "{early}, then {late}");
 }
+
+#[test]
+fn noise_is_hardly_longer_than_itself() {
+    let (mut packer, mut unpacker, mut state) = (Packer::default(), Unpacker::default(), 9_u64);
+    for n in 0..20 {
+        let noise: Vec<u8> = (0..1_000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state.to_be_bytes()[0]
+            })
+            .collect();
+        let row = Row(vec![Value::Bytes(noise.into())]);
+        let records = Records::one(&Record::Insert { relation: RelationId(7), new: row });
+        let mut packet = Vec::new();
+        packer.pack(0, Offset::new(n), &records, &mut packet);
+        assert!(packet.len() < 1_020, "{}", packet.len());
+        assert_eq!(unpacker.unpack(&packet).unwrap().records, records);
+    }
+}
