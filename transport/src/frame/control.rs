@@ -276,7 +276,7 @@ fn too_long(length: usize) -> FrameError {
 }
 
 /// What this program speaks. It changes with every change of a frame.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Most streams in one frame. A holding takes at most 100 bytes, so that a full frame stays below 64 KiB.
 pub const STREAMS_PER_FRAME_MAX: usize = 512;

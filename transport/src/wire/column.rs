@@ -25,6 +25,8 @@ pub(super) struct Mind {
     pub(super) time: Option<Number>,
     /// How many bytes may still come of what is being read.
     pub(super) room: usize,
+    /// What the recent texts of all columns take.
+    pub(super) recent: usize,
 }
 
 /// The numbers of a transaction, so that they are found again: a key, an amount that was added.
@@ -263,18 +265,25 @@ impl Column {
         mind.room = mind.room.checked_sub(text.len())?;
         let text = Bytes::from(text);
         if text.len() <= RECENT_BYTES_MAX {
-            self.keep(&text);
+            mind.recent += RECENT_COST + text.len();
+            mind.recent = mind.recent.saturating_sub(self.keep(&text));
         }
         Some(text)
     }
 
-    fn keep(&mut self, text: &Bytes) {
+    /// Keeps a text; returns what the one took that is forgotten for it.
+    fn keep(&mut self, text: &Bytes) -> usize {
+        let mut forgotten = 0;
         match self.recent.get_mut(self.next) {
-            Some(place) => *place = text.clone(),
+            Some(place) => {
+                forgotten = RECENT_COST + place.len();
+                *place = text.clone();
+            }
             None => self.recent.push(text.clone()),
         }
         self.latest = u32::try_from(self.next).unwrap_or_default();
         self.next = (self.next + 1) % RECENT_MAX as usize;
+        forgotten
     }
 }
 
@@ -371,6 +380,9 @@ const TRUST_MAX: u32 = 7;
 const RECENT_LOG: u32 = 5;
 const RECENT_MAX: u32 = 1 << RECENT_LOG;
 const RECENT_BYTES_MAX: usize = 90;
+
+/// What such a text takes beside its bytes.
+const RECENT_COST: usize = 56;
 
 /// Shorter texts share nothing with their old selves that is worth saying.
 const SHARED_BYTES_MIN: usize = 12;

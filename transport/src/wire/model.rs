@@ -86,6 +86,7 @@ impl Model {
                 numbers: Numbers::default(),
                 time: None,
                 room: 0,
+                recent: 0,
             },
             memory: Memory::default(),
             tables: HashMap::new(),
@@ -359,6 +360,11 @@ impl Model {
 
     /// Makes place for what is learnt of a row's columns.
     fn make_room(&mut self, table: &mut Table, role: Role, width: usize) {
+        if self.mind.recent > RECENT_BYTES_HELD_MAX {
+            self.tables.clear();
+            table.roles = Default::default();
+            (self.columns, self.mind.recent) = (0, 0);
+        }
         let new = width.saturating_sub(table.roles[role as usize].len());
         self.forget_if_full(new, table.roles.iter().map(Vec::len).sum());
         let columns = &mut table.roles[role as usize];
@@ -423,12 +429,15 @@ fn kind(record: &Record) -> u32 {
     }
 }
 
-/// Eight megabytes of contexts.
-const TABLE_LOG: u32 = 21;
+/// Four megabytes of contexts.
+const TABLE_LOG: u32 = 20;
 
 /// Most columns of which anything is known, each role counted. The widest table has room.
 const COLUMNS_HELD_MAX: usize = 5_120;
 const _: () = assert!(COLUMNS_HELD_MAX > ROLES * COLUMNS_MAX);
+
+/// What the recent texts of all columns may take; a row more at most.
+const RECENT_BYTES_HELD_MAX: usize = 4 << 20;
 
 /// Most tables of which anything is known.
 const TABLES_MAX: usize = 2_048;

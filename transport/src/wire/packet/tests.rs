@@ -203,3 +203,19 @@ fn noise_is_hardly_longer_than_itself() {
         assert_eq!(unpacker.unpack(&packet).unwrap().records, records);
     }
 }
+
+#[test]
+fn what_is_known_of_wide_tables_is_forgotten_at_both_ends_alike() {
+    let (mut packer, mut unpacker) = (Packer::default(), Unpacker::default());
+    for n in 0..60_u32 {
+        // Texts that all differ, in ever new tables, until no more are remembered.
+        let values =
+            (0..1_000).map(|at| text(format!("the value of {at} in table {n}, once only")));
+        let new = Row(values.collect());
+        let relation = RelationId(n % 40);
+        let records = Records::one(&Record::Insert { relation, new });
+        let mut packet = Vec::new();
+        packer.pack(0, Offset::new(n.into()), &records, &mut packet);
+        assert_eq!(unpacker.unpack(&packet).unwrap().records, records);
+    }
+}
