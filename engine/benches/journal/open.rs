@@ -73,6 +73,7 @@ fn fill(dir: &Path, bytes: u64) {
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let streams = inspect::stream_dirs(&RealDisk, dir).expect("the journal is there");
     let names = |dir: &PathBuf| RealDisk.list(dir).expect("the folder can be listed");
+    let streams = streams.expect("it is a journal");
     let mut paths: Vec<_> =
         streams.iter().flat_map(|dir| names(dir).into_iter().map(|name| dir.join(name))).collect();
     paths.sort_unstable();
