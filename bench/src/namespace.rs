@@ -4,10 +4,11 @@
 //! the processes that were started in it. When those are gone, however they went, so are the
 //! namespace and its devices.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
 use std::panic;
+use std::path::Path;
 use std::process::{self, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -31,7 +32,15 @@ impl Namespace {
         ip(&["netns", "delete", &name])?;
         let namespace = Namespace { file: file.context("opening a network namespace")? };
         namespace.enter(|| ip(&["link", "set", "lo", "up"]))??;
+        // What one connection learns about a path is not to help or harm the next.
+        namespace.set("ipv4/tcp_no_metrics_save", "1")?;
         Ok(namespace)
+    }
+
+    fn set(&self, name: &str, value: &str) -> Result<()> {
+        let path = Path::new("/proc/sys/net").join(name);
+        self.enter(|| fs::write(&path, value))?
+            .with_context(|| format!("setting {} to {value}", path.display()))
     }
 
     /// Does something in it, in a thread of its own. Processes that are started there stay there,
@@ -61,4 +70,22 @@ pub(crate) fn ip(arguments: &[&str]) -> Result<()> {
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "ip {}: {}", arguments.join(" "), complaint.trim_end());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_of_the_namespace_and_not_of_the_machine() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can make network namespaces");
+            return;
+        }
+        let path = "/proc/sys/net/ipv4/tcp_no_metrics_save";
+        let before = fs::read_to_string(path).unwrap();
+        let namespace = Namespace::new().unwrap();
+        let inside = namespace.enter(|| fs::read_to_string(path).unwrap()).unwrap();
+        assert_eq!((inside.trim(), fs::read_to_string(path).unwrap()), ("1", before));
+    }
 }

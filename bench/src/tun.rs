@@ -78,10 +78,10 @@ impl Tunnel {
     pub(crate) fn readdress(&mut self) -> Result<()> {
         let [first, second] = NEAR_ADDRESSES;
         let new = if self.near_address == first { second } else { first };
-        let (old, added) = (with_prefix(self.near_address), with_prefix(new));
+        let old = with_prefix(self.near_address);
         self.near.enter(|| {
             ip(&["address", "delete", &old, "dev", DEVICE])?;
-            ip(&["address", "add", &added, "dev", DEVICE])
+            settle(new)
         })??;
         self.near_address = new;
         Ok(())
@@ -109,12 +109,18 @@ fn open(namespace: &Namespace, address: Ipv4Addr) -> Result<SyncDevice> {
         Ok::<_, io::Error>(device)
     })?;
     let device = device.context("opening a TUN device")?;
-    let address = with_prefix(address);
     namespace.enter(|| {
-        ip(&["address", "add", &address, "dev", DEVICE])?;
-        ip(&["link", "set", DEVICE, "up"])
+        ip(&["link", "set", DEVICE, "up"])?;
+        settle(address)
     })??;
     Ok(device)
+}
+
+/// Gives the device of the namespace an address, and its route Linux's own congestion control: a
+/// machine's other choice would make runs differ from machine to machine.
+fn settle(address: Ipv4Addr) -> Result<()> {
+    ip(&["address", "add", &with_prefix(address), "dev", DEVICE])?;
+    ip(&["route", "replace", RANGE, "dev", DEVICE, "congctl", "cubic"])
 }
 
 fn with_prefix(address: Ipv4Addr) -> String {
@@ -188,6 +194,7 @@ fn is_ipv4(packet: &[u8]) -> bool {
 }
 
 /// The range that is set aside for benchmarks.
+const RANGE: &str = "198.18.0.0/15";
 const PREFIX: u8 = 15;
 /// Where the nearer end is at first, and after a change of address.
 const NEAR_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 18, 0, 3)];

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::Instant;
 
 use super::*;
@@ -29,6 +30,9 @@ fn tcp_crosses_with_its_delay_and_every_byte_of_a_packet_counts() {
     let started = Instant::now();
     let connect = || TcpStream::connect((FAR_ADDRESS, 7000)).unwrap();
     let mut stream = tunnel.near().enter(connect).unwrap();
+    let sockets = tunnel.near().enter(|| Command::new("ss").arg("-tin").output().unwrap()).unwrap();
+    let sockets = String::from_utf8_lossy(&sockets.stdout).into_owned();
+    assert!(sockets.contains("cubic"), "{sockets}");
     stream.write_all(b"hello").unwrap();
     let mut text = [0; 5];
     stream.read_exact(&mut text).unwrap();
