@@ -171,6 +171,30 @@ fn no_file_knows_the_machine_it_was_written_on() {
 }
 
 #[test]
+fn every_test_that_a_promise_names_is_there() {
+    let text = read("docs/promises.md");
+    let is_name = |word: &&str| {
+        word.matches('_').count() >= 3
+            && word.bytes().all(|at| at.is_ascii_lowercase() || at == b'_' || at.is_ascii_digit())
+    };
+    let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(is_name).collect();
+    assert!(named.len() > 20, "{named:?}");
+    let mut missing = named.clone();
+    for (_, code) in rust_files() {
+        missing.retain(|name| {
+            let test = code
+                .split(&format!("fn {name}()"))
+                .next()
+                .filter(|before| before.len() < code.len());
+            !test.is_some_and(|before| before.trim_end().ends_with("#[test]"))
+        });
+    }
+    report(
+        missing.iter().map(|name| format!("docs/promises.md: no test is named {name}")).collect(),
+    );
+}
+
+#[test]
 fn a_map_is_read_line_by_line() {
     let text = "x\n```text\nREADME.md  what\nengine/\n  src/{a,b}.rs   two\n  tests/  t\n\n\
                 bench/cluster/  c\n```\n`engine/src/c.rs` and ```text\nnot/ a map\n```\n";
