@@ -272,7 +272,7 @@ fn what_is_held_anew_counts_again_once_it_is_the_same() {
     Flow::new(&a, &b).run(&b);
     let peer_of = |node: &Node| peer(node, Streams::All, Streams::All);
     let right = Receiver::new(b.journal.clone(), peer_of(&a)).holdings()[0];
-    let mut sender = Sender::new(a.journal.clone(), peer_of(&b), BTreeMap::new());
+    let mut sender = Sender::new(a.journal, peer_of(&b), BTreeMap::new());
     sender.holds(vec![Holding { running: Running::new(1), ..right }]).unwrap();
     sender.wants(Streams::All);
     sender.next_batch();
