@@ -19,7 +19,7 @@ pub(super) struct Inode {
     durable: Content,
     /// What `dirty` was between the last sync and the last change.
     between: Vec<Content>,
-    /// What there was before the file was last cut: blocks that may come back.
+    /// What there was before the file was cut: blocks that may come back.
     ghost: Content,
     /// So many bytes from the start are the same in `dirty`, `between` and `durable`.
     clean: usize,
@@ -51,7 +51,8 @@ impl Inode {
 
     pub(super) fn set_len(&mut self, len: usize) {
         if len < self.dirty.len() {
-            self.ghost = self.dirty.clone();
+            let behind = self.ghost.get(self.dirty.len()..).unwrap_or_default();
+            self.ghost = Arc::new([&self.dirty, behind].concat());
         }
         self.change(len.min(self.live.len()), |content| content.resize(len, 0));
     }
