@@ -205,7 +205,9 @@ impl Model {
             }
             ReplicaIdentity::Full | ReplicaIdentity::Nothing => Vec::new(),
         };
-        self.forget_if_full(0, 0);
+        if self.tables.len() >= TABLES_MAX {
+            self.forget_tables();
+        }
         self.tables.entry((stream, relation.id)).or_default().keys = keys;
     }
 
@@ -358,27 +360,24 @@ impl Model {
         (width <= COLUMNS_MAX).then_some(width)
     }
 
-    /// Makes place for what is learnt of a row's columns.
+    /// Makes place for what is learnt of a row's columns. When too much would be known of tables, all is forgotten.
     fn make_room(&mut self, table: &mut Table, role: Role, width: usize) {
-        if self.mind.recent > RECENT_BYTES_HELD_MAX {
-            self.tables.clear();
+        let missing = |table: &Table| width.saturating_sub(table.roles[role as usize].len());
+        if self.columns + missing(table) > COLUMNS_HELD_MAX
+            || self.tables.len() >= TABLES_MAX
+            || self.mind.recent > RECENT_BYTES_HELD_MAX
+        {
+            self.forget_tables();
             table.roles = Default::default();
-            (self.columns, self.mind.recent) = (0, 0);
         }
-        let new = width.saturating_sub(table.roles[role as usize].len());
-        self.forget_if_full(new, table.roles.iter().map(Vec::len).sum());
+        self.columns += missing(table);
         let columns = &mut table.roles[role as usize];
-        columns.resize_with(columns.len() + new, Column::default);
-        self.columns += new;
+        columns.resize_with(columns.len().max(width), Column::default);
     }
 
-    /// When too much would be known of tables, all of them are forgotten, but for the `kept` columns of one that is
-    /// in use.
-    fn forget_if_full(&mut self, new: usize, kept: usize) {
-        if self.columns + new > COLUMNS_HELD_MAX || self.tables.len() >= TABLES_MAX {
-            self.tables.clear();
-            self.columns = kept;
-        }
+    fn forget_tables(&mut self) {
+        self.tables.clear();
+        (self.columns, self.mind.recent) = (0, 0);
     }
 
     fn key(&self, name: Name, row: &[Value]) -> u64 {

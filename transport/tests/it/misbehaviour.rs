@@ -8,7 +8,7 @@ use thinwire_engine::{
 };
 use thinwire_transport::{
     Identity, Peer,
-    frame::{Ack, Control, Holding, Opening, data_header, put_opening},
+    frame::{Ack, Control, Holding, Opening, PROTOCOL_VERSION, data_header, put_opening},
     wire::Outlet,
 };
 
@@ -61,7 +61,8 @@ fn another_version_of_the_protocol_is_named_at_both_ends() {
         raw.control.write_all(&[4, 0, 1, 9, 0, 0x90]).await.unwrap();
         let close = raw.closed().await;
         let reason = String::from_utf8(close.reason.to_vec()).unwrap();
-        assert!(reason.contains("version 9") && reason.contains("version 1"), "{reason}");
+        let ours = format!("version {PROTOCOL_VERSION}");
+        assert!(reason.contains("version 9") && reason.contains(&ours), "{reason}");
         let error = hub.status(&edge).last_error.unwrap();
         assert!(error.contains("version 9"), "{error}");
     });
