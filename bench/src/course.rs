@@ -1,4 +1,5 @@
-//! How a link changes with time by itself: a pure function of the time, and of the seed where it is drawn.
+//! How a link changes with time by itself: a pure function of the time, and of the seed where it is
+//! drawn.
 
 use std::fmt;
 use std::time::Duration;

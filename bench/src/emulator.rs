@@ -1,4 +1,5 @@
-//! One description of a link, two ways to put it between programs: a UDP proxy, or a tunnel below IP.
+//! One description of a link, two ways to put it between programs: a UDP proxy, or a tunnel below
+//! IP.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 

@@ -1,4 +1,5 @@
-//! The least that a stream of changes can take: all of it under `zstd -19 --long`, which no link sees.
+//! The least that a stream of changes can take: all of it under `zstd -19 --long`, which no link
+//! sees.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;

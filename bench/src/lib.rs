@@ -1,11 +1,13 @@
-//! Simulated links, workloads, real processes and measurements: what tests, demo and benchmarks share.
+//! Simulated links, workloads, real processes and measurements: what tests, demo and benchmarks
+//! share.
 //!
 //! [`link`] is the model of a link, a pure function that is told the time; [`ladder`] has the links
 //! by name, [`trace`] reads a recorded one. [`socket`] puts a link between UDP sockets, and
 //! [`emulator`] chooses between that and a tunnel that carries any program's packets. [`workload`]
 //! says what a database does and [`scenario`] what happens meanwhile; [`run`] measures both on a
 //! link, for Thinwire and for PostgreSQL's own logical replication, [`report`] writes down what was
-//! found, and [`plan`] forecasts it. [`demo`] plays a story on real processes ([`node`], [`status`]).
+//! found, and [`plan`] forecasts it. [`demo`] plays a story on real processes ([`node`],
+//! [`status`]).
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod bed;

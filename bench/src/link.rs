@@ -2,8 +2,8 @@
 //!
 //! A packet waits in a drop-tail queue, takes its bits' time on the wire, travels for the delay and
 //! may be lost: at random, in bursts, or because the link is down when it enters or when it would
-//! arrive. How the link changes by itself is its [`Course`]. Whoever carries the packets asks [`Transit::offer`] at the one end and
-//! [`Transit::arrives`] at the other, and does what they say.
+//! arrive. How the link changes by itself is its [`Course`]. Whoever carries the packets asks
+//! [`Transit::offer`] at the one end and [`Transit::arrives`] at the other, and does what they say.
 
 use std::fmt;
 use std::time::Duration;

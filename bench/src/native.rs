@@ -1,6 +1,7 @@
 //! PostgreSQL's own logical replication as a contender: a publication and a subscription.
 //!
-//! Where the emulation would be unkind to it beyond what the link does, it is helped: it is disabled
+//! Where the emulation would be unkind to it beyond what the link does, it is helped: it is
+//! disabled
 //! in order before a backlog is collected and enabled when the link is back, and a new address of
 //! its publisher is told to it at once.
 

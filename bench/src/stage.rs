@@ -1,4 +1,5 @@
-//! What demonstration and measurements run on: two clusters, two sidecars, the link, and their folder.
+//! What demonstration and measurements run on: two clusters, two sidecars, the link, and their
+//! folder.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;

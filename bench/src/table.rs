@@ -1,4 +1,5 @@
-//! The whole table: everything that is promised about links, Thinwire and PostgreSQL's own side by side.
+//! The whole table: everything that is promised about links, Thinwire and PostgreSQL's own side by
+//! side.
 
 use std::time::Duration;
 

@@ -1,7 +1,10 @@
-//! A link below IP: two network namespaces, a TUN device in each, and a thread that carries packets between.
+//! A link below IP: two network namespaces, a TUN device in each, and a thread that carries packets
+//! between.
 //!
-//! Any program can run at its two ends, over TCP as well as UDP; only root can make it. Every packet
-//! goes through the model of [`crate::link`] with all its bytes, headers included. Nothing has to be
+//! Any program can run at its two ends, over TCP as well as UDP; only root can make it. Every
+//! packet
+//! goes through the model of [`crate::link`] with all its bytes, headers included. Nothing has to
+//! be
 //! removed afterwards: devices and namespaces end with the last process that uses them.
 
 use std::io;

@@ -1,4 +1,5 @@
-//! The loop around a measurement: it looks, disturbs the link as planned, counts, and knows when it is over.
+//! The loop around a measurement: it looks, disturbs the link as planned, counts, and knows when it
+//! is over.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! The two directions of a link at work, shared by whoever carries its packets and whoever commands it.
+//! The two directions of a link at work, shared by whoever carries its packets and whoever commands
+//! it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -61,7 +61,8 @@ pub fn line(
     })
 }
 
-/// The backlog that keeps a link busy for a while, within reason: in a few seconds, chance says more
+/// The backlog that keeps a link busy for a while, within reason: in a few seconds, chance says
+/// more
 /// than the link.
 fn sized(spec: &Spec, link: Rung) -> Spec {
     let bytes = link.link.rate_bps / 8 * BUSY.as_secs();

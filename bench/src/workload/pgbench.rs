@@ -22,7 +22,8 @@ impl Workload for Pgbench {
         format!(
             "insert into pgbench_branches values (1, 0); \
              insert into pgbench_tellers select id, 1, 0 from generate_series(1, {TELLERS}) id; \
-             insert into pgbench_accounts select id, 1, 0, '' from generate_series(1, {ACCOUNTS}) id;"
+             insert into pgbench_accounts \
+             select id, 1, 0, '' from generate_series(1, {ACCOUNTS}) id;"
         )
     }
 
