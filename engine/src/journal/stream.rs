@@ -25,7 +25,7 @@ use super::{
 use crate::{
     Error,
     codec::{DecodeError, Records},
-    limits::{STAGED_BYTES_MAX, STATE_BYTES_MAX},
+    limits::{BATCH_BYTES, STAGED_BYTES_MAX, STATE_BYTES_MAX},
     model::{Halt, HaltedBy, Offset, Running, StreamId},
     mutant::{self, Mutant},
     storage::Disk,
@@ -441,8 +441,8 @@ impl Stream {
         *end = after;
         let grown = out.len() as u64;
         // One huge record must not be paid for with memory for ever.
-        out.truncate(STAGED_BYTES_MAX);
-        out.shrink_to(2 * STAGED_BYTES_MAX);
+        out.clear();
+        out.shrink_to(BATCH_BYTES);
         Ok(grown)
     }
 

@@ -49,16 +49,18 @@ fn a_budget_runs_out_step_by_step_in_sight_and_comes_back_by_itself() {
     pair.target.node.run(&["pause"]).unwrap();
     pair.target.node.run(&["resume", "--peer", "edge"]).unwrap();
     let (mut source, mut target) = (Seen::default(), Seen::default());
-    for round in 0..150_u64 {
+    for round in 0..300_u64 {
         pair.source.sql(&format!(
             "insert into t select i, md5(random()::text) || md5(random()::text) || md5(random()::text)
              || md5(random()::text) from generate_series({}, {}) i",
-            round * 1_000,
-            round * 1_000 + 999
+            round * 500,
+            round * 500 + 499
         ));
         target.look(&pair.target);
         source.look(&pair.source);
-        if source.last == Some(Pressure::HoldWal) {
+        // What the target has is trimmed at the source, until the target takes no more.
+        let full = (Some(Pressure::HoldWal), Some(Pressure::Receiving));
+        if (source.last, target.last) == full {
             break;
         }
         sleep(Duration::from_millis(150));

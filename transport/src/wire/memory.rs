@@ -91,7 +91,7 @@ pub(super) fn bytes_of(value: &Value) -> &[u8] {
 }
 
 /// What is remembered in all, with what it costs to remember it.
-const MEMORY_BYTES: usize = 6 << 20;
+const MEMORY_BYTES: usize = 1 << 20;
 
 /// Larger rows are not remembered.
 const ROW_BYTES_MAX: usize = 8 << 10;

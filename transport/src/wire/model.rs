@@ -428,15 +428,15 @@ fn kind(record: &Record) -> u32 {
     }
 }
 
-/// Four megabytes of contexts.
-const TABLE_LOG: u32 = 20;
+/// One megabyte of contexts.
+const TABLE_LOG: u32 = 18;
 
 /// Most columns of which anything is known, each role counted. The widest table has room.
 const COLUMNS_HELD_MAX: usize = 5_120;
 const _: () = assert!(COLUMNS_HELD_MAX > ROLES * COLUMNS_MAX);
 
 /// What the recent texts of all columns may take; a row more at most.
-const RECENT_BYTES_HELD_MAX: usize = 4 << 20;
+const RECENT_BYTES_HELD_MAX: usize = 1 << 19;
 
 /// Most tables of which anything is known.
 const TABLES_MAX: usize = 2_048;

@@ -109,13 +109,13 @@ impl std::fmt::Debug for Decompressor {
 }
 
 /// Small enough that a link of a hundred megabits is not slowed by it on one core.
-const LEVEL: i32 = 6;
+const LEVEL: i32 = 5;
 
-/// A window of one megabyte at each end.
-const WINDOW_LOG: u32 = 20;
+/// A window of half a megabyte at each end.
+const WINDOW_LOG: u32 = 19;
 
-/// Tables of two megabytes each at the sending end.
-const TABLE_LOG: u32 = 19;
+/// Tables of half a megabyte each at the sending end.
+const TABLE_LOG: u32 = 17;
 
 /// What comes out at a time.
 const PIECE: usize = 32 << 10;

@@ -128,7 +128,7 @@ fn low(value: u32) -> u8 {
 }
 
 /// How far back bytes are found again.
-const PAST: usize = 1 << 19;
+const PAST: usize = 1 << 18;
 const MET_LOG: u32 = 16;
 const MET: usize = 1 << MET_LOG;
 
