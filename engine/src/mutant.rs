@@ -1,6 +1,6 @@
 //! Mistakes on purpose: each turns a promise of the journal off, so that the tests can show that they would see it.
 //!
-//! Only with the feature `mutants`, which no program that is shipped has; without it [`on`] is `false` when it
+//! Only with the feature `mutants`, which no program that is shipped has; without it `on` is `false` when it
 //! is compiled.
 
 #[cfg(all(feature = "mutants", not(debug_assertions)))]

@@ -1,6 +1,6 @@
 //! Packets: runs of records as few bytes.
 //!
-//! A packet is the CRC-32 of the records' canonical bytes, little-endian, and what [`super::model`] makes of them.
+//! A packet is the CRC-32 of the records' canonical bytes, little-endian, and what the model makes of them.
 //! Each is to be read by an [`Unpacker`] that has read all before it. The checksum stands between what a foreign
 //! or mistaken sender says and the journal: nothing is given out that it does not confirm.
 
