@@ -73,6 +73,12 @@ pub enum Error {
         /// The one behind the last that is wanted.
         until: Offset,
     },
+    /// The stream is being mended and cannot be opened before that is over.
+    #[error("the stream {stream} is being mended")]
+    Mending {
+        /// Which.
+        stream: StreamId,
+    },
     /// A record was offered that does not follow the last one. The sender must start where we end.
     #[error("record {got} was offered where {expected} is next")]
     Hole {

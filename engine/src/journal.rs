@@ -27,7 +27,7 @@ mod stream;
 mod tail;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -36,6 +36,7 @@ use tokio::sync::watch;
 
 use budget::Budget;
 pub use budget::{Pressure, Usage};
+use mend::Closed;
 pub use mend::{Mended, Mending};
 pub use reader::{Block, Reader};
 pub use stream::{Stream, Watermarks};
@@ -44,7 +45,7 @@ pub use tail::{Mark, Open, Tail};
 use crate::{
     Error,
     limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
-    model::{Offset, Origin, StreamId},
+    model::{Origin, StreamId},
     storage::{Disk, Lock},
 };
 
@@ -67,6 +68,8 @@ pub struct Journal {
     options: Options,
     budget: Arc<Budget>,
     streams: Mutex<BTreeMap<StreamId, Arc<Stream>>>,
+    /// Streams that are not open because they are being mended.
+    mending: Arc<Mutex<BTreeSet<StreamId>>>,
     changed: watch::Sender<u64>,
     _lock: Box<dyn Lock>,
 }
@@ -108,6 +111,7 @@ impl Journal {
             dir: dir.to_owned(),
             options,
             streams: Mutex::default(),
+            mending: Arc::default(),
             changed: watch::Sender::new(0),
             _lock: lock,
         };
@@ -137,6 +141,9 @@ impl Journal {
         if let Some(stream) = streams.get(&id) {
             return Ok(stream.clone());
         }
+        if self.mending.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            return Err(Error::Mending { stream: id });
+        }
         let stream = Arc::new(Stream::open(
             self.disk.clone(),
             &self.dir.join(id.to_string()),
@@ -149,16 +156,25 @@ impl Journal {
         Ok(stream)
     }
 
-    /// Begins to mend a stream that could not be opened because its last segment is damaged. Once that is finished,
-    /// [`open_stream`](Self::open_stream) opens it. Touches the disk.
+    /// Begins to mend a stream that could not be opened because its last segment is damaged. It cannot be opened
+    /// until that is finished or dropped. `None` if it is open, or nothing is there that could be mended. Touches the disk.
     ///
     /// # Errors
-    /// As [`Stream::mend`].
-    pub fn mend_unopened(&self, id: StreamId) -> Result<Mending, Error> {
+    /// As [`Stream::mend`]; [`Error::Mending`] if somebody mends it already.
+    pub fn mend_unopened(&self, id: StreamId) -> Result<Option<Mending>, Error> {
+        let closed = {
+            let streams = self.lock();
+            if streams.contains_key(&id) {
+                return Ok(None);
+            }
+            Closed::keep(&self.mending, id).ok_or(Error::Mending { stream: id })?
+        };
         let dir = self.dir.join(id.to_string());
-        let base = recovery::list(self.disk.as_ref(), &dir)?.last().copied();
-        let base = base.ok_or(Error::Trimmed { first: Offset::FIRST, wanted: Offset::FIRST })?;
-        Mending::begin(mend::Site { disk: self.disk.clone(), dir, id, base, stream: None })
+        let Some(base) = recovery::list(self.disk.as_ref(), &dir)?.last().copied() else {
+            return Ok(None);
+        };
+        let owner = mend::Owner::Nobody(closed);
+        Mending::begin(mend::Site { disk: self.disk.clone(), dir, id, base, owner }).map(Some)
     }
 
     /// All streams that are open.

@@ -44,7 +44,7 @@ pub trait File: fmt::Debug + Send + Sync {
     /// Makes all bytes written so far durable. A failure is final: what was written may be lost although
     /// it can still be read, and a second call may succeed without having written anything.
     fn sync_data(&self) -> io::Result<()>;
-    /// Cuts the file to `len` bytes.
+    /// Cuts the file to `len` bytes, or lets it grow to them with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes the next read come from the device where it can, not from the cache: after a failed sync,
     /// the cache serves bytes that the device never took.

@@ -91,7 +91,7 @@ fn wishes(input: &mut Unstructured<'_>) -> arbitrary::Result<(bool, Vec<Harm>)> 
 /// Mends a stream that cannot be opened; returns whether it can be.
 fn mend_unopened(disk: &MemoryDisk, records: &[Bytes], lies: bool) -> bool {
     let (journal, _) = journal(disk).expect("nothing fails on this disk");
-    let Some(mending) = begun(journal.mend_unopened(ID)) else { return false };
+    let Some(mending) = journal.mend_unopened(ID).transpose().and_then(begun) else { return false };
     nurse(mending, records, lies);
     let opened = journal.open_stream(ID);
     opened.is_ok_and(|stream| {

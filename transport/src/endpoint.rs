@@ -232,9 +232,12 @@ impl Transport {
         wanted: Range<Offset>,
     ) -> Result<Fetching, FetchError> {
         let link = self.links.iter().find(|link| link.peer.name == peer);
-        let active = link.and_then(|link| link.active()).ok_or_else(|| {
-            FetchError::NotConnected { peer: peer.to_owned(), reason: "it is away".to_owned() }
-        })?;
+        let link = link.filter(|link| !link.is_paused());
+        let active =
+            link.and_then(|link| link.active()).ok_or_else(|| FetchError::NotConnected {
+                peer: peer.to_owned(),
+                reason: "it is away, or paused".to_owned(),
+            })?;
         active.fetch(stream, wanted).await
     }
 

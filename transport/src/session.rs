@@ -58,7 +58,7 @@ pub(crate) struct Violation(pub(crate) String);
 /// Why a stream of the journal cannot go on, for its status and for the peer.
 pub(crate) fn halt_of(error: &Error) -> Halt {
     let code = match error {
-        Error::Corrupt { .. } => JOURNAL_CORRUPT,
+        Error::Corrupt { .. } | Error::Mending { .. } => JOURNAL_CORRUPT,
         Error::Version { .. } => JOURNAL_VERSION,
         Error::Record { .. } => MALFORMED,
         Error::TooLarge { .. } => RECORD_TOO_LARGE,

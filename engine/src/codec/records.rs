@@ -167,10 +167,9 @@ impl Records {
     ) -> impl Iterator<Item = Result<(Offset, Record), DecodeError>> + '_ {
         let mut at = first;
         self.iter().map(move |bytes| {
-            let record = decode(&bytes)?;
             let offset = at;
-            at = at.forward(record.span());
-            Ok((offset, record))
+            at = at.forward(span_of(&bytes).unwrap_or(1));
+            Ok((offset, decode(&bytes)?))
         })
     }
 

@@ -158,16 +158,17 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, Error> 
     Ok(reports)
 }
 
-/// Reads again a last segment whose end looked torn, as it does while it is being written.
+/// Reads again a last segment whose end looked torn, as it does while it is being written. `None` if it was trimmed since.
 ///
 /// # Errors
-/// [`Error::Io`] if it is there no more.
+/// [`Error::Io`] if it cannot be read.
 pub fn verify_last(
     disk: &dyn Disk,
     dir: &Path,
     report: &SegmentReport,
-) -> Result<SegmentReport, Error> {
-    read_segment(disk, dir, report.base, true).map(|(report, _)| report)
+) -> Result<Option<SegmentReport>, Error> {
+    let read = read_segment(disk, dir, report.base, true).map(|(report, _)| report);
+    unless_trimmed(disk, dir, report.base, read)
 }
 
 /// Hands the records of a stream's folder from `from` on to `each`, until it returns false.

@@ -8,7 +8,12 @@
 //! What this code refuses to do: guess where a stream ended. A last segment is mended only up to a batch that is whole;
 //! what stands behind it was never proven durable, and is cut as recovery cuts it.
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 
@@ -49,8 +54,37 @@ pub(super) struct Site {
     pub(super) dir: PathBuf,
     pub(super) id: StreamId,
     pub(super) base: Offset,
-    /// Who is to know of the new segment, if the stream is open.
-    pub(super) stream: Option<Arc<Stream>>,
+    pub(super) owner: Owner,
+}
+
+/// Whose the segment is meanwhile.
+#[derive(Debug)]
+pub(super) enum Owner {
+    /// The stream is open, and is told of the new segment.
+    Stream(Arc<Stream>),
+    /// It is not, and stays so.
+    Nobody(#[expect(dead_code, reason = "held, not read")] Closed),
+}
+
+/// Keeps a stream from being opened as long as it lives.
+#[derive(Debug)]
+pub(super) struct Closed {
+    all: Arc<Mutex<BTreeSet<StreamId>>>,
+    id: StreamId,
+}
+
+impl Closed {
+    /// `None` if somebody else keeps it closed.
+    pub(super) fn keep(all: &Arc<Mutex<BTreeSet<StreamId>>>, id: StreamId) -> Option<Self> {
+        let is_new = all.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        is_new.then(|| Self { all: all.clone(), id })
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 /// What was mended.
@@ -170,9 +204,9 @@ impl Mending {
                 .sync_dir(&site.dir)
                 .map_err(|source| io_error("sync the folder of", &segment, source))
         };
-        match &site.stream {
-            Some(stream) => stream.put_in_place(site.base, written.position, rename)?,
-            None => rename()?,
+        match &site.owner {
+            Owner::Stream(stream) => stream.put_in_place(site.base, written.position, rename)?,
+            Owner::Nobody(_) => rename()?,
         }
         Ok(Mended { segment, fetched: *fetched })
     }

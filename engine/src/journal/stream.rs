@@ -275,12 +275,17 @@ impl Stream {
         let Some(mut writer) = self.turn()? else {
             return Ok(self.watermarks().synced);
         };
-        let synced = self.lead(&mut writer);
+        let synced = self.lead(&mut writer, false);
+        self.let_go(writer);
+        synced
+    }
+
+    /// Lets the next one write.
+    fn let_go(&self, writer: MutexGuard<'_, Writer>) {
         drop(writer);
         // Nobody is between finding the writer taken and waiting for it while the state is locked.
         drop(self.state());
         self.written.notify_all();
-        synced
     }
 
     /// Waits until others have made durable all that is staged, or until it is our turn to write it.
@@ -294,7 +299,8 @@ impl Stream {
             }
             match self.writer.try_lock() {
                 Ok(writer) => return Ok(Some(writer)),
-                Err(TryLockError::Poisoned(poisoned)) => return Ok(Some(poisoned.into_inner())),
+                // What the one before us had taken to be written is lost.
+                Err(TryLockError::Poisoned(_)) => return Err(Error::Poisoned { stream: self.id }),
                 Err(TryLockError::WouldBlock) => {
                     state = self.written.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
@@ -302,13 +308,13 @@ impl Stream {
         }
     }
 
-    /// Writes all that is staged.
-    fn lead(&self, writer: &mut Writer) -> Result<Offset, Error> {
+    /// Writes all that is staged, and begins a new segment behind it if this one is full or has to `end`.
+    fn lead(&self, writer: &mut Writer, end: bool) -> Result<Offset, Error> {
         let (staged, staged_bytes, after, tail) = {
             let mut state = self.state();
             let bytes = mem::take(&mut state.staged_bytes);
             // What is staged is all that the state is ahead of the disk, so this is the state behind the write.
-            let tail = self.is_full(writer, bytes as u64).then(|| state.tail.clone());
+            let tail = (end || self.is_full(writer, bytes as u64)).then(|| state.tail.clone());
             state.taken += 1;
             (mem::take(&mut state.staged), bytes, self.end_of(&state), tail)
         };
@@ -323,7 +329,7 @@ impl Stream {
             false => after,
         };
         self.publish(&after, grown);
-        if let Some(tail) = tail.filter(|_| self.is_full(writer, 0)) {
+        if let Some(tail) = tail.filter(|_| end || self.is_full(writer, 0)) {
             self.rotate(writer, &tail)?;
         }
         Ok(after.last)

@@ -184,7 +184,7 @@ fn a_stream_that_cannot_be_opened_is_mended_and_opened() {
             continue;
         }
         unopened += 1;
-        let mut mending = match journal.mend_unopened(ID) {
+        let mut mending = match journal.mend_unopened(ID).map(Option::unwrap) {
             Ok(mending) => mending,
             Err(error) => panic!("seed {seed}: {error}"),
         };

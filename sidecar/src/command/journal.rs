@@ -171,7 +171,11 @@ fn settled(stream: &Path, mut report: SegmentReport) -> Result<SegmentReport, Er
             break;
         }
         sleep(pause);
-        report = inspect::verify_last(&RealDisk, stream, &report)?;
+        match inspect::verify_last(&RealDisk, stream, &report)? {
+            Some(again) => report = again,
+            // Who trims it has found it whole.
+            None => report.damage = None,
+        }
     }
     Ok(report)
 }

@@ -13,9 +13,14 @@ use std::{
 use thinwire_engine::{
     Error,
     journal::{Mended, Mending},
-    model::{Offset, StreamId},
+    model::{HaltedBy, Offset, StreamId},
 };
-use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+use thinwire_transport::session::JOURNAL_CORRUPT;
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use super::{Node, lock, start_capture};
@@ -24,7 +29,9 @@ use super::{Node, lock, start_capture};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two attempts: doubled from the first to the second.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-const TRY_AGAIN_MAX: Duration = Duration::from_secs(30);
+const TRY_AGAIN_MAX: Duration = Duration::from_secs(600);
+/// How long a peer may say nothing before another one is asked. Thin links are slow, and may be down.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Node {
     pub(super) async fn look_for_damage(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
@@ -76,7 +83,12 @@ impl Node {
     /// Mends one segment; says whether nothing is left to do.
     async fn mend(&self, id: StreamId, damage: Option<Offset>) -> bool {
         let attempt = match self.begin(id, damage).await {
-            Ok(mending) => self.fill(id, mending).await,
+            Ok(Some(mending)) => self.fill(id, mending).await,
+            Ok(None) => {
+                // It can be opened, or is open already.
+                self.discharge(id, true).await;
+                return true;
+            }
             Err(error) => Err(error),
         };
         match attempt {
@@ -96,10 +108,11 @@ impl Node {
         }
     }
 
-    async fn begin(&self, id: StreamId, damage: Option<Offset>) -> Result<Mending, Error> {
+    /// `None` if there is nothing to mend.
+    async fn begin(&self, id: StreamId, damage: Option<Offset>) -> Result<Option<Mending>, Error> {
         let journal = self.journal.clone();
         blocking(move || match (damage, journal.stream(id)) {
-            (Some(offset), Some(stream)) => stream.mend(offset),
+            (Some(offset), Some(stream)) => stream.mend(offset).map(Some),
             _ => journal.mend_unopened(id),
         })
         .await
@@ -120,7 +133,7 @@ impl Node {
                     }
                 }
             }
-            if mending.wanted() == Some(wanted) {
+            if mending.wanted().is_some_and(|still| still.start <= from) {
                 warn!(stream = %id, %from, %until, "lost records are with no peer that can be reached");
                 return Ok(None);
             }
@@ -144,15 +157,18 @@ impl Node {
         mut mending: Mending,
         wanted: Range<Offset>,
     ) -> Result<(Mending, Result<(), String>), Error> {
-        let mut records = match self.transport.fetch(peer, id, wanted).await {
-            Ok(records) => records,
-            Err(error) => return Ok((mending, Err(error.to_string()))),
+        let silent = || format!("nothing came for {} s", PATIENCE.as_secs());
+        let mut records = match timeout(PATIENCE, self.transport.fetch(peer, id, wanted)).await {
+            Ok(Ok(records)) => records,
+            Ok(Err(error)) => return Ok((mending, Err(error.to_string()))),
+            Err(_) => return Ok((mending, Err(silent()))),
         };
         loop {
-            let records = match records.next().await {
-                Ok(Some(records)) => records,
-                Ok(None) => return Ok((mending, Ok(()))),
-                Err(error) => return Ok((mending, Err(error.to_string()))),
+            let records = match timeout(PATIENCE, records.next()).await {
+                Ok(Ok(Some(records))) => records,
+                Ok(Ok(None)) => return Ok((mending, Ok(()))),
+                Ok(Err(error)) => return Ok((mending, Err(error.to_string()))),
+                Err(_) => return Ok((mending, Err(silent()))),
             };
             let given;
             (mending, given) = blocking(move || {
@@ -182,6 +198,13 @@ impl Node {
                     }
                 }
                 Err(error) => warn!(stream = %id, %error, "mended, and still cannot be opened"),
+            }
+        }
+        // Whoever met the damage while shipping may be gone for long.
+        if let Some(stream) = self.journal.stream(id) {
+            let said = stream.halted_by(HaltedBy::Transport);
+            if said.is_some_and(|halt| halt.code == JOURNAL_CORRUPT) {
+                stream.set_halted(HaltedBy::Transport, None);
             }
         }
         lock(&self.appliers).get(&id).inspect(|applier| applier.retry());

@@ -346,9 +346,10 @@ fn raw_bytes<C: Coder>(
 fn is_noise<C: Coder>(coder: &mut C, mind: &mut Mind, column: u32, given: &[u8]) -> bool {
     let mut counts = [0_u64; 256];
     given.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
-    let (count, meetings) = (given.len(), counts.iter().map(|count| count * count).sum::<u64>());
+    let (count, meetings) =
+        (given.len() as u64, counts.iter().map(|count| count * count).sum::<u64>());
     let chance = count + count * count * 3 / (2 * 256);
-    let noise = count >= NOISE_BYTES_MIN && meetings < chance as u64;
+    let noise = given.len() >= NOISE_BYTES_MIN && meetings < chance;
     mind.odds.weigh(coder, JUDGE_NOISE, [mix(column, NOISE)], noise)
 }
 

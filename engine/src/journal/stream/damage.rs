@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::Stream;
 use crate::{
     Error,
-    journal::mend::{Mending, Site},
+    journal::mend::{Mending, Owner, Site},
     model::Offset,
 };
 
@@ -29,33 +29,38 @@ impl Stream {
             Error::Trimmed { first: self.watermarks().first, wanted: offset }
         };
         let mut base = self.segment_with(offset).ok_or_else(trimmed)?;
-        if self.state().segments.last().is_some_and(|(last, _)| *last == base) {
+        if self.is_last(base) {
             self.end_segment()?;
             base = self.segment_with(offset).ok_or_else(trimmed)?;
+        }
+        if self.is_last(base) {
+            // Somebody writes to its file, which must stay where it is.
+            let reason =
+                "it is the last segment, and none can be begun behind it for now".to_owned();
+            let segment = self.segment_path(base);
+            return Err(Error::Corrupt { segment, at: 0, offset: base, reason });
         }
         Mending::begin(Site {
             disk: self.disk.clone(),
             dir: self.dir.clone(),
             id: self.id,
             base,
-            stream: Some(self.clone()),
+            owner: Owner::Stream(self.clone()),
         })
     }
 
     /// Writes what is staged and begins a new segment behind it, if there is room for one.
     fn end_segment(&self) -> Result<(), Error> {
-        loop {
-            self.sync()?;
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let tail = {
-                let state = self.state();
-                if !state.staged.is_empty() {
-                    continue;
-                }
-                state.tail.clone()
-            };
-            return self.rotate(&mut writer, &tail);
-        }
+        let poisoned = |_| Error::Poisoned { stream: self.id };
+        let mut writer = self.writer.lock().map_err(poisoned)?;
+        let checked = self.check(&self.state());
+        let ended = checked.and_then(|()| self.lead(&mut writer, true));
+        self.let_go(writer);
+        ended.map(drop)
+    }
+
+    fn is_last(&self, base: Offset) -> bool {
+        self.state().segments.last().is_some_and(|(last, _)| *last == base)
     }
 
     /// A reader met a damaged segment.
@@ -76,7 +81,7 @@ impl Stream {
     ) -> Result<(), Error> {
         let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let held = self.state().segments.iter().any(|(held, _)| *held == base);
-        if !held {
+        if !held || self.is_last(base) {
             return Err(Error::Trimmed { first: self.watermarks().first, wanted: base });
         }
         rename()?;

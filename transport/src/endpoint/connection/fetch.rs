@@ -1,7 +1,11 @@
 //! Asking a peer for records that were lost here, and answering when a peer asks: each time over a stream of its own.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
 
+use bytes::{Buf, Bytes};
 use quinn::{RecvStream, SendStream};
 use thinwire_engine::{
     codec::{Records, Tag},
@@ -52,7 +56,12 @@ pub struct Fetching {
     read: RecvStream,
     decompressor: Decompressor,
     decoder: DataDecoder,
+    /// What was not decompressed yet, and whether the decompressor may have more.
+    compressed: Bytes,
+    pending: bool,
     wanted: Range<Offset>,
+    /// Whether the stream is our own, of which nothing was ever withheld from us.
+    is_own: bool,
 }
 
 impl Fetching {
@@ -65,6 +74,10 @@ impl Fetching {
             if let Some(frame) = self.decoder.next_frame().map_err(|error| self.bad(error))? {
                 return self.check(frame).map(Some);
             }
+            if self.pending {
+                self.decompress()?;
+                continue;
+            }
             let chunk = self.read.read_chunk(READ_BYTES, true).await;
             let chunk = chunk.map_err(|error| self.gone(error))?;
             let Some(chunk) = chunk else {
@@ -73,23 +86,27 @@ impl Fetching {
                     reason: "it cannot read them itself".to_owned(),
                 });
             };
-            let mut rest = &chunk.bytes[..];
-            loop {
-                let pulled = self.decompressor.pull(&mut rest);
-                let piece = match pulled {
-                    Ok(piece) => piece,
-                    Err(error) => {
-                        let (peer, reason) = (self.peer.clone(), error.to_string());
-                        return Err(FetchError::Misbehaved { peer, reason });
-                    }
-                };
-                if piece.is_empty() && rest.is_empty() {
-                    break;
-                }
-                self.decoder.push(piece);
-            }
+            (self.compressed, self.pending) = (chunk.bytes, true);
         }
         Ok(None)
+    }
+
+    /// Takes one piece out of what came, so that little is held whatever it becomes.
+    fn decompress(&mut self) -> Result<(), FetchError> {
+        let mut rest = &self.compressed[..];
+        match self.decompressor.pull(&mut rest) {
+            Ok(piece) => {
+                self.pending = !piece.is_empty() || !rest.is_empty();
+                self.decoder.push(piece);
+            }
+            Err(error) => {
+                let (peer, reason) = (self.peer.clone(), error.to_string());
+                return Err(FetchError::Misbehaved { peer, reason });
+            }
+        }
+        let taken = self.compressed.len() - rest.len();
+        self.compressed.advance(taken);
+        Ok(())
     }
 
     fn check(&mut self, frame: DataFrame) -> Result<Records, FetchError> {
@@ -101,7 +118,7 @@ impl Fetching {
             return Err(self.bad("the records are others than those asked for"));
         }
         let skips = records.iter().any(|record| Tag::of(&record) == Ok(Tag::Skip));
-        if skips && index != WITHHELD {
+        if skips && (index != WITHHELD || self.is_own) {
             return Err(FetchError::Refused {
                 peer: self.peer.clone(),
                 reason: "some were withheld from it too".to_owned(),
@@ -147,15 +164,18 @@ impl Conversation {
             Err(end @ End::Lost(_)) => return Err(gone(end.to_string())),
             Err(end) => return Err(bad(end.to_string())),
         }
-        let mut decompressor = Decompressor::new().map_err(|error| bad(error.to_string()))?;
-        let mut decoder = DataDecoder::default();
-        // What came in one piece with the answer belongs to the records.
-        let mut rest = control.rest();
-        while !rest.is_empty() {
-            let piece = decompressor.pull(&mut rest).map_err(|error| bad(error.to_string()))?;
-            decoder.push(piece);
-        }
-        Ok(Fetching { peer, read, decompressor, decoder, wanted })
+        let decompressor = Decompressor::new().map_err(|error| bad(error.to_string()))?;
+        Ok(Fetching {
+            peer,
+            read,
+            decompressor,
+            decoder: DataDecoder::default(),
+            // What came in one piece with the answer belongs to the records.
+            compressed: Bytes::copy_from_slice(control.rest()),
+            pending: true,
+            wanted,
+            is_own: stream.origin == self.node.journal.own(),
+        })
     }
 
     /// Answers whoever asks, one after the other.
@@ -164,7 +184,14 @@ impl Conversation {
             let (write, mut read) = self.connection.accept_bi().await?;
             let mut decoder = ControlDecoder::default();
             match next_control(&mut read, &mut decoder).await? {
-                Control::Fetch(wanted) => self.answer(write, wanted).await?,
+                Control::Fetch(wanted) => match self.answer(write, wanted).await {
+                    Err(end @ End::Lost(_)) => return Err(end),
+                    // Whoever asked may have enough before the end.
+                    Err(end) => {
+                        tracing::debug!(peer = self.link.peer.name, reason = %end, "answer ended")
+                    }
+                    Ok(()) => {}
+                },
                 _ => return Err(Violation("asks something that is no question".into()).into()),
             }
         }
@@ -199,6 +226,9 @@ impl Conversation {
 
     /// The records, if they are here and the peer may have them. Who may not is not told whether they are.
     fn find(&self, wanted: &Excerpt) -> Option<excerpt::Excerpt> {
+        if self.link.is_paused() || self.peer_pauses.load(Relaxed) {
+            return None;
+        }
         let (peer, id) = (&self.link.peer, wanted.stream);
         let may = id.origin == peer.origin() || peer.ships(self.node.journal.own(), id);
         let stream = self.node.journal.stream(id).filter(|_| may)?;

@@ -202,6 +202,8 @@ impl Conversation {
             }
             while let Some(frame) = blocking(|| inlet.next_frame())? {
                 self.take(frame).await?;
+                // What arrived may take long to unpack, and others have something to say meanwhile.
+                tokio::task::yield_now().await;
             }
         }
     }
