@@ -86,8 +86,7 @@ impl Node {
             Ok(Some(mending)) => self.fill(id, mending).await,
             Ok(None) => {
                 // It can be opened, or is open already.
-                self.discharge(id, true).await;
-                return true;
+                return self.discharge(id, true).await;
             }
             Err(error) => Err(error),
         };
@@ -96,8 +95,7 @@ impl Node {
                 self.mended.fetch_add(1, Relaxed);
                 let (segment, fetched) = (mended.segment.display(), mended.fetched);
                 info!(stream = %id, %segment, fetched, "mended a damaged segment");
-                self.discharge(id, damage.is_none()).await;
-                true
+                self.discharge(id, damage.is_none()).await
             }
             Ok(None) => false,
             Err(Error::Trimmed { .. }) => true,
@@ -184,8 +182,8 @@ impl Node {
         }
     }
 
-    /// Lets everybody go on with a stream that is sound again.
-    async fn discharge(&self, id: StreamId, was_closed: bool) {
+    /// Lets everybody go on with a stream that is sound again; says whether they can.
+    async fn discharge(&self, id: StreamId, was_closed: bool) -> bool {
         if was_closed {
             let journal = self.journal.clone();
             match blocking(move || journal.open_stream(id)).await {
@@ -197,7 +195,10 @@ impl Node {
                         let _ = self.capture.set(capture);
                     }
                 }
-                Err(error) => warn!(stream = %id, %error, "mended, and still cannot be opened"),
+                Err(error) => {
+                    warn!(stream = %id, %error, "mended, and still cannot be opened");
+                    return false;
+                }
             }
         }
         // Whoever met the damage while shipping may be gone for long.
@@ -208,6 +209,7 @@ impl Node {
             }
         }
         lock(&self.appliers).get(&id).inspect(|applier| applier.retry());
+        true
     }
 }
 
