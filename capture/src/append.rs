@@ -155,6 +155,7 @@ fn weight(record: &Record) -> usize {
         Record::Update { old, new, .. } => old.as_ref().map_or(0, |old| row(old.row())) + row(new),
         Record::Delete { old: OldRow::Key(old) | OldRow::Full(old), .. } => row(old),
         Record::Message { content, .. } => content.len(),
+        Record::Schema(schema) => schema.definitions.len(),
         _ => 0,
     }
 }

@@ -34,6 +34,7 @@ pub enum Tag {
     CopyEnd = 11,
     CopyAbort = 12,
     Skip = 13,
+    Schema = 14,
 }
 
 impl Tag {
@@ -44,7 +45,7 @@ impl Tag {
         Self::ALL.get(usize::from(byte).wrapping_sub(1)).copied().ok_or(DecodeError::Tag(byte))
     }
 
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Begin,
         Self::Commit,
         Self::Abort,
@@ -58,6 +59,7 @@ impl Tag {
         Self::CopyEnd,
         Self::CopyAbort,
         Self::Skip,
+        Self::Schema,
     ];
 }
 

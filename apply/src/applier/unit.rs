@@ -41,7 +41,7 @@ pub(super) async fn next(source: &mut Source, node: Origin) -> Result<Option<Uni
         Record::CopyBegin(_) => Unit::Foreign,
         Record::Relation(relation) => Unit::Void { relations: vec![relation], last: item.last },
         Record::Skip { .. } => Unit::Void { relations: Vec::new(), last: item.last },
-        Record::Message { .. } => Unit::Whole(vec![item]),
+        Record::Message { .. } | Record::Schema(_) => Unit::Whole(vec![item]),
         _ => return Err(malformed(item.offset, "a row outside of any transaction")),
     };
     Ok(Some(unit))

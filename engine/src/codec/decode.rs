@@ -10,7 +10,7 @@ use crate::{
     limits::{AUDIENCE_MAX, COLUMNS_MAX, NAME_BYTES_MAX, RECORD_BYTES_MAX, RELATIONS_MAX},
     model::{
         Column, Copy, CopyTable, Lsn, OldRow, Origin, Record, Relation, RelationId,
-        ReplicaIdentity, Row, Running, Timestamp, Value,
+        ReplicaIdentity, Row, Running, Schema, Timestamp, Value,
     },
 };
 
@@ -74,16 +74,23 @@ fn body(tag: Tag, cursor: &mut Cursor<'_>) -> Result<Record, DecodeError> {
             transactional: boolean(cursor)?,
             lsn: Lsn::new(cursor.varint()?),
             prefix: cursor.string(RECORD_BYTES_MAX)?,
-            content: {
-                let length = cursor.length(RECORD_BYTES_MAX)?;
-                cursor.take(length)?
-            },
+            content: content(cursor)?,
         },
         Tag::CopyBegin => Record::CopyBegin(copy(cursor)?),
         Tag::CopyEnd => Record::CopyEnd { rows: cursor.varint()? },
         Tag::CopyAbort => Record::CopyAbort,
         Tag::Skip => skip(cursor)?,
+        Tag::Schema => Record::Schema(Schema {
+            born: list(cursor, RELATIONS_MAX, relation_id)?,
+            stale: list(cursor, RELATIONS_MAX, relation_id)?,
+            definitions: content(cursor)?,
+        }),
     })
+}
+
+fn content(cursor: &mut Cursor<'_>) -> Result<Bytes, DecodeError> {
+    let length = cursor.length(RECORD_BYTES_MAX)?;
+    cursor.take(length)
 }
 
 fn skip(cursor: &mut Cursor<'_>) -> Result<Record, DecodeError> {

@@ -1,7 +1,9 @@
 //! Records to their canonical bytes.
 
 use super::{Tag, put_varint};
-use crate::model::{Column, Copy, OldRow, Origin, Record, Relation, ReplicaIdentity, Row, Value};
+use crate::model::{
+    Column, Copy, OldRow, Origin, Record, Relation, RelationId, ReplicaIdentity, Row, Schema, Value,
+};
 
 /// Appends the canonical bytes of `record`.
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
@@ -46,8 +48,7 @@ fn encode_rare(record: &Record, out: &mut Vec<u8>) {
         Record::Truncate { relations, cascade, restart_identity } => {
             out.push(Tag::Truncate as u8);
             out.push(u8::from(*cascade) | (u8::from(*restart_identity) << 1));
-            put_varint(relations.len() as u64, out);
-            relations.iter().for_each(|id| put_varint(u64::from(id.0), out));
+            put_ids(relations, out);
         }
         Record::Message { transactional, lsn, prefix, content } => {
             out.push(Tag::Message as u8);
@@ -56,6 +57,7 @@ fn encode_rare(record: &Record, out: &mut Vec<u8>) {
             put_bytes(prefix.as_bytes(), out);
             put_bytes(content, out);
         }
+        Record::Schema(schema) => put_schema(schema, out),
         Record::CopyBegin(copy) => put_copy(copy, out),
         Record::CopyEnd { rows } => {
             out.push(Tag::CopyEnd as u8);
@@ -81,6 +83,18 @@ fn put_copy(copy: &Copy, out: &mut Vec<u8>) {
         put_varint(u64::from(table.relation.0), out);
         put_varint(table.rows_estimate, out);
     }
+}
+
+fn put_schema(schema: &Schema, out: &mut Vec<u8>) {
+    out.push(Tag::Schema as u8);
+    put_ids(&schema.born, out);
+    put_ids(&schema.stale, out);
+    put_bytes(&schema.definitions, out);
+}
+
+fn put_ids(ids: &[RelationId], out: &mut Vec<u8>) {
+    put_varint(ids.len() as u64, out);
+    ids.iter().for_each(|id| put_varint(u64::from(id.0), out));
 }
 
 fn put_origins(origins: &[Origin], out: &mut Vec<u8>) {

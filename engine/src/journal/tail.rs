@@ -103,7 +103,7 @@ impl Tail {
         let ids = self.copied.len() + self.copying.len();
         let mut bytes = STATE_BYTES + self.described + ids * INTEGER_BYTES;
         for Framed { record, .. } in records.framed() {
-            if !matches!(Tag::of(record)?, Tag::Relation | Tag::CopyBegin) {
+            if !matches!(Tag::of(record)?, Tag::Relation | Tag::CopyBegin | Tag::Schema) {
                 continue;
             }
             bytes += match decode(&records.bytes().slice_ref(record))? {
@@ -112,6 +112,7 @@ impl Tail {
                     described(&new).saturating_sub(held)
                 }
                 Record::CopyBegin(copy) => copy.tables.len() * INTEGER_BYTES,
+                Record::Schema(schema) => schema.born.len() * INTEGER_BYTES,
                 _ => 0,
             };
         }
@@ -155,7 +156,7 @@ impl Tail {
             tag => {
                 self.count(records, mem::take(rows));
                 let span = self.structure(decode(&records.bytes().slice_ref(framed.record))?);
-                if tag == Tag::Begin {
+                if matches!(tag, Tag::Begin | Tag::Schema) {
                     rows.push(framed);
                 }
                 span
@@ -180,6 +181,7 @@ impl Tail {
                 if let Some(open) = self.open.take() {
                     self.last_commit = Some((open.lsn, end));
                 }
+                self.copied.extend(self.copying.drain(..));
             }
             Record::CopyEnd { .. } => {
                 self.open = None;
@@ -188,6 +190,11 @@ impl Tail {
             Record::Abort | Record::CopyAbort => {
                 self.open = None;
                 self.copying.clear();
+            }
+            Record::Schema(schema) => {
+                // If the transaction is aborted, what became stale in it is copied once too often.
+                self.copied.retain(|id| !schema.stale.contains(id));
+                self.copying.extend(schema.born);
             }
             Record::Relation(relation) => {
                 self.described += described(&relation);
@@ -199,6 +206,7 @@ impl Tail {
                 // What was withheld or trimmed behind the beginning of a transaction took its end with it.
                 if self.open.is_some_and(|open| open.xid.is_some()) {
                     self.open = None;
+                    self.copying.clear();
                 }
                 return count;
             }
@@ -265,8 +273,9 @@ mod tests {
     use crate::{
         codec::RecordsBuf,
         journal::segment::{decode_state, encode_state},
-        model::{Column, CopyTable, Origin, ReplicaIdentity},
+        model::{Column, CopyTable, Origin, ReplicaIdentity, Schema, Timestamp},
     };
+    use bytes::Bytes;
 
     fn relation(id: u32, columns: u32) -> Relation {
         let column = |number| Column {
@@ -310,5 +319,26 @@ mod tests {
             let read: Tail = decode_state::<Tail>(&stored).unwrap().restored();
             assert_eq!(read, tail);
         }
+    }
+
+    #[test]
+    fn a_table_that_is_born_counts_as_copied_once_its_transaction_is_complete() {
+        let mut tail = Tail::default();
+        let mut take = |records: &[Record]| {
+            let mut buf = RecordsBuf::new();
+            records.iter().for_each(|record| buf.push(record));
+            tail.observe(&buf.take()).unwrap();
+            tail.copied.iter().map(|id| id.0).collect::<Vec<_>>()
+        };
+        let begin = Record::Begin { xid: 1, lsn: Lsn::new(1), time: Timestamp::default() };
+        let commit = Record::Commit { end: Lsn::new(2) };
+        let schema = |born: &[u32], stale: &[u32]| {
+            let ids = |ids: &[u32]| ids.iter().copied().map(RelationId).collect();
+            Record::Schema(Schema { born: ids(born), stale: ids(stale), definitions: Bytes::new() })
+        };
+        assert_eq!(take(&[begin.clone(), schema(&[7, 8], &[])]), [] as [u32; 0]);
+        assert_eq!(take(&[commit.clone()]), [7, 8]);
+        assert_eq!(take(&[begin.clone(), schema(&[9], &[]), Record::Abort]), [7, 8]);
+        assert_eq!(take(&[begin, schema(&[], &[7]), commit]), [8]);
     }
 }

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{Lsn, Offset, Origin, Relation, RelationId, Row, Running, Timestamp};
+use super::{Lsn, Offset, Origin, Relation, RelationId, Row, Running, Schema, Timestamp};
 
 /// One element of a stream. A transaction is contiguous: `Begin`, rows, `Commit` or `Abort`; a copy
 /// likewise: `CopyBegin`, for each table its `Relation` and its rows as `Insert`s, `CopyEnd` or
-/// `CopyAbort`. `Relation`, `Message` and `Skip` may also stand between them.
+/// `CopyAbort`. `Relation`, `Message`, `Schema` and `Skip` may also stand between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A transaction begins.
@@ -70,6 +70,8 @@ pub enum Record {
         /// Its content.
         content: Bytes,
     },
+    /// The source's objects changed, or are told because a copy needs them.
+    Schema(Schema),
     /// A copy begins: the rows of tables as of one position of the source's log.
     CopyBegin(Copy),
     /// It is complete.

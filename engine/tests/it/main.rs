@@ -25,7 +25,7 @@ use thinwire_engine::{
     codec::{Records, RecordsBuf, decode, encode},
     model::{
         Column, Copy, CopyTable, Lsn, Offset, OldRow, Origin, Record, Relation, RelationId,
-        ReplicaIdentity, Row, Running, Timestamp, Value,
+        ReplicaIdentity, Row, Running, Schema, Timestamp, Value,
     },
 };
 
@@ -106,6 +106,13 @@ fn record() -> impl Strategy<Value = Record> {
                 content: Bytes::from(content),
             }
         ),
+        (vec(relation_id(), 0..4), vec(relation_id(), 0..4), vec(any::<u8>(), 0..50)).prop_map(
+            |(born, stale, definitions)| Record::Schema(Schema {
+                born,
+                stale,
+                definitions: Bytes::from(definitions),
+            })
+        ),
         copy().prop_map(Record::CopyBegin),
         any::<u64>().prop_map(|rows| Record::CopyEnd { rows }),
         Just(Record::CopyAbort),
@@ -136,7 +143,7 @@ proptest! {
     }
 
     #[test]
-    fn what_decodes_at_all_encodes_to_the_same_bytes(bytes in vec(any::<u8>(), 0..60), tag in 1..14_u8) {
+    fn what_decodes_at_all_encodes_to_the_same_bytes(bytes in vec(any::<u8>(), 0..60), tag in 1..15_u8) {
         let mut bytes = bytes;
         if let Some(first) = bytes.first_mut() { *first = tag; }
         let bytes = Bytes::from(bytes);

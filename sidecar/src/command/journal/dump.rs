@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, bail};
 use thinwire_engine::{
     journal::inspect,
-    model::{Offset, OldRow, Record, Relation, RelationId, Row, Value},
+    model::{Definitions, Kind, Offset, OldRow, Record, Relation, RelationId, Row, Schema, Value},
     storage::disk::RealDisk,
 };
 
@@ -105,6 +105,7 @@ impl Teller {
             Record::Message { prefix, content, .. } => {
                 format!("message {prefix:?} ({} bytes)", content.len())
             }
+            Record::Schema(schema) => schema_text(schema),
             Record::CopyBegin(copy) => {
                 format!("copy of {} tables as of {}", copy.tables.len(), copy.lsn)
             }
@@ -142,6 +143,21 @@ impl Teller {
         }
         out + ")"
     }
+}
+
+/// A schema change in words.
+fn schema_text(schema: &Schema) -> String {
+    let Ok(definitions) = Definitions::decode(&schema.definitions) else {
+        return format!("schema, unreadable ({} bytes)", schema.definitions.len());
+    };
+    let objects = definitions.objects.iter().map(|it| (it.body.kind(), &it.schema, &it.name));
+    let dropped = definitions.dropped.iter().map(|it| (it.kind, &it.schema, &it.name));
+    let words = |(kind, schema, name): (Kind, &String, &String)| {
+        format!("{kind:?} {}.{}", shown(schema), shown(name)).to_lowercase()
+    };
+    let mut out: Vec<_> = objects.map(words).collect();
+    out.extend(dropped.map(words).map(|gone| format!("drop {gone}")));
+    format!("schema {}", out.join(", "))
 }
 
 /// A name on one line, whatever is in it.
