@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench lint soak fuzz fuzz-smoke prerequisites linters
+.PHONY: help test demo bench lint soak fuzz fuzz-smoke postgres-versions prerequisites linters
 
 # Where rustup puts cargo, for shells that have not been restarted since.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -18,6 +18,10 @@ test: prerequisites ## all tests, the end-to-end ones on real Postgres servers i
 	THINWIRE_CRASHES=$${THINWIRE_CRASHES:-2000000} THINWIRE_SCOPE=$${THINWIRE_SCOPE:-4} \
 	    cargo test --workspace --exclude thinwire-fuzz
 	cargo test -p thinwire-engine --features mutants --test mutants
+
+# The tests across versions find them there; what is not there, they do without, unless THINWIRE_PG_REQUIRED lists it.
+postgres-versions: ## PostgreSQL 14 to 18 into target/postgres, for the tests across versions
+	bench/cluster/versions.sh $${CARGO_TARGET_DIR:-target}/postgres
 
 soak: prerequisites ## every process killed thirty times under load, a hundred million power cuts, 20,000 on real file systems
 	THINWIRE_KILL_CYCLES=30 cargo test -p thinwire-sidecar --test it -- --nocapture kills

@@ -29,6 +29,21 @@ impl Account {
         ids.map(|ids| Account { ids: Some(ids) }).ok_or(Error::NoAccount)
     }
 
+    #[cfg(test)]
+    pub(crate) fn ourselves() -> Account {
+        Account { ids: None }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn other(id: u32) -> Account {
+        Account { ids: Some((id, id)) }
+    }
+
+    /// Whether this is somebody else than we are.
+    pub(crate) fn is_another(self) -> bool {
+        self.ids.is_some()
+    }
+
     /// A program that will run as this user, without the `PG*` variables that would lead a client
     /// elsewhere.
     pub(crate) fn command(self, program: impl AsRef<OsStr>) -> Command {

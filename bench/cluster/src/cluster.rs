@@ -6,7 +6,6 @@ use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write as _;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,6 +43,7 @@ impl Cluster {
         let home = home()?;
         let warden = Warden::start(home.path())?;
         account.own(home.path())?;
+        let bin = binaries::within_reach(account, bin, home.path())?;
         let data = template::create(account, &bin, &options, home.path())?;
         append(&data.join("postgresql.conf"), &options.configuration())?;
         if let Some(hba) = &options.hba {
@@ -272,16 +272,12 @@ impl Drop for Cluster {
 /// reach.
 fn home() -> Result<TempDir> {
     let base = env::temp_dir();
-    let fits = base.as_os_str().len() <= 60 && base.ancestors().all(is_passable);
+    let fits = base.as_os_str().len() <= 60 && base.ancestors().all(binaries::is_passable);
     let base = if fits { base } else { PathBuf::from("/tmp") };
     tempfile::Builder::new()
         .prefix("tw-")
         .tempdir_in(&base)
         .map_err(during(format!("create a directory in {}", base.display())))
-}
-
-fn is_passable(folder: &Path) -> bool {
-    fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o001 != 0)
 }
 
 fn append(path: &Path, text: &str) -> Result<()> {

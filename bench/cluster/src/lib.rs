@@ -34,6 +34,7 @@ mod server;
 mod template;
 mod warden;
 
+pub use binaries::installations;
 pub use cluster::Cluster;
 pub use error::{Error, Result};
 pub use options::Options;

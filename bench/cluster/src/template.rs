@@ -108,27 +108,33 @@ pub(crate) fn write_private(account: Account, path: &Path, content: &[u8]) -> Re
     account.own(path)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder as it is.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(from).arg(to)).map(drop)
 }
 
-/// Everything that `initdb` was told, in a file name.
+/// The server's version and everything that `initdb` was told, in a file name.
 fn key(account: Account, bin: &Path, options: &Options) -> Result<String> {
     let version = run(account.command(bin.join("postgres")).arg("--version"))?;
     let mut hasher = DefaultHasher::new();
-    (LAYOUT, bin, &version, &options.encoding, &options.password).hash(&mut hasher);
+    (LAYOUT, &version, &options.encoding, &options.password).hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
+}
+
+/// The build's target directory; `None` for a program that runs from anywhere else.
+pub(crate) fn target() -> Option<PathBuf> {
+    let program = env::current_exe().ok()?;
+    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file())?;
+    Some(target.to_path_buf())
 }
 
 /// The folder of the originals, made if need be; `None` where there is none or it is not ours.
 fn cache() -> Option<PathBuf> {
-    let program = env::current_exe().ok()?;
-    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file())?;
     let user = rustix::process::geteuid().as_raw();
-    let cache = target.join(format!("thinwire-clusters-{user}"));
+    let cache = target()?.join(format!("thinwire-clusters-{user}"));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(&cache).ok()?;
     Some(cache)
 }
 
 /// Part of the key: raise it when the arguments of `initdb` change.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;

@@ -21,6 +21,15 @@ fn psql_returns_rows_and_names_errors() {
 }
 
 #[test]
+fn every_installed_version_runs() {
+    for (major, bin) in crate::installations() {
+        let cluster = Cluster::start(Options::default().with_bin(bin)).unwrap();
+        let version = cluster.psql("postgres", "show server_version_num").unwrap();
+        assert_eq!(version.parse::<u32>().unwrap() / 10_000, major);
+    }
+}
+
+#[test]
 fn psql_takes_more_than_a_pipe_holds_in_both_directions() {
     let cluster = started();
     let sql = "select repeat('x', 100);\n".repeat(5_000);
