@@ -49,6 +49,9 @@ pub(crate) enum Equality {
     Operator {
         /// The operator's schema.
         schema: String,
+        /// Whether values that are equal are always the same. Numbers of another scale are not, nor is text under a
+        /// collation that looks away.
+        is_identity: bool,
     },
     /// By their text form: the type has none.
     Text,

@@ -172,15 +172,35 @@ fn condition(table: &Table, find: &Find, first: usize) -> String {
     if !find.one {
         return conditions;
     }
-    let rows = rows_of(table);
     // A row's place is unique in one table only.
-    match table.partitioned {
-        true => format!(
-            "(tableoid, ctid) OPERATOR(pg_catalog.=) (SELECT tableoid, ctid FROM {rows} WHERE {conditions} LIMIT 1)"
-        ),
-        false => format!(
-            "ctid OPERATOR(pg_catalog.=) (SELECT ctid FROM {rows} WHERE {conditions} LIMIT 1)"
-        ),
+    let (place, columns) = match table.partitioned {
+        true => ("(tableoid, ctid)", "tableoid, ctid"),
+        false => ("ctid", "ctid"),
+    };
+    let (rows, order) = (rows_of(table), nearest(table, find, first));
+    format!(
+        "{place} OPERATOR(pg_catalog.=) (SELECT {columns} FROM {rows} WHERE {conditions}{order} LIMIT 1)"
+    )
+}
+
+/// Of rows that are equal, the one that also looks the same comes first: 1.0 equals 1.00, and is another value.
+fn nearest(table: &Table, find: &Find, first: usize) -> String {
+    let equal = find.conditions.iter().enumerate().filter(|(_, it)| **it == Condition::Equal);
+    let same: Vec<_> = equal
+        .zip(first..)
+        .filter(|((at, _), _)| {
+            matches!(table.columns[*at].equality, Equality::Operator { is_identity: false, .. })
+        })
+        .map(|((at, _), parameter)| {
+            let name = ident(&table.relation.columns[at].name);
+            format!(
+                "pg_catalog.format('%s', {name}) OPERATOR(pg_catalog.=) pg_catalog.format('%s', ${parameter})"
+            )
+        })
+        .collect();
+    match same.is_empty() {
+        true => String::new(),
+        false => format!(" ORDER BY {} DESC", same.join(" AND ")),
     }
 }
 
@@ -190,15 +210,16 @@ fn conditions(table: &Table, find: &Find, first: usize) -> String {
         let name = ident(&table.relation.columns[at].name);
         match (condition, &table.columns[at].equality) {
             (Condition::Any, _) => continue,
-            (Condition::Null, _) => all.push(format!("{name} IS NULL")),
-            (Condition::Equal, Equality::Operator { schema }) => {
+            // A composite value of nothing but nulls IS NULL, and yet is a value.
+            (Condition::Null, _) => all.push(format!("{name} IS NOT DISTINCT FROM NULL")),
+            (Condition::Equal, Equality::Operator { schema, .. }) => {
                 all.push(format!("{name} OPERATOR({}.=) ${next}", ident(schema)));
                 next += 1;
             }
             // `format` uses the type's output function, as the source did; a null would become ''.
             (Condition::Equal, Equality::Text) => {
                 all.push(format!(
-                    "{name} IS NOT NULL AND pg_catalog.format('%s', {name}) OPERATOR(pg_catalog.=) ${next}"
+                    "{name} IS DISTINCT FROM NULL AND pg_catalog.format('%s', {name}) OPERATOR(pg_catalog.=) ${next}"
                 ));
                 next += 1;
             }

@@ -6,9 +6,9 @@ use thinwire_engine::model::{self, RelationId};
 use super::*;
 
 /// A table with columns such as `id*`, where a star marks a key column and a `!` an identity column that is GENERATED
-/// ALWAYS, and a `~` one without equality.
+/// ALWAYS, a `~` one without equality, and a `^` one whose equal values may look different.
 pub(crate) fn table(columns: &[&str], identity: ReplicaIdentity) -> Table {
-    let name = |column: &str| column.trim_end_matches(['*', '!', '~']).to_owned();
+    let name = |column: &str| column.trim_end_matches(['*', '!', '~', '^']).to_owned();
     Table {
         relation: Arc::new(Relation {
             id: RelationId(1),
@@ -30,7 +30,10 @@ pub(crate) fn table(columns: &[&str], identity: ReplicaIdentity) -> Table {
             .map(|column| Column {
                 equality: match column.contains('~') {
                     true => Equality::Text,
-                    false => Equality::Operator { schema: "pg_catalog".into() },
+                    false => Equality::Operator {
+                        schema: "pg_catalog".into(),
+                        is_identity: !column.contains('^'),
+                    },
                 },
                 identity_always: column.contains('!'),
             })

@@ -88,7 +88,11 @@ async fn columns(client: &Client, oid: &str) -> Result<Vec<Here>, SinkError> {
     rows.iter()
         .map(|row| {
             let schema: Option<String> = row.try_get(3).map_err(failed)?;
-            let equality = schema.map_or(Equality::Text, |schema| Equality::Operator { schema });
+            let is_identity = row.try_get(4).map_err(failed)?;
+            let equality = match schema {
+                Some(schema) => Equality::Operator { schema, is_identity },
+                None => Equality::Text,
+            };
             let identity_always = row.try_get(2).map_err(failed)?;
             Ok(Here {
                 name: text(row, 0)?,

@@ -10,11 +10,13 @@ SELECT c.oid::pg_catalog.text, c.relkind::pg_catalog.text FROM pg_catalog.pg_cla
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
 WHERE n.nspname::pg_catalog.text OPERATOR(pg_catalog.=) $1 AND c.relname::pg_catalog.text OPERATOR(pg_catalog.=) $2";
 
-/// The columns of a table: name, whether it is generated, whether it is an identity column that is GENERATED ALWAYS, and
-/// the schema of the operator that its default operator class compares it with.
+/// The columns of a table: name, whether it is generated, whether it is an identity column that is GENERATED ALWAYS,
+/// the schema of the operator that its default operator class compares it with, and whether values that this finds
+/// equal are certainly the same.
 ///
 /// Domains are seen through. Arrays, ranges and enums are compared by PostgreSQL's own `=`, arrays if their elements
-/// can be. Two types use another's operator class by binary coercion and may be given as that type's text.
+/// can be. Two types use another's operator class by binary coercion and may be given as that type's text. The types
+/// listed by number are those of whole numbers, strings, times and UUIDs.
 pub(crate) const COLUMNS: &str = "\
 WITH RECURSIVE layers(attnum, depth, typ, is_array) AS (\
 SELECT attnum, 0, atttypid, false FROM pg_catalog.pg_attribute \
@@ -23,11 +25,12 @@ UNION ALL SELECT l.attnum, l.depth + 1, CASE t.typtype WHEN 'd' THEN t.typbasety
 l.is_array OR t.typtype <> 'd' \
 FROM layers l JOIN pg_catalog.pg_type t ON t.oid = l.typ \
 WHERE t.typtype = 'd' OR (t.typlen = -1 AND t.typelem <> 0 AND t.oid NOT IN (22, 30))), \
-bases AS (SELECT DISTINCT ON (attnum) attnum, is_array, \
+bases AS (SELECT DISTINCT ON (attnum) attnum, is_array, typ AS own, \
 CASE typ WHEN 1043 THEN 25 WHEN 650 THEN 869 ELSE typ END AS typ \
 FROM layers ORDER BY attnum, depth DESC), \
 equal AS (SELECT b.attnum, CASE WHEN t.typtype IN ('e', 'r', 'm') THEN 'pg_catalog' \
-WHEN b.is_array AND op.nspname IS NOT NULL THEN 'pg_catalog' ELSE op.nspname END AS nspname \
+WHEN b.is_array AND op.nspname IS NOT NULL THEN 'pg_catalog' ELSE op.nspname END AS nspname, \
+t.typtype = 'e' OR b.own IN (16, 17, 18, 19, 20, 21, 23, 25, 26, 1043, 1082, 1083, 1114, 1184, 2950) AS is_identity \
 FROM bases b JOIN pg_catalog.pg_type t ON t.oid = b.typ LEFT JOIN LATERAL (\
 SELECT n.nspname::pg_catalog.text AS nspname FROM pg_catalog.pg_opclass c \
 JOIN pg_catalog.pg_am m ON m.oid = c.opcmethod AND m.amname IN ('btree', 'hash') \
@@ -36,8 +39,10 @@ AND o.amoprighttype = c.opcintype AND o.amopstrategy = CASE m.amname WHEN 'btree
 JOIN pg_catalog.pg_operator p ON p.oid = o.amopopr AND p.oprname = '=' \
 JOIN pg_catalog.pg_namespace n ON n.oid = p.oprnamespace \
 WHERE c.opcdefault AND c.opcintype = b.typ ORDER BY m.amname LIMIT 1) op ON true) \
-SELECT a.attname::pg_catalog.text, a.attgenerated <> '', a.attidentity = 'a', e.nspname \
+SELECT a.attname::pg_catalog.text, a.attgenerated <> '', a.attidentity = 'a', e.nspname, \
+e.is_identity AND coalesce(l.collisdeterministic, true) \
 FROM pg_catalog.pg_attribute a JOIN equal e ON e.attnum = a.attnum \
+LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
 WHERE a.attrelid = $1::pg_catalog.oid ORDER BY a.attnum";
 
 /// The unique indexes of a table that may identify a row, the primary key first: name, whether it is the primary

@@ -54,8 +54,8 @@ fn one_of_equal_rows_is_found_by_its_place() {
     assert_eq!(
         statement(&keyless, &planned.shape),
         "DELETE FROM ONLY \"public\".\"t\" WHERE ctid OPERATOR(pg_catalog.=) (SELECT ctid FROM ONLY \"public\".\"t\" WHERE \
-         \"a\" OPERATOR(\"pg_catalog\".=) $1 AND \"j\" IS NOT NULL AND \
-         pg_catalog.format('%s', \"j\") OPERATOR(pg_catalog.=) $2 AND \"n\" IS NULL LIMIT 1)"
+         \"a\" OPERATOR(\"pg_catalog\".=) $1 AND \"j\" IS DISTINCT FROM NULL AND \
+         pg_catalog.format('%s', \"j\") OPERATOR(pg_catalog.=) $2 AND \"n\" IS NOT DISTINCT FROM NULL LIMIT 1)"
     );
     keyless.partitioned = true;
     let text = statement(&keyless, &planned.shape);
@@ -63,6 +63,21 @@ fn one_of_equal_rows_is_found_by_its_place() {
         "(tableoid, ctid) OPERATOR(pg_catalog.=) (SELECT tableoid, ctid FROM \"public\".\"t\""
     ));
     assert!(!text.contains("ONLY"));
+}
+
+#[test]
+fn of_equal_rows_the_one_that_looks_the_same_is_meant() {
+    let keyless = table(&["a", "n^", "j~", "m^", "o^"], ReplicaIdentity::Full);
+    let planned = plan::delete(&keyless, &OldRow::Full(row("1 1.0 {} ~ 2"))).unwrap();
+    let text = statement(&keyless, &planned.shape);
+    let order = " ORDER BY \
+         pg_catalog.format('%s', \"n\") OPERATOR(pg_catalog.=) pg_catalog.format('%s', $2) AND \
+         pg_catalog.format('%s', \"o\") OPERATOR(pg_catalog.=) pg_catalog.format('%s', $4) DESC LIMIT 1)";
+    assert!(text.ends_with(order), "{text}");
+    // Where the key is unique, there is but one.
+    let keyed = table(&["n^*"], ReplicaIdentity::Default);
+    let planned = plan::delete(&keyed, &OldRow::Key(row("1.0"))).unwrap();
+    assert!(!statement(&keyed, &planned.shape).contains("ORDER BY"));
 }
 
 #[test]
