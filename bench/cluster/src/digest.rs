@@ -2,7 +2,8 @@
 //! rows.
 //!
 //! A digest covers every column of every row, by column name, so that it does not depend on the
-//! order of rows or columns. Each row's text is hashed and the hashes are added: rows that occur
+//! order of rows or columns. A partitioned table has the rows of its partitions, whatever these are; another table has
+//! its own and not those of tables that inherit from it. Each row's text is hashed and the hashes are added: rows that occur
 //! twice count twice.
 
 use crate::{Cluster, Result};
@@ -14,17 +15,19 @@ pub fn digest(cluster: &Cluster, database: &str, table: &str) -> Result<String> 
     let columns = cluster.psql(
         database,
         &format!(
-            "select coalesce(string_agg(format('%I', attname), ', ' order by attname), '') \
-             from pg_attribute \
-             where attrelid = '{name}'::regclass and attnum > 0 and not attisdropped"
+            "select case relkind when 'p' then '' else 'only ' end || '|' || \
+             coalesce((select string_agg(format('%I', attname), ', ' order by attname) \
+             from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped), '') \
+             from pg_class c where oid = '{name}'::regclass"
         ),
     )?;
+    let (only, columns) = columns.split_once('|').unwrap_or(("", &columns));
     let answer = cluster.psql(
         database,
         &format!(
             "{SETTINGS}select count(*) || ':' || coalesce(sum(('x' || left(hash, 16))::bit(64)\
              ::bigint::numeric), 0) from (select md5(row({columns})::text) as hash \
-             from only {table}) as hashes"
+             from {only}{table}) as hashes"
         ),
     )?;
     Ok(answer)
@@ -82,5 +85,13 @@ mod tests {
         sql("insert into b select * from b where id = 1;\ndelete from b where id = 2");
         assert_ne!(both()[0], both()[1]);
         assert_eq!(tables(&cluster, "postgres").unwrap(), ["public.a", "public.b"]);
+        sql("create table c (n numeric, t text, f float8, id int) partition by hash (id);
+             create table c_0 partition of c for values with (modulus 2, remainder 0);
+             create table c_1 partition of c for values with (modulus 2, remainder 1);
+             insert into c select n, t, f, id from a;
+             create table d (like a); create table d_child () inherits (d);
+             insert into d select * from a; insert into d_child select * from a");
+        let all = digests(&cluster, "postgres", &["a", "c", "d"]).unwrap();
+        assert!(all[0] == all[1] && all[0] == all[2], "{all:?}");
     }
 }
