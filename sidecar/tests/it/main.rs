@@ -4,6 +4,7 @@
 mod bad_input;
 mod budget;
 mod commands;
+mod exact;
 mod interfaces;
 mod journal;
 mod kills;

@@ -1,0 +1,112 @@
+//! Values of every type, in tables that a seed makes: copied and streamed, they are the same at the target.
+
+mod literals;
+mod schema;
+
+use std::time::{Duration, Instant};
+
+use thinwire_bench::random::Random;
+use thinwire_cluster::Options;
+
+use self::schema::{TYPES, Table};
+use super::{copied, equal, pair_of, pair_on, server};
+use crate::site::{DB, Pair};
+
+/// Schemas are made and compared for this long, or as many as `THINWIRE_SCHEMAS` says.
+const TIME: Duration = Duration::from_secs(20);
+const TABLES_PER_SCHEMA: usize = 12;
+
+/// The seed of the first schema: `THINWIRE_SEED`, or always the same.
+fn first_seed() -> u64 {
+    std::env::var("THINWIRE_SEED").ok().and_then(|it| it.parse().ok()).unwrap_or(1)
+}
+
+fn schemas_asked() -> Option<u64> {
+    std::env::var("THINWIRE_SCHEMAS").ok().and_then(|it| it.parse().ok())
+}
+
+/// Makes the tables of a seed, fills them, has them copied, changes them, and compares.
+fn one_schema(pair: &mut Pair, seed: u64, version: u32) {
+    let what = format!("THINWIRE_SEED={seed} THINWIRE_SCHEMAS=1");
+    let mut random = Random::new(seed);
+    let mut tables: Vec<Table> = (0..TABLES_PER_SCHEMA)
+        .map(|at| Table::random(&mut random, &format!("t{seed}_{at}"), version))
+        .collect();
+    let mut names = Vec::new();
+    let (mut here, mut there) = (String::new(), String::new());
+    for table in &mut tables {
+        here += &table.create(&mut random, false);
+        there += &table.create(&mut random, true);
+        names.push(table.name());
+    }
+    for table in &mut tables {
+        for _ in 0..25 {
+            here += &table.insert(&mut random);
+        }
+    }
+    run(&what, &pair.source.cluster, &here);
+    run(&what, &pair.target.cluster, &there);
+    // A node that starts looks at once for tables to copy.
+    pair.source.node.stop().unwrap();
+    pair.source.node.init().unwrap();
+    pair.target.node.init().unwrap();
+    pair.source.node.start().unwrap();
+    // Before the copy has ended, changes are already written.
+    let changes = |random: &mut Random, tables: &mut [Table], count: u64| {
+        let mut sql = String::new();
+        for _ in 0..count {
+            sql += "begin;\n";
+            for _ in 0..1 + random.below(8) {
+                let at = usize::try_from(random.below(tables.len() as u64)).unwrap();
+                sql += &tables[at].change(random);
+            }
+            sql += if random.chance(0.15) { "rollback;\n" } else { "commit;\n" };
+        }
+        run(&what, &pair.source.cluster, &sql);
+    };
+    changes(&mut random, &mut tables, 5);
+    copied(pair, &names, &what);
+    changes(&mut random, &mut tables, 25);
+    equal(pair, &names, &what);
+    for name in &names {
+        let rows = pair.source.sql(&format!("select count(*) from {name}"));
+        assert_ne!(rows, "0", "{what}: {name} says nothing");
+    }
+}
+
+fn run(what: &str, cluster: &thinwire_cluster::Cluster, sql: &str) {
+    if let Err(error) = cluster.psql(DB, sql) {
+        panic!("{what}: {error}\n{sql}");
+    }
+}
+
+fn schemas(mut pair: Pair, seeds: impl Iterator<Item = u64>, time: Duration) {
+    let version: u32 = pair.target.sql("show server_version_num").parse::<u32>().unwrap() / 10_000;
+    let older = pair.source.sql("show server_version_num").parse::<u32>().unwrap() / 10_000;
+    super::start(&mut pair);
+    let (begun, asked) = (Instant::now(), schemas_asked());
+    let mut done = 0;
+    for seed in seeds {
+        if asked.map_or(begun.elapsed() > time, |asked| done >= asked) {
+            break;
+        }
+        one_schema(&mut pair, seed, version.min(older));
+        done += 1;
+    }
+    eprintln!("{done} schemas, {} tables", done * TABLES_PER_SCHEMA as u64);
+    pair.source.node.stop().unwrap();
+    pair.target.node.stop().unwrap();
+}
+
+#[test]
+fn values_of_every_type_arrive_as_they_were() {
+    schemas(pair_of(TYPES, TYPES), first_seed().., TIME);
+}
+
+/// Schemas between servers of two versions.
+pub(super) fn between(source: u32, target: u32, time: Duration) {
+    let (Some(from), Some(to)) = (server(source), server(target)) else { return };
+    let options = [from, to].map(|bin| Options::default().with_bin(bin));
+    let seed = first_seed() + u64::from(source) * 1_000 + u64::from(target) * 100_000;
+    schemas(pair_on(options, TYPES, TYPES), seed.., time);
+}
