@@ -31,6 +31,11 @@ pub(crate) struct Table {
     pub(crate) partitioned: bool,
     /// What may identify a row at the target; the primary key first.
     pub(crate) unique: Vec<Unique>,
+    /// Whether nothing happens when its rows change but that: no trigger fires under the replica role and no rule
+    /// applies, so that its changes may overtake those of other tables within a target transaction.
+    pub(crate) is_independent: bool,
+    /// Indexes and constraints of any kind by which one row may forbid another.
+    pub(crate) exclusions: u64,
 }
 
 /// A column of a target table.
@@ -40,6 +45,17 @@ pub(crate) struct Column {
     pub(crate) equality: Equality,
     /// Whether it is GENERATED ALWAYS AS IDENTITY.
     pub(crate) identity_always: bool,
+    /// How many of its values travel in one parameter.
+    pub(crate) many: Many,
+}
+
+/// How many values of a column travel in one parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Many {
+    /// In an array of this type, schema and name, whose elements are read by the column's own input function.
+    Array(String, String),
+    /// As texts that are cast to this type, because it has no array type, or one with a separator of its own.
+    Texts(String, String),
 }
 
 /// How two values of a column are compared.
@@ -92,11 +108,19 @@ pub(crate) enum Shape {
         /// How the row is found.
         find: Find,
     },
+    /// Changes columns of many rows, each found by its key. The parameters are arrays, one a column that is set or in
+    /// the key.
+    UpdateMany {
+        /// Which columns are set.
+        set: Columns,
+    },
     /// Removes a row.
     Delete {
         /// How it is found.
         find: Find,
     },
+    /// Removes many rows, each found by its key. The parameters are arrays, one a column of the key.
+    DeleteMany,
     /// Counts the rows that would be found.
     Find {
         /// How.
@@ -184,6 +208,20 @@ impl Table {
         columns.filter(|(_, column)| column.key).map(|(at, _)| at).collect()
     }
 
+    /// Whether changes of rows with different keys may change places, and those of one row may become one: nothing
+    /// but the key, which is the source's too, can bring two rows into conflict.
+    pub(crate) fn is_keyed(&self) -> bool {
+        let key = self.key();
+        let [unique] = &self.unique[..] else { return false };
+        let covers = |name: &String| self.position(name).is_some_and(|at| key.contains(&at));
+        let is_compared = |at: &usize| self.columns[*at].equality != Equality::Text;
+        self.is_independent
+            && key.iter().all(is_compared)
+            && self.exclusions == 1
+            && unique.columns.len() == key.len()
+            && unique.columns.iter().all(covers)
+    }
+
     /// The positions of the columns by which a row is named to people.
     pub(crate) fn named_by(&self) -> Vec<usize> {
         match self.key() {
@@ -241,6 +279,22 @@ pub(crate) fn update(
     };
     let shape = if replaces { Shape::Replace { set, find } } else { Shape::Update { set, find } };
     Ok(Some(Planned { shape, params }))
+}
+
+/// The columns that an update of a row whose key stays sets, if it can be made together with others: none if the row
+/// has to be made anew, or nothing of it is set.
+pub(crate) fn set_by_key(table: &Table, new: &Row) -> Option<Columns> {
+    let planned = update(table, None, new).ok().flatten()?;
+    match planned.shape {
+        Shape::Update { set, .. } => Some(set),
+        _ => None,
+    }
+}
+
+/// The positions of the columns of which an [`Shape::UpdateMany`] takes values, in order.
+pub(crate) fn set_or_key(table: &Table, set: &[bool]) -> Vec<usize> {
+    let key = table.key();
+    (0..set.len()).filter(|at| set[*at] || key.contains(at)).collect()
 }
 
 /// A row to remove.

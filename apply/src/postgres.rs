@@ -5,6 +5,7 @@
 //! without waiting for each other's answers; all answers are in, and are what they have to be, before COMMIT is sent.
 
 mod about;
+mod gathered;
 mod inserts;
 mod load;
 pub(crate) mod lookup;
@@ -27,6 +28,7 @@ use crate::{
     sql::{self, session as session_sql},
 };
 use about::About;
+use gathered::{Gathered, Offered};
 use inserts::Inserts;
 use load::Load;
 use lookup::ask;
@@ -57,6 +59,7 @@ pub struct Postgres {
     session: Option<Session>,
     stored: Stored,
     inserts: Inserts,
+    gathered: Gathered,
     load: Option<Load>,
 }
 
@@ -82,6 +85,7 @@ impl Postgres {
             session: None,
             stored: Stored::nothing(),
             inserts: Inserts::default(),
+            gathered: Gathered::default(),
             load: None,
         }
     }
@@ -132,7 +136,7 @@ impl Sink for Postgres {
     }
 
     async fn commit(&mut self, progress: Progress) -> Result<(), SinkError> {
-        self.send_inserts().await?;
+        self.send_waiting().await?;
         self.send_progress(progress).await?;
         let session = self.session.as_mut().ok_or_else(disconnected)?;
         session.pipeline.drain(&self.counts).await?;
@@ -150,6 +154,7 @@ impl Sink for Postgres {
 
     async fn rollback(&mut self) -> Result<(), SinkError> {
         self.inserts.clear();
+        self.gathered.clear();
         self.load = None;
         self.counts = ConflictCounts::default();
         let Some(session) = &mut self.session else { return Ok(()) };
@@ -173,6 +178,9 @@ impl Sink for Postgres {
 impl Postgres {
     async fn execute(&mut self, change: Change<'_>) -> Result<(), SinkError> {
         let Change { offset, record, relations, alone } = change;
+        let Some(record) = self.gather(offset, record, relations, alone).await? else {
+            return Ok(());
+        };
         match record {
             Record::Insert { relation, new } => {
                 let (table, staged) = self.insert_into(relation, relations, offset).await?;
@@ -185,12 +193,12 @@ impl Postgres {
                 Ok(())
             }
             Record::Update { relation, .. } | Record::Delete { relation, .. } => {
-                self.send_inserts().await?;
+                self.send_waiting().await?;
                 let table = self.table(relation, relations, offset).await?;
                 self.change_row(&table, offset, &record, alone).await
             }
             Record::Truncate { relations: ids, restart_identity, .. } => {
-                self.send_inserts().await?;
+                self.send_waiting().await?;
                 self.truncate(&ids, relations, offset, restart_identity).await
             }
             Record::CopyBegin(copy) => {
@@ -202,6 +210,43 @@ impl Postgres {
             Record::CopyEnd { .. } => self.end_load(relations, offset).await,
             _ => Ok(()),
         }
+    }
+
+    /// Takes a change into what is gathered; gives it back if it has to be executed by itself.
+    async fn gather(
+        &mut self,
+        offset: Offset,
+        record: Record,
+        relations: &Relations,
+        alone: bool,
+    ) -> Result<Option<Record>, SinkError> {
+        let (Record::Insert { relation, .. }
+        | Record::Update { relation, .. }
+        | Record::Delete { relation, .. }) = record
+        else {
+            return Ok(Some(record));
+        };
+        if alone || self.load.is_some() {
+            return Ok(Some(record));
+        }
+        let table = self.table(relation, relations, offset).await?;
+        if !Gathered::may_take(&table, &record) {
+            self.send_gathered().await?;
+            return Ok(Some(record));
+        }
+        self.send_inserts().await?;
+        // Where the rows at the target win, an insert may have no effect and the update one.
+        let merges = self.conflicts != Conflicts::KeepLocal;
+        if let Offered::NotYet(record) = self.gathered.offer(&table, offset, record, merges) {
+            let existing = self.on_existing();
+            let session = self.session.as_mut().ok_or_else(disconnected)?;
+            self.gathered.send_table(&table, session, existing, &self.counts).await?;
+            self.gathered.offer(&table, offset, record, merges);
+        }
+        if self.gathered.is_full() {
+            self.send_gathered().await?;
+        }
+        Ok(None)
     }
 
     /// The table that a row is added to, and whether it is staged before.
@@ -255,8 +300,12 @@ impl Postgres {
         relations: &Relations,
         offset: Offset,
     ) -> Result<Arc<Table>, SinkError> {
-        let session = self.session.as_mut().ok_or_else(disconnected)?;
         let relation = relations.get(&relation).ok_or_else(|| misplaced(offset))?;
+        if !self.session.as_ref().is_some_and(|session| session.knows(relation)) {
+            // What waits is for the table as it was described before.
+            self.send_waiting().await?;
+        }
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
         Ok(session.table(relation, offset, &self.counts).await?.table)
     }
 
@@ -297,20 +346,36 @@ impl Postgres {
         Ok(())
     }
 
+    /// Sends all that was taken and not sent.
+    async fn send_waiting(&mut self) -> Result<(), SinkError> {
+        self.send_inserts().await?;
+        self.send_gathered().await
+    }
+
     async fn send_inserts(&mut self) -> Result<(), SinkError> {
+        let existing = self.on_existing();
         let session = self.session.as_mut().ok_or_else(disconnected)?;
-        let existing = match self.conflicts {
+        self.inserts.send(session, existing, &self.counts).await
+    }
+
+    async fn send_gathered(&mut self) -> Result<(), SinkError> {
+        let existing = self.on_existing();
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        self.gathered.send(session, existing, &self.counts).await
+    }
+
+    fn on_existing(&self) -> OnExisting {
+        match self.conflicts {
             // What a copy adds was decided when its table was entered.
             _ if self.load.is_some() => OnExisting::Fail,
             Conflicts::Stop | Conflicts::LastUpdateWins => OnExisting::Fail,
             Conflicts::ApplyRemote => OnExisting::Overwrite,
             Conflicts::KeepLocal => OnExisting::Keep,
-        };
-        self.inserts.send(session, existing, &self.counts).await
+        }
     }
 
     async fn flush(&mut self) -> Result<(), SinkError> {
-        self.send_inserts().await?;
+        self.send_waiting().await?;
         let session = self.session.as_mut().ok_or_else(disconnected)?;
         session.pipeline.drain(&self.counts).await
     }

@@ -9,7 +9,7 @@ pub(crate) mod setup;
 
 use std::fmt::Write;
 
-use crate::plan::{Condition, Equality, Find, OnExisting, Shape, Table};
+use crate::plan::{self, Condition, Equality, Find, Many, OnExisting, Shape, Table};
 
 /// A name as SQL reads it back.
 pub(crate) fn ident(name: &str) -> String {
@@ -36,7 +36,9 @@ pub(crate) fn statement(table: &Table, shape: &Shape) -> String {
     match shape {
         Shape::Insert { rows, existing } => insert(table, *rows, *existing),
         Shape::Update { set, find } => update(table, set, find),
+        Shape::UpdateMany { set } => update_many(table, set),
         Shape::Replace { set, find } => replace(table, set, find),
+        Shape::DeleteMany => delete_many(table),
         Shape::Delete { find } => {
             format!("DELETE FROM {} WHERE {}", rows_of(table), condition(table, find, 1))
         }
@@ -137,6 +139,64 @@ fn update(table: &Table, set: &[bool], find: &Find) -> String {
     }
     let _ = write!(text, " WHERE {}", condition(table, find, next));
     text
+}
+
+fn update_many(table: &Table, set: &[bool]) -> String {
+    let names = |at: &usize| {
+        let name = ident(&table.relation.columns[*at].name);
+        format!("{name} = {}", listed(table, *at))
+    };
+    let set_columns: Vec<_> = (0..set.len()).filter(|at| set[*at]).collect();
+    let assignments: Vec<_> = set_columns.iter().map(names).collect();
+    format!(
+        "UPDATE {} AS here SET {} FROM {} WHERE {}",
+        rows_of(table),
+        assignments.join(", "),
+        lists(table, &plan::set_or_key(table, set)),
+        same_key(table)
+    )
+}
+
+fn delete_many(table: &Table) -> String {
+    let lists = lists(table, &table.key());
+    format!("DELETE FROM {} AS here USING {lists} WHERE {}", rows_of(table), same_key(table))
+}
+
+/// Arrays as rows, one parameter a column.
+fn lists(table: &Table, columns: &[usize]) -> String {
+    let (mut arrays, mut names) = (Vec::new(), Vec::new());
+    for (number, at) in columns.iter().enumerate() {
+        let array = match &table.columns[*at].many {
+            Many::Array(schema, name) => qualified(schema, name),
+            Many::Texts(..) => "pg_catalog._text".to_owned(),
+        };
+        arrays.push(format!("pg_catalog.unnest(${}::{array})", number + 1));
+        names.push(format!("c{at}"));
+    }
+    format!("ROWS FROM ({}) AS many ({})", arrays.join(", "), names.join(", "))
+}
+
+/// A column's value in such a row.
+fn listed(table: &Table, at: usize) -> String {
+    match &table.columns[at].many {
+        Many::Array(..) => format!("many.c{at}"),
+        Many::Texts(schema, name) => format!("many.c{at}::{}", qualified(schema, name)),
+    }
+}
+
+fn same_key(table: &Table) -> String {
+    let same = |at: &usize| {
+        let name = ident(&table.relation.columns[*at].name);
+        let value = listed(table, *at);
+        match &table.columns[*at].equality {
+            Equality::Operator { schema, .. } => {
+                format!("here.{name} OPERATOR({}.=) {value}", ident(schema))
+            }
+            // No key has such a column.
+            Equality::Text => "false".to_owned(),
+        }
+    };
+    table.key().iter().map(same).collect::<Vec<_>>().join(" AND ")
 }
 
 fn replace(table: &Table, set: &[bool], find: &Find) -> String {

@@ -36,11 +36,17 @@ pub(crate) fn table(columns: &[&str], identity: ReplicaIdentity) -> Table {
                     },
                 },
                 identity_always: column.contains('!'),
+                many: match column.contains('~') {
+                    true => Many::Texts("pg_catalog".into(), "_json".into()),
+                    false => Many::Array("pg_catalog".into(), "_text".into()),
+                },
             })
             .collect(),
         extra: vec!["extra".into()],
         partitioned: false,
         unique: Vec::new(),
+        is_independent: true,
+        exclusions: 0,
     }
 }
 

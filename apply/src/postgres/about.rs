@@ -44,6 +44,11 @@ impl About {
         Self::row(offset, table, None)
     }
 
+    /// Changed rows, the first of which is at `offset`; `only` is that row if there are no others.
+    pub(super) fn changed(offset: Offset, table: &Arc<Table>, only: Option<&Row>) -> Self {
+        Self::row(offset, table, only)
+    }
+
     fn row(offset: Offset, table: &Arc<Table>, row: Option<&Row>) -> Self {
         let key = row.map(|row| {
             let columns = table.named_by().into_iter();

@@ -55,24 +55,40 @@ impl Inserts {
         existing: OnExisting,
         counts: &ConflictCounts,
     ) -> Result<(), SinkError> {
-        let Self { table, staged, rows, bytes } = std::mem::take(self);
-        let Some(table) = table.filter(|_| !rows.is_empty()) else { return Ok(()) };
-        let many = rows.len() >= COPY_ROWS_MIN || bytes >= COPY_BYTES_MIN;
-        let copies = existing == OnExisting::Fail && many && !table.columns.is_empty();
-        if staged || copies {
-            return copy(session, &table, staged, rows, counts).await;
-        }
-        let width = table.columns.len().max(1);
-        let mut rest = rows.into_iter();
-        while rest.len() > 0 {
-            let fits = |rows: usize| rows <= rest.len() && rows * width <= PARAMETERS_MAX;
-            let default = table.columns.is_empty();
-            let size = SIZES.into_iter().find(|rows| !default && fits(*rows)).unwrap_or(1);
-            let chunk: Vec<_> = rest.by_ref().take(size).collect();
-            values(session, &table, chunk, existing, counts).await?;
-        }
-        Ok(())
+        let Self { table, staged, rows, .. } = std::mem::take(self);
+        let Some(table) = table else { return Ok(()) };
+        send(session, &table, staged, rows, existing, counts).await
     }
+}
+
+/// Sends rows for a table: by COPY if they are many, else by statements of several rows.
+pub(super) async fn send(
+    session: &mut Session,
+    table: &Arc<Table>,
+    staged: bool,
+    rows: Vec<(Offset, Row)>,
+    existing: OnExisting,
+    counts: &ConflictCounts,
+) -> Result<(), SinkError> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let bytes = || rows.iter().flat_map(|(_, row)| &row.0).map(bytes_of).sum::<usize>();
+    let many = rows.len() >= COPY_ROWS_MIN || bytes() >= COPY_BYTES_MIN;
+    let copies = existing == OnExisting::Fail && many && !table.columns.is_empty();
+    if staged || copies {
+        return copy(session, table, staged, rows, counts).await;
+    }
+    let width = table.columns.len().max(1);
+    let mut rest = rows.into_iter();
+    while rest.len() > 0 {
+        let fits = |rows: usize| rows <= rest.len() && rows * width <= PARAMETERS_MAX;
+        let default = table.columns.is_empty();
+        let size = SIZES.into_iter().find(|rows| !default && fits(*rows)).unwrap_or(1);
+        let chunk: Vec<_> = rest.by_ref().take(size).collect();
+        values(session, table, chunk, existing, counts).await?;
+    }
+    Ok(())
 }
 
 /// Sends rows as parameters of one statement.
@@ -152,7 +168,7 @@ fn line(error: &tokio_postgres::Error) -> Option<usize> {
     digits.parse().ok()
 }
 
-fn bytes_of(value: &Value) -> usize {
+pub(super) fn bytes_of(value: &Value) -> usize {
     match value {
         Value::Bytes(bytes) => bytes.len(),
         Value::Null | Value::Unchanged => 0,

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Row};
 use super::{about::About, text::Text};
 use crate::{
     SinkError,
-    plan::{Column, Equality, Table, Unique},
+    plan::{Column, Equality, Many, Table, Unique},
     sql::catalog,
 };
 
@@ -71,6 +71,8 @@ pub(super) async fn table(
             .map(|column| column.name.clone())
             .collect(),
         partitioned: kind == "p",
+        is_independent: row.try_get(2).map_err(failed)?,
+        exclusions: row.try_get::<_, i64>(3).map_err(failed)?.unsigned_abs(),
         unique,
         relation: relation.clone(),
     };
@@ -94,10 +96,13 @@ async fn columns(client: &Client, oid: &str) -> Result<Vec<Here>, SinkError> {
                 None => Equality::Text,
             };
             let identity_always = row.try_get(2).map_err(failed)?;
+            let is_array: bool = row.try_get(5).map_err(failed)?;
+            let many = if is_array { Many::Array } else { Many::Texts };
+            let many = many(text(row, 6)?, text(row, 7)?);
             Ok(Here {
                 name: text(row, 0)?,
                 generated: row.try_get(1).map_err(failed)?,
-                column: Column { equality, identity_always },
+                column: Column { equality, identity_always, many },
             })
         })
         .collect()

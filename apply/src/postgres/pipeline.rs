@@ -19,6 +19,8 @@ pub(super) enum Expect {
     Anything,
     /// One row; none is this conflict.
     One(Conflict),
+    /// So many rows; fewer are this conflict.
+    All(u64, Conflict),
     /// So many rows; each that lacks was kept as it was.
     UpTo(u64),
     /// One row; otherwise somebody else has moved the progress.
@@ -123,6 +125,8 @@ fn examine(
 ) -> Result<(), SinkError> {
     match (expect, rows) {
         (Expect::Anything, _) | (Expect::One(_) | Expect::Moved, 1) => Ok(()),
+        (Expect::All(all, _), rows) if rows == all => Ok(()),
+        (Expect::All(_, conflict), _) => Err(about.refused(conflict.code(), MISSING)),
         (Expect::One(conflict), 0) => Err(about.refused(conflict.code(), MISSING)),
         (Expect::One(_), rows) => Err(about.refused("other", format!("{rows} rows have this key"))),
         (Expect::UpTo(all), rows) => {

@@ -134,6 +134,12 @@ impl Session {
         self.client.batch_execute(text).await.map_err(failed)
     }
 
+    /// Whether a table was looked up as it is described.
+    pub(super) fn knows(&self, relation: &Arc<Relation>) -> bool {
+        let known = self.tables.get(&relation.id);
+        known.is_some_and(|found| Arc::ptr_eq(&found.table.relation, relation))
+    }
+
     /// What a table is, looked up once while it is described the same.
     pub(super) async fn table(
         &mut self,

@@ -79,6 +79,19 @@ pub(crate) fn put_copy_row(row: &Row, out: &mut BytesMut) {
     out.put_u8(b'\n');
 }
 
+/// Appends a value as an element of an array in text form.
+pub(crate) fn put_array_element(value: &Value, out: &mut Vec<u8>) {
+    let Value::Bytes(bytes) = value else { return out.extend_from_slice(b"NULL") };
+    out.push(b'"');
+    for byte in bytes {
+        if matches!(byte, b'"' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+    out.push(b'"');
+}
+
 fn put_copy_value(bytes: &[u8], out: &mut BytesMut) {
     let mut rest = bytes;
     while let Some(at) = rest.iter().position(|byte| escape(*byte).is_some()) {

@@ -4,15 +4,21 @@
 /// Undoes what a trigger may have done to the search path in this transaction.
 pub(crate) const EMPTY_PATH: &str = "SET LOCAL search_path = ''";
 
-/// A table by schema and name: its object id and kind.
+/// A table by schema and name: its object id and kind, whether nothing but the change itself happens when a row of it
+/// changes under the replica role, and how many of its indexes may let one row forbid another.
 pub(crate) const TABLE: &str = "\
-SELECT c.oid::pg_catalog.text, c.relkind::pg_catalog.text FROM pg_catalog.pg_class c \
+SELECT c.oid::pg_catalog.text, c.relkind::pg_catalog.text, \
+c.relkind = 'r' AND NOT c.relhasrules AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger \
+WHERE tgrelid = c.oid AND tgenabled IN ('R', 'A')), \
+(SELECT pg_catalog.count(*) FROM pg_catalog.pg_index WHERE indrelid = c.oid \
+AND (indisunique OR indisexclusion)) FROM pg_catalog.pg_class c \
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
 WHERE n.nspname::pg_catalog.text OPERATOR(pg_catalog.=) $1 AND c.relname::pg_catalog.text OPERATOR(pg_catalog.=) $2";
 
 /// The columns of a table: name, whether it is generated, whether it is an identity column that is GENERATED ALWAYS,
-/// the schema of the operator that its default operator class compares it with, and whether values that this finds
-/// equal are certainly the same.
+/// the schema of the operator that its default operator class compares it with, whether values that this finds equal are
+/// certainly the same, whether there is an array type for many of its values whose separator is a comma, and schema and
+/// name of that or else of its own type.
 ///
 /// Domains are seen through. Arrays, ranges and enums are compared by PostgreSQL's own `=`, arrays if their elements
 /// can be. Two types use another's operator class by binary coercion and may be given as that type's text. The types
@@ -40,9 +46,14 @@ JOIN pg_catalog.pg_operator p ON p.oid = o.amopopr AND p.oprname = '=' \
 JOIN pg_catalog.pg_namespace n ON n.oid = p.oprnamespace \
 WHERE c.opcdefault AND c.opcintype = b.typ ORDER BY m.amname LIMIT 1) op ON true) \
 SELECT a.attname::pg_catalog.text, a.attgenerated <> '', a.attidentity = 'a', e.nspname, \
-e.is_identity AND coalesce(l.collisdeterministic, true) \
+e.is_identity AND coalesce(l.collisdeterministic, true), \
+own.typarray <> 0 AND own.typdelim = ',', mn.nspname::pg_catalog.text, many.typname::pg_catalog.text \
 FROM pg_catalog.pg_attribute a JOIN equal e ON e.attnum = a.attnum \
 LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
+JOIN pg_catalog.pg_type own ON own.oid = a.atttypid \
+JOIN pg_catalog.pg_type many ON many.oid = \
+CASE WHEN own.typarray <> 0 AND own.typdelim = ',' THEN own.typarray ELSE own.oid END \
+JOIN pg_catalog.pg_namespace mn ON mn.oid = many.typnamespace \
 WHERE a.attrelid = $1::pg_catalog.oid ORDER BY a.attnum";
 
 /// The unique indexes of a table that may identify a row, the primary key first: name, whether it is the primary

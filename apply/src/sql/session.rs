@@ -2,7 +2,7 @@
 
 /// What a session is set to: everything that decides how text becomes a value, as capture has it too; nothing that could
 /// end the session or find a name anywhere but where it is said to be.
-const SETTINGS: [(&str, &str); 26] = [
+const SETTINGS: [(&str, &str); 29] = [
     ("search_path", ""),
     ("row_security", "off"),
     ("synchronous_commit", "on"),
@@ -29,6 +29,10 @@ const SETTINGS: [(&str, &str); 26] = [
     // Plans are made once a statement. They must not suit only a table that was small then.
     ("plan_cache_mode", "force_generic_plan"),
     ("enable_seqscan", "off"),
+    // Many rows at a time are each found by their key as well.
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    ("enable_material", "off"),
     ("jit", "off"),
 ];
 

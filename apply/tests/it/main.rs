@@ -6,6 +6,7 @@ mod copies;
 mod crashes;
 mod database;
 mod feed;
+mod gathered;
 mod halts;
 mod memory;
 mod setup;
