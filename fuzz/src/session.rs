@@ -15,7 +15,7 @@ use thinwire_engine::{
     storage::memory::MemoryDisk,
 };
 use thinwire_transport::{
-    Peer, PublicKey, Streams,
+    Peer, PublicKey, Rules, Streams,
     frame::{
         Ack, Control, ControlDecoder, DataDecoder, DataFrame, Excerpt, Hello, Holding, Opening,
         Stop,
@@ -114,6 +114,7 @@ impl Node {
             address: None,
             send: Streams::All,
             receive: streams(receive),
+            rules: Rules::default(),
         };
         let journal = Arc::new(journal);
         Self {

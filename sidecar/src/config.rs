@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod link;
 mod size;
 
 use std::{
@@ -325,6 +326,7 @@ fn peers(document: &Document<'_>, file: &File) -> Result<(Vec<Peer>, Vec<String>
             address: peer.address.as_ref().map(|text| dial(document, text)).transpose()?,
             send: streams(document, "peer.send", peer.send.as_ref())?,
             receive: streams(document, "peer.receive", peer.receive.as_ref())?,
+            rules: link::rules(document, peer)?,
         });
     }
     Ok((peers, keyless))

@@ -5,21 +5,27 @@
 //! with its load, and a window that is halved for each of them carries a third of what the link could.
 //!
 //! [`InFlight`] is shared with the driver, because after an outage only the application can know that one more
-//! packet should leave although the window is full: see [`InFlight::grant_probe`].
+//! packet should leave although the window is full: see [`InFlight::grant_probe`]. On links that are shared with others
+//! quinn's own Cubic says how large the window is, and a [`Ration`] caps either.
+
+pub mod ration;
 
 use std::{
     any::Any,
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
 
-use quinn::congestion::{Controller, ControllerFactory};
+use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
 use tokio::sync::Notify;
+
+use crate::peer::Congestion;
+use ration::Ration;
 
 /// How much may be unacknowledged. Told of what was sent, acknowledged and lost, and when; asks nothing.
 #[derive(Clone, Debug)]
@@ -245,6 +251,17 @@ pub struct InFlight {
     written: AtomicU64,
     left_for_peer: AtomicU64,
     moved: Notify,
+    /// What rules the connection, once it is known whose it is.
+    rule: OnceLock<Rule>,
+    /// Bytes of whole packets that left before that.
+    unruled: AtomicU64,
+}
+
+/// Which window counts, and what caps it.
+#[derive(Debug)]
+struct Rule {
+    congestion: Congestion,
+    ration: Option<Arc<Ration>>,
 }
 
 impl InFlight {
@@ -266,6 +283,32 @@ impl InFlight {
     /// The best delivered rate of the last rounds, in bytes a second.
     pub fn rate(&self) -> u64 {
         self.rate.load(Relaxed)
+    }
+
+    /// It is known whose connection it is: which window counts from `now` on, and what caps it.
+    pub fn govern(&self, now: Instant, congestion: Congestion, ration: Option<Arc<Ration>>) {
+        if let Some(ration) = &ration {
+            ration.spend(now, self.unruled.load(Relaxed));
+        }
+        // A connection is somebody's once.
+        let _ = self.rule.set(Rule { congestion, ration });
+    }
+
+    fn is_shut(&self) -> bool {
+        let ration = self.rule.get().and_then(|rule| rule.ration.as_ref());
+        ration.is_some_and(|ration| !ration.is_open())
+    }
+
+    fn is_shared_link(&self) -> bool {
+        self.rule.get().is_some_and(|rule| rule.congestion == Congestion::Cubic)
+    }
+
+    fn spent(&self, now: Instant, bytes: u64) {
+        match self.rule.get() {
+            None => drop(self.unruled.fetch_add(bytes, Relaxed)),
+            Some(Rule { ration: Some(ration), .. }) => ration.spend(now, bytes),
+            Some(Rule { ration: None, .. }) => {}
+        }
     }
 
     /// The driver has written so many bytes to the connection.
@@ -309,15 +352,17 @@ pub(crate) fn whole(value: f64) -> u64 {
 pub struct Factory(pub Arc<InFlight>);
 
 impl ControllerFactory for Factory {
-    fn build(self: Arc<Self>, _: Instant, mtu: u16) -> Box<dyn Controller> {
-        Box::new(Seat { window: Window::new(mtu), shared: self.0.clone() })
+    fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
+        let cubic = Arc::new(CubicConfig::default()).build(now, mtu);
+        Box::new(Seat { window: Window::new(mtu), cubic, shared: self.0.clone() })
     }
 }
 
-/// The window as quinn wants to see it.
-#[derive(Clone, Debug)]
+/// The window as quinn wants to see it. Both controllers follow the connection, because it begins before it is known
+/// whose it is; our own measures the rate either way.
 struct Seat {
     window: Window,
+    cubic: Box<dyn Controller>,
     shared: Arc<InFlight>,
 }
 
@@ -338,21 +383,33 @@ impl Seat {
 }
 
 impl Controller for Seat {
-    fn on_sent(&mut self, now: Instant, bytes: u64, _: u64) {
+    fn on_sent(&mut self, now: Instant, bytes: u64, packet: u64) {
         // Packets that only acknowledge are told too. Nobody acknowledges those, but the next
         // acknowledgement of anything puts the count right.
         self.shared.bytes.fetch_add(bytes, Relaxed);
         self.shared.left_for_peer.fetch_add(bytes.saturating_sub(PACKET_OVERHEAD), Relaxed);
         self.shared.moved.notify_one();
+        self.shared.spent(now, bytes + PACKET_OVERHEAD);
         self.window.on_sent(now, bytes);
+        self.cubic.on_sent(now, bytes, packet);
     }
 
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, limited: bool, _: &RttEstimator) {
+    fn on_ack(
+        &mut self,
+        now: Instant,
+        sent: Instant,
+        bytes: u64,
+        limited: bool,
+        rtt: &RttEstimator,
+    ) {
         self.remove(bytes);
         self.window.on_acked(now, sent, bytes, limited);
+        // A window that a cap keeps from being used says nothing about the link.
+        self.cubic.on_ack(now, sent, bytes, limited || self.shared.is_shut(), rtt);
     }
 
-    fn on_end_acks(&mut self, _: Instant, in_flight: u64, _: bool, _: Option<u64>) {
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, limited: bool, last: Option<u64>) {
+        self.cubic.on_end_acks(now, in_flight, limited, last);
         // Packets of a finished handshake leave the count without being acknowledged or lost.
         self.resync(in_flight);
         self.shared.granted.store(0, Relaxed);
@@ -361,24 +418,34 @@ impl Controller for Seat {
         self.shared.moved.notify_one();
     }
 
-    fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, lost: u64) {
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost: u64) {
+        self.cubic.on_congestion_event(now, sent, persistent, lost);
         self.remove(lost);
-        let sent = self.shared.left_for_peer.load(Relaxed);
+        let left = self.shared.left_for_peer.load(Relaxed);
         let carried = lost - lost / (1_200 / PACKET_OVERHEAD);
-        self.shared.left_for_peer.store(sent.saturating_sub(carried), Relaxed);
+        self.shared.left_for_peer.store(left.saturating_sub(carried), Relaxed);
         self.window.on_lost(lost);
     }
 
     fn on_mtu_update(&mut self, mtu: u16) {
         self.window.on_mtu(mtu);
+        self.cubic.on_mtu_update(mtu);
     }
 
     fn window(&self) -> u64 {
-        self.window.bytes().max(self.shared.granted.load(Relaxed))
+        if self.shared.is_shut() {
+            return SHUT;
+        }
+        let bytes = match self.shared.is_shared_link() {
+            true => self.cubic.window(),
+            false => self.window.bytes(),
+        };
+        bytes.max(self.shared.granted.load(Relaxed))
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(self.clone())
+        let (window, cubic) = (self.window.clone(), self.cubic.clone_box());
+        Box::new(Self { window, cubic, shared: self.shared.clone() })
     }
 
     fn initial_window(&self) -> u64 {
@@ -395,6 +462,9 @@ const INITIAL_WINDOW: u64 = 12_000;
 
 /// A gigabit a second at 100 ms; beyond it only memory grows.
 const WINDOW_MAX: u64 = 16 << 20;
+
+/// A window through which nothing fits. None at all would be nonsense to quinn.
+const SHUT: u64 = 1;
 
 /// Two packets: fewer would never leave, because a whole one must fit. More are seconds of a link that
 /// carries 2,400 bits a second.

@@ -42,4 +42,4 @@ pub use endpoint::{
     Unwelcome,
 };
 pub use identity::{Identity, PublicKey};
-pub use peer::{Peer, Streams};
+pub use peer::{Congestion, Peer, Rules, Streams};

@@ -18,6 +18,27 @@ pub struct Peer {
     pub send: Streams,
     /// Which streams are taken from it: [`Streams::Own`] is its.
     pub receive: Streams,
+    /// How the link to it is used.
+    pub rules: Rules,
+}
+
+/// How the link to a peer is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Bits a second of whole packets that leave for it at most.
+    pub rate_limit: Option<u64>,
+    /// How much may be under way.
+    pub congestion: Congestion,
+}
+
+/// What says how much may be under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Congestion {
+    /// Our own controller, which takes no loss for a full link. Right where the link is ours.
+    #[default]
+    Thin,
+    /// Cubic, which makes way for others. Right where the link is shared.
+    Cubic,
 }
 
 /// A choice of streams that a node ships.
@@ -82,6 +103,7 @@ mod tests {
             address: None,
             send: Streams::All,
             receive: Streams::All,
+            rules: Rules::default(),
         };
         assert!(!peer.ships(own, stream(key.origin())));
         assert!(peer.ships(own, stream(own)) && peer.ships(own, stream(third)));

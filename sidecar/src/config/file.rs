@@ -70,6 +70,8 @@ pub(super) struct Peer {
     pub(super) address: Option<Spanned<String>>,
     pub(super) send: Option<Spanned<Streams>>,
     pub(super) receive: Option<Spanned<Streams>>,
+    pub(super) rate_limit: Option<Spanned<String>>,
+    pub(super) congestion: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

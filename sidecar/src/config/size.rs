@@ -20,6 +20,19 @@ pub(super) fn bytes(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
+/// Bits a second: a whole number and a unit (`bit/s`, `kbit/s`, `Mbit/s`, `Gbit/s`, or without `/s`).
+pub(super) fn rate(text: &str) -> Option<u64> {
+    let (number, unit) = split(text)?;
+    let factor: u64 = match unit.strip_suffix("/s").unwrap_or(unit) {
+        "bit" => 1,
+        "kbit" => 1_000,
+        "Mbit" => 1_000_000,
+        "Gbit" => 1_000_000_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
 /// A time: a whole number and a unit (`s`, `min`, `h`, `d`).
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
@@ -53,5 +66,9 @@ mod tests {
             assert_eq!(bytes(bad), None, "{bad}");
         }
         assert_eq!(duration("1"), None);
+        assert_eq!((rate("64kbit/s"), rate("2 Mbit")), (Some(64_000), Some(2_000_000)));
+        for bad in ["64", "64kB/s", "64kbps", "/s", "1.5Mbit/s"] {
+            assert_eq!(rate(bad), None, "{bad}");
+        }
     }
 }

@@ -13,7 +13,10 @@ use std::{
 
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use thinwire_engine::model::{Offset, StreamId};
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 
 pub use fetch::{FetchError, Fetching};
 
@@ -115,8 +118,13 @@ impl End {
 /// Runs a connection until it is over.
 pub(crate) async fn converse(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) {
     let connection = fresh.connection.clone();
+    let (congestion, ration) = (link.peer.rules.congestion, link.ration.clone());
+    fresh.in_flight.govern(Instant::now().into_std(), congestion, ration);
     let name = link.peer.name.clone();
-    let end = Box::pin(run(node, link.clone(), fresh)).await;
+    let end = tokio::select! {
+        end = Box::pin(run(node, link.clone(), fresh)) => end,
+        never = link.keep_to_ration(&connection) => match never {},
+    };
     if end.is_quiet() {
         tracing::debug!(peer = name, reason = %end, "connection over");
     } else {

@@ -3,16 +3,21 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use quinn::Connection;
 use thinwire_engine::model::{Offset, Origin, StreamId};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
-use super::connection::Conversation;
+use super::{connection::Conversation, settings};
 use crate::{
-    congestion::whole,
+    congestion::{ration::Ration, whole},
     frame::CopyRequest,
     peer::{Peer, Streams},
     session::sender::PeerMarks,
@@ -22,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) peer: Peer,
+    /// What caps all that is sent to it.
+    pub(crate) ration: Option<Arc<Ration>>,
     own: Origin,
     inner: Mutex<Inner>,
     health: watch::Sender<Health>,
@@ -119,12 +126,26 @@ pub struct PeerStream {
 
 impl Link {
     pub(crate) fn new(peer: Peer, own: Origin, changed: watch::Sender<u64>) -> Self {
+        let ration = peer.rules.rate_limit.map(|bits| Arc::new(Ration::new(bits)));
         Self {
             peer,
+            ration,
             own,
             inner: Mutex::default(),
             health: watch::Sender::new(Health::default()),
             changed,
+        }
+    }
+
+    /// Lets a connection go on whenever what was sent is paid for.
+    pub(crate) async fn keep_to_ration(&self, connection: &Connection) -> Infallible {
+        let Some(ration) = &self.ration else { return std::future::pending().await };
+        loop {
+            ration.until_shut().await;
+            while let Some(paid_at) = ration.opens_at(Instant::now().into_std()) {
+                sleep_until(Instant::from_std(paid_at)).await;
+            }
+            settings::nudge(connection);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use quinn::{
-    AckFrequencyConfig, ClientConfig, EndpointConfig, ServerConfig, TransportConfig,
+    AckFrequencyConfig, ClientConfig, Connection, EndpointConfig, ServerConfig, TransportConfig,
     ValidationTokenConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
@@ -64,7 +64,7 @@ fn transport(shared: Arc<InFlight>) -> TransportConfig {
         .initial_rtt(INITIAL_RTT)
         .send_window(SEND_WINDOW_INITIAL)
         .stream_receive_window(VarInt::from_u32(1 << 20))
-        .receive_window(VarInt::from_u32(4 << 20))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(4))
         .max_concurrent_uni_streams(VarInt::from_u32(4))
         .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
@@ -73,6 +73,11 @@ fn transport(shared: Arc<InFlight>) -> TransportConfig {
         .ack_frequency_config(Some(acks))
         .congestion_controller_factory(Arc::new(Factory(shared)));
     config
+}
+
+/// Lets a connection look again whether it may send. Whatever is set wakes it, and this is what it has already.
+pub(crate) fn nudge(connection: &Connection) {
+    connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW));
 }
 
 /// What may wait inside a connection to be sent, given the rate at which the link delivers: enough to keep it
@@ -94,6 +99,8 @@ const INCOMING_BYTES_TOTAL: u64 = 1 << 20;
 
 /// Datagrams carry probes only.
 const DATAGRAM_BYTES: usize = 4 << 10;
+
+const RECEIVE_WINDOW: u32 = 4 << 20;
 
 const SEND_WINDOW_INITIAL: u64 = 256 << 10;
 const SEND_WINDOW_MIN: u64 = 128 << 10;

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     frame::{DataDecoder, DataFrame, Stop, data_header, put_opening},
     identity::PublicKey,
-    peer::{Peer, Streams},
+    peer::{Peer, Rules, Streams},
 };
 
 /// A node: a key and a journal.
@@ -175,6 +175,7 @@ fn peer(node: &Node, send: Streams, receive: Streams) -> Peer {
         address: None,
         send,
         receive,
+        rules: Rules::default(),
     }
 }
 

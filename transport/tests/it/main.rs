@@ -7,5 +7,6 @@ mod mend;
 mod misbehaviour;
 mod raw;
 mod resume;
+mod rules;
 mod sim;
 mod site;

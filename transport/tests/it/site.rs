@@ -16,7 +16,8 @@ use thinwire_engine::{
     storage::disk::RealDisk,
 };
 use thinwire_transport::{
-    Event, Identity, Network, Options, Peer, PeerStatus, PublicKey, StartError, Streams, Transport,
+    Event, Identity, Network, Options, Peer, PeerStatus, PublicKey, Rules, StartError, Streams,
+    Transport,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
@@ -81,6 +82,7 @@ impl Site {
             address: None,
             send: Streams::All,
             receive: Streams::All,
+            rules: Rules::default(),
         }
     }
 

@@ -1,0 +1,105 @@
+//! What a user may say about a peer's link, kept to by two real ends.
+
+use std::time::Duration;
+
+use thinwire_transport::{Congestion, Peer, Rules};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    sim::{Kind, SATELLITE, Sim},
+    site::{Site, simulate, transaction, until, until_equal},
+};
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// Bytes of one row of noise, and of all packets around one.
+const ROW: usize = 200;
+const PACKET: u64 = 1_228;
+
+/// Bytes that had left, and rows that had arrived, each so often.
+async fn watch(edge: &Site, hub: &Site, duration: Duration) -> Vec<(u64, u64)> {
+    let (mut seen, end) = (Vec::new(), Instant::now() + duration);
+    while Instant::now() < end {
+        seen.push((edge.status(hub).bytes_sent, hub.held(edge.own_id()).0.get()));
+        sleep(STEP).await;
+    }
+    seen
+}
+
+const STEP: Duration = Duration::from_millis(20);
+
+/// An edge under `rules` that has more to ship than it can, and the hub that takes it.
+async fn under(rules: Rules, kind: Kind, seed: u64) -> (Site, Site) {
+    let sim = Sim::new(kind, seed);
+    let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+    hub.start(&sim, vec![edge.as_peer()]);
+    edge.start(&sim, vec![Peer { rules, ..hub.as_dialled() }]);
+    for xid in 1..=60 {
+        edge.append(&transaction(xid, 200, ROW));
+    }
+    until("connected", LONG, || edge.status(&hub).connected).await;
+    (edge, hub)
+}
+
+#[test]
+fn a_limit_is_never_exceeded_and_all_of_it_is_used() {
+    const NEAR: Kind = Kind { bits_per_second: 10e6, delay: Duration::from_millis(2), loss: 0.0 };
+    for congestion in [Congestion::Thin, Congestion::Cubic] {
+        for (kind, bits) in [(SATELLITE, 64_000), (NEAR, 64_000), (NEAR, 2_000_000)] {
+            let seen = simulate(async {
+                let rules = Rules { rate_limit: Some(bits), congestion };
+                let (edge, hub) = under(rules, kind, 11).await;
+                let seconds = if bits > 1_000_000 { 8 } else { 120 };
+                watch(&edge, &hub, Duration::from_secs(seconds)).await
+            });
+            let cap = bits as f64 / 8.0;
+            let steps = (2.0 / STEP.as_secs_f64()) as usize;
+            for pair in seen.windows(steps) {
+                let left = pair[steps - 1].0 - pair[0].0;
+                let most = cap * 2.01 + PACKET as f64;
+                assert!(left as f64 <= most, "{congestion:?}, {kind:?}, {bits}: {left} of {most}");
+            }
+            let half = seen.len() / 2;
+            let rows = seen[seen.len() - 1].1 - seen[half].1;
+            let goodput =
+                rows as f64 * ROW as f64 / ((seen.len() - half) as f64 * STEP.as_secs_f64());
+            let share = goodput / cap;
+            assert!((0.9..1.0).contains(&share), "{congestion:?}, {kind:?}, {bits}: {share}");
+        }
+    }
+}
+
+#[test]
+fn an_outage_under_a_limit_ends_like_any_other() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 5);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        let rules = Rules { rate_limit: Some(128_000), ..Rules::default() };
+        hub.start(&sim, vec![Peer { rules, ..edge.as_peer() }]);
+        edge.start(&sim, vec![Peer { rules, ..hub.as_dialled() }]);
+        edge.append(&transaction(1, 2_000, ROW));
+        until("some of it", LONG, || hub.held(edge.own_id()).0.get() > 200).await;
+        sim.set_up(false);
+        sleep(Duration::from_secs(60)).await;
+        let before = hub.held(edge.own_id()).0;
+        sim.set_up(true);
+        let stall = until("more", LONG, || hub.held(edge.own_id()).0 > before).await;
+        assert!(stall < Duration::from_secs(3), "{stall:?}");
+        until_equal(&edge, &hub, edge.own_id(), LONG).await;
+    });
+}
+
+#[test]
+fn cubic_makes_way_where_our_own_controller_does_not() {
+    let lossy = Kind { loss: 0.05, ..SATELLITE };
+    let rows = |congestion| {
+        simulate(async move {
+            let rules = Rules { congestion, ..Rules::default() };
+            let (edge, hub) = under(rules, lossy, 3).await;
+            sleep(Duration::from_secs(30)).await;
+            hub.held(edge.own_id()).0.get()
+        })
+    };
+    let (thin, cubic) = (rows(Congestion::Thin), rows(Congestion::Cubic));
+    assert!(cubic > 100 && cubic * 3 < thin * 2, "{cubic} rows with Cubic, {thin} without");
+}
