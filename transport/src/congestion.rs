@@ -294,6 +294,11 @@ impl InFlight {
         let _ = self.rule.set(Rule { congestion, ration });
     }
 
+    /// Bytes of whole packets that left before it was known whose connection it is.
+    pub fn unruled(&self) -> u64 {
+        self.unruled.load(Relaxed)
+    }
+
     fn is_shut(&self) -> bool {
         let ration = self.rule.get().and_then(|rule| rule.ration.as_ref());
         ration.is_some_and(|ration| !ration.is_open())

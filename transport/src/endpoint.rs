@@ -5,6 +5,7 @@
 //! is dialled beside, and the loser is closed. What is missing, now or later (an address, an interface,
 //! a name server, the peer), is tried again for ever; only what a user has to mend ends the start.
 
+mod bar;
 mod connection;
 mod dialer;
 mod link;
@@ -34,6 +35,7 @@ use tokio::{
     time::timeout,
 };
 
+pub use bar::Bar;
 pub use connection::{FetchError, Fetching};
 pub use link::{PeerStatus, PeerStream};
 pub use network::{Network, Resolving, Udp};
@@ -201,6 +203,13 @@ impl Transport {
     /// Ends a pause.
     pub fn resume(&self, peer: &str) -> bool {
         self.with(peer, |link| link.set_paused(false))
+    }
+
+    /// Exchanges nothing with a peer, and has no connection to it: one that is there is closed with the reason, and a peer
+    /// that dials is told to stay away until the bar lifts, or for an hour. Told again, only what is said changes;
+    /// `None` lifts it. Returns whether there is such a peer.
+    pub fn bar(&self, peer: &str, bar: Option<Bar>) -> bool {
+        self.with(peer, |link| link.set_bar(bar))
     }
 
     /// The copy of a stream that was made for a peer begins at `from`: what the peer lacks before is skipped.

@@ -38,8 +38,8 @@ pub mod session;
 pub mod wire;
 
 pub use endpoint::{
-    Event, FetchError, Fetching, Network, Options, PeerStatus, PeerStream, StartError, Transport,
-    Unwelcome,
+    Bar, Event, FetchError, Fetching, Network, Options, PeerStatus, PeerStream, StartError,
+    Transport, Unwelcome,
 };
 pub use identity::{Identity, PublicKey};
 pub use peer::{Congestion, Peer, Rules, Streams};

@@ -21,6 +21,7 @@ use tokio::{
 pub use fetch::{FetchError, Fetching};
 
 use super::{
+    bar::Bar,
     link::{Facts, Link, Traffic},
     node::{Event, Node},
     vigil::hello_timeout,
@@ -87,12 +88,15 @@ pub(crate) enum End {
     Superseded,
     #[error("the node stops")]
     Stopping,
+    #[error("{0}")]
+    Barred(Bar),
 }
 
 impl End {
     /// What the peer is told.
     fn code(&self) -> VarInt {
         VarInt::from_u32(match self {
+            Self::Barred(bar) => return bar.code(),
             Self::Stopping | Self::Lost(_) => CLOSE_BYE,
             Self::Superseded => CLOSE_SUPERSEDED,
             Self::NoHello => CLOSE_NO_HELLO,
@@ -106,7 +110,10 @@ impl End {
     /// Whether it belongs to the ordinary course of things.
     fn is_quiet(&self) -> bool {
         match self {
-            Self::Superseded | Self::Stopping | Self::Lost(ConnectionError::LocallyClosed) => true,
+            Self::Superseded
+            | Self::Stopping
+            | Self::Barred(_)
+            | Self::Lost(ConnectionError::LocallyClosed) => true,
             Self::Lost(ConnectionError::ApplicationClosed(close)) => {
                 [CLOSE_BYE, CLOSE_SUPERSEDED].map(VarInt::from_u32).contains(&close.error_code)
             }
@@ -124,6 +131,7 @@ pub(crate) async fn converse(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) {
     let end = tokio::select! {
         end = Box::pin(run(node, link.clone(), fresh)) => end,
         never = link.keep_to_ration(&connection) => match never {},
+        bar = link.barred() => End::Barred(bar),
     };
     if end.is_quiet() {
         tracing::debug!(peer = name, reason = %end, "connection over");
@@ -146,6 +154,7 @@ async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) -> End {
         Ok(greeted) => greeted,
         Err(end) => {
             link.add_traffic(traffic(&connection));
+            link.heed(&end, node.random());
             return end;
         }
     };
@@ -163,7 +172,10 @@ async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) -> End {
     let dialled = conversation.facts.dialled;
     tracing::info!(peer = link.peer.name, address = %connection.remote_address(), dialled, "connected");
     conversation.begin(&streams.hello);
-    conversation.pump(streams).await
+    let end = conversation.pump(streams).await;
+    // Before the dialler learns that there is no connection any more.
+    link.heed(&end, conversation.node.random());
+    end
 }
 
 /// Takes a connection out of its peer's status, however it ends.

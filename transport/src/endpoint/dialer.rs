@@ -113,6 +113,7 @@ impl Dialer {
         let mut last: Option<Instant> = None;
         loop {
             dialling_wanted(&mut health).await;
+            let mut due = self.link.not_before();
             if let Some(last) = last {
                 // A connection that lived is no failure; one that died young is.
                 if std::mem::take(&mut counted) && last.elapsed() > YOUNG {
@@ -122,15 +123,18 @@ impl Dialer {
                     Reach::Suspect => dial_beside_delay(failures, self.node.random()),
                     _ => dial_delay(failures, self.node.random()),
                 };
-                tokio::select! {
-                    () = sleep_until(last + delay) => {}
-                    _ = health.changed() => continue,
-                }
+                due = due.max(Some(last + delay));
+            }
+            let now = Instant::now();
+            // What dialling in vain has cost counts too.
+            let ration = self.link.ration.as_ref();
+            let paid_at = ration.and_then(|ration| ration.opens_at(now.into_std()));
+            let due = due.max(paid_at.map(Instant::from_std)).unwrap_or(now);
+            tokio::select! {
+                () = sleep_until(due) => {}
+                _ = health.changed() => continue,
             }
             let reach = health.borrow().state;
-            if reach == Reach::Up || health.borrow().paused {
-                continue;
-            }
             last = Some(Instant::now());
             failures += 1;
             let dialled = tokio::select! {
@@ -182,11 +186,13 @@ impl Dialer {
             }
             format!("cannot dial {target}: {error}")
         })?;
-        match timeout(dial_timeout(failures), connecting).await {
-            Ok(Ok(connection)) => Ok((connection, in_flight)),
-            Ok(Err(error)) => Err(format!("{target}: {}", describe(&error))),
-            Err(_) => Err(format!("{target} does not answer")),
-        }
+        let reason = match timeout(dial_timeout(failures), connecting).await {
+            Ok(Ok(connection)) => return Ok((connection, in_flight)),
+            Ok(Err(error)) => format!("{target}: {}", describe(&error)),
+            Err(_) => format!("{target} does not answer"),
+        };
+        self.link.waste(&in_flight);
+        Err(reason)
     }
 }
 

@@ -15,9 +15,13 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{connection::Conversation, settings};
+use super::{
+    bar::{Bar, asks_for_peace},
+    connection::{Conversation, End},
+    settings,
+};
 use crate::{
-    congestion::{ration::Ration, whole},
+    congestion::{InFlight, ration::Ration, whole},
     frame::CopyRequest,
     peer::{Peer, Streams},
     session::sender::PeerMarks,
@@ -40,6 +44,14 @@ pub(crate) struct Link {
 pub(crate) struct Health {
     pub(crate) state: Reach,
     pub(crate) paused: bool,
+    pub(crate) barred: bool,
+}
+
+impl Health {
+    /// Whether there should be a connection, and is none that shows life.
+    fn wants_dialling(&self) -> bool {
+        !self.paused && !self.barred && self.state != Reach::Up
+    }
 }
 
 /// How a peer can be reached.
@@ -64,6 +76,9 @@ struct Inner {
     goodput: f64,
     delivered: u64,
     wants: Option<Streams>,
+    bar: Option<Bar>,
+    /// The peer has asked not to be dialled before.
+    not_before: Option<Instant>,
 }
 
 /// Bytes of whole packets, headers of IP and UDP included.
@@ -137,6 +152,17 @@ impl Link {
         }
     }
 
+    /// Counts what a dial took that led to no connection.
+    pub(crate) fn waste(&self, in_flight: &InFlight) {
+        let sent = in_flight.unruled();
+        self.add_traffic(Traffic { sent, received: 0 });
+        in_flight.govern(
+            Instant::now().into_std(),
+            self.peer.rules.congestion,
+            self.ration.clone(),
+        );
+    }
+
     /// Lets a connection go on whenever what was sent is paid for.
     pub(crate) async fn keep_to_ration(&self, connection: &Connection) -> Infallible {
         let Some(ration) = &self.ration else { return std::future::pending().await };
@@ -168,6 +194,7 @@ impl Link {
             inner.retire(old);
         }
         inner.last_error = None;
+        inner.not_before = None;
         drop(inner);
         self.set_reach(Reach::Up);
         Ok(old)
@@ -210,6 +237,43 @@ impl Link {
             active.pause(paused);
         }
         self.touch();
+    }
+
+    /// Exchanges nothing with the peer until told otherwise.
+    pub(crate) fn set_bar(&self, bar: Option<Bar>) {
+        let barred = bar.is_some();
+        self.lock().bar = bar;
+        self.health
+            .send_if_modified(|health| std::mem::replace(&mut health.barred, barred) != barred);
+    }
+
+    /// Waits until nothing may be exchanged with the peer.
+    pub(crate) async fn barred(&self) -> Bar {
+        let mut health = self.health();
+        loop {
+            // The sender lives as long as the link.
+            let _ = health.wait_for(|health| health.barred).await;
+            let bar = self.lock().bar.clone();
+            match bar {
+                Some(bar) => return bar,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Leaves the peer alone if that is how it ended a connection. `random` spreads those that were asked at once.
+    pub(crate) fn heed(&self, end: &End, random: u64) {
+        if let End::Lost(error) = end
+            && let Some(peace) = asks_for_peace(error)
+        {
+            let spread = peace.mul_f64(PEACE_SPREAD * (random >> 11) as f64 / (1_u64 << 53) as f64);
+            self.lock().not_before = Some(Instant::now() + peace + spread);
+        }
+    }
+
+    /// When the peer may be dialled, if it has asked for peace.
+    pub(crate) fn not_before(&self) -> Option<Instant> {
+        self.lock().not_before
     }
 
     pub(crate) fn health(&self) -> watch::Receiver<Health> {
@@ -341,17 +405,15 @@ impl Traffic {
     }
 }
 
-/// Waits until the peer should be dialled: it cannot be reached, and nobody has paused it.
+/// Waits until the peer should be dialled: it cannot be reached, and nobody has paused or barred it.
 pub(crate) async fn dialling_wanted(health: &mut watch::Receiver<Health>) {
-    let wanted = |health: &Health| !health.paused && health.state != Reach::Up;
     // The sender lives as long as the link, which its dialler holds.
-    let _ = health.wait_for(wanted).await;
+    let _ = health.wait_for(Health::wants_dialling).await;
 }
 
 /// Waits until there is a connection that shows life, or none is wanted.
 pub(crate) async fn dialling_unwanted(health: &mut watch::Receiver<Health>) {
-    let unwanted = |health: &Health| health.paused || health.state == Reach::Up;
-    let _ = health.wait_for(unwanted).await;
+    let _ = health.wait_for(|health| !health.wants_dialling()).await;
 }
 
 /// Of two connections to one peer, both ends must keep the same one, each from what it knows.
@@ -375,6 +437,9 @@ fn prefer_new(own: Origin, peer: Origin, (held, silent): (Facts, bool), new: Fac
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// By how much more peace is given than was asked for, at most.
+const PEACE_SPREAD: f64 = 0.05;
 
 /// Over how many seconds goodput is averaged.
 const GOODPUT_SECONDS: f64 = 10.0;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thinwire_transport::{Congestion, Peer, Rules};
+use thinwire_transport::{Bar, Congestion, Peer, Rules};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -102,4 +102,64 @@ fn cubic_makes_way_where_our_own_controller_does_not() {
     };
     let (thin, cubic) = (rows(Congestion::Thin), rows(Congestion::Cubic));
     assert!(cubic > 100 && cubic * 3 < thin * 2, "{cubic} rows with Cubic, {thin} without");
+}
+
+#[test]
+fn a_barred_peer_stays_away_without_hammering_and_comes_back_when_the_bar_lifts() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 8);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer()]);
+        edge.start(&sim, vec![hub.as_dialled()]);
+        edge.append(&transaction(1, 10, ROW));
+        until_equal(&edge, &hub, edge.own_id(), LONG).await;
+
+        let lifts_in = Duration::from_secs(1_800);
+        let bar = Bar { reason: "outside of its window".into(), lifts_in };
+        assert!(hub.transport().bar(&edge.name, Some(bar.clone())));
+        assert!(!hub.transport().bar("nobody", None));
+        until("gone", LONG, || !edge.status(&hub).connected && !hub.status(&edge).connected).await;
+        let said = edge.status(&hub).last_error.unwrap();
+        assert!(said.contains("outside of its window, for another 1800 s"), "{said}");
+        edge.append(&transaction(2, 10, ROW));
+        sleep(Duration::from_secs(5)).await;
+        let before = sim.sent_bytes();
+        sleep(Duration::from_secs(1_700)).await;
+        assert_eq!(sim.sent_bytes(), before, "somebody dialled");
+
+        // A peer that knows nothing of it is told, and stays away too.
+        edge.kill().await;
+        edge.start(&sim, vec![hub.as_dialled()]);
+        hub.transport().bar(&edge.name, Some(Bar { lifts_in: Duration::from_secs(100), ..bar }));
+        sleep(Duration::from_secs(90)).await;
+        assert!(sim.sent_bytes() - before < 12_000, "{}", sim.sent_bytes() - before);
+        assert_ne!(edge.held(edge.own_id()), hub.held(edge.own_id()));
+
+        hub.transport().bar(&edge.name, None);
+        let took = until_equal(&edge, &hub, edge.own_id(), LONG).await;
+        assert!(took < Duration::from_secs(25), "{took:?}");
+    });
+}
+
+#[test]
+fn who_has_barred_its_peer_does_not_dial_and_goes_on_at_once_when_it_may() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 9);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer()]);
+        edge.start(&sim, vec![hub.as_dialled()]);
+        until("connected", LONG, || edge.status(&hub).connected).await;
+        let bar = Bar { reason: "its budget is spent".into(), lifts_in: LONG };
+        edge.transport().bar(&hub.name, Some(bar));
+        until("gone", LONG, || !hub.status(&edge).connected).await;
+        assert!(!edge.status(&hub).connected);
+        sleep(Duration::from_secs(5)).await;
+        let before = sim.sent_bytes();
+        edge.append(&transaction(1, 10, ROW));
+        sleep(LONG).await;
+        assert_eq!(sim.sent_bytes(), before, "something was sent");
+        edge.transport().bar(&hub.name, None);
+        let took = until_equal(&edge, &hub, edge.own_id(), LONG).await;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    });
 }
