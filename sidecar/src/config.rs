@@ -6,6 +6,7 @@ mod link;
 mod size;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,7 +20,7 @@ use thinwire_engine::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use thinwire_transport::{Peer, PublicKey, Streams};
 use toml::Spanned;
 
-use crate::database::Database;
+use crate::{access::Terms, database::Database};
 
 /// What a node is to do.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct Config {
     pub journal: Journal,
     /// With whom it exchanges streams. Peers whose key is not known yet are left out.
     pub peers: Vec<Peer>,
+    /// When each of these peers is talked to, and how much, by name.
+    pub terms: BTreeMap<String, Terms>,
     /// The names of peers whose key is not known yet.
     pub keyless_peers: Vec<String>,
 }
@@ -121,7 +124,7 @@ impl Config {
                 return Err(document.error(table, 0..0, "needs a [database]"));
             }
         }
-        let (peers, keyless_peers) = peers(&document, &file)?;
+        let Peers { peers, terms, keyless } = peers(&document, &file)?;
         Ok(Self {
             name: node.name.get_ref().clone(),
             dir,
@@ -132,7 +135,8 @@ impl Config {
             apply: file.apply.as_ref().map(|table| apply(&document, table)).transpose()?,
             journal: journal(&document, file.journal.as_ref())?,
             peers,
-            keyless_peers,
+            terms,
+            keyless_peers: keyless,
         })
     }
 
@@ -297,8 +301,16 @@ fn journal(document: &Document<'_>, table: Option<&file::Journal>) -> Result<Jou
     })
 }
 
-fn peers(document: &Document<'_>, file: &File) -> Result<(Vec<Peer>, Vec<String>), ConfigError> {
-    let (mut peers, mut keyless) = (Vec::<Peer>::new(), Vec::new());
+/// What is said about peers.
+#[derive(Default)]
+struct Peers {
+    peers: Vec<Peer>,
+    terms: BTreeMap<String, Terms>,
+    keyless: Vec<String>,
+}
+
+fn peers(document: &Document<'_>, file: &File) -> Result<Peers, ConfigError> {
+    let Peers { mut peers, mut terms, mut keyless } = Peers::default();
     for peer in &file.peer {
         check_name(document, "peer.name", &peer.name)?;
         let name = peer.name.get_ref().clone();
@@ -320,6 +332,7 @@ fn peers(document: &Document<'_>, file: &File) -> Result<(Vec<Peer>, Vec<String>
         if peers.iter().any(|known| known.key == public) {
             return Err(document.error("peer.key", key.span(), "two peers have this key"));
         }
+        terms.insert(name.clone(), link::terms(document, peer)?);
         peers.push(Peer {
             name,
             key: public,
@@ -329,7 +342,7 @@ fn peers(document: &Document<'_>, file: &File) -> Result<(Vec<Peer>, Vec<String>
             rules: link::rules(document, peer)?,
         });
     }
-    Ok((peers, keyless))
+    Ok(Peers { peers, terms, keyless })
 }
 
 /// A host and port to dial. The host is looked up when it is dialled.

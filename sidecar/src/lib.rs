@@ -1,6 +1,7 @@
 //! The node that the `thinwire` program is made of: configuration, tasks, status, shutdown.
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
+pub mod access;
 pub mod cli;
 pub mod command;
 pub mod committer;

@@ -29,6 +29,8 @@ pub struct Rules {
     pub rate_limit: Option<u64>,
     /// How much may be under way.
     pub congestion: Congestion,
+    /// Whether nothing is exchanged with it until [`Transport::bar`](crate::Transport::bar) says that it may be.
+    pub starts_barred: bool,
 }
 
 /// What says how much may be under way.

@@ -72,6 +72,9 @@ pub(super) struct Peer {
     pub(super) receive: Option<Spanned<Streams>>,
     pub(super) rate_limit: Option<Spanned<String>>,
     pub(super) congestion: Option<Spanned<String>>,
+    pub(super) window: Option<Spanned<Windows>>,
+    pub(super) day_budget: Option<Spanned<String>>,
+    pub(super) month_budget: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,6 +82,14 @@ pub(super) struct Peer {
 pub(super) enum Streams {
     Word(String),
     List(Vec<String>),
+}
+
+/// One or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Windows {
+    One(String),
+    Several(Vec<String>),
 }
 
 /// The text and where it came from, to say where something in it is wrong.

@@ -3,9 +3,11 @@
 use thinwire_transport::{Congestion, Rules};
 use toml::Spanned;
 
+use crate::access::{Budget, Terms, Windows};
+
 use super::{
     ConfigError,
-    file::{Document, Peer},
+    file::{self, Document, Peer},
     size,
 };
 
@@ -14,7 +16,52 @@ pub(super) fn rules(document: &Document<'_>, peer: &Peer) -> Result<Rules, Confi
     Ok(Rules {
         rate_limit: peer.rate_limit.as_ref().map(|text| rate(document, text)).transpose()?,
         congestion: congestion(document, peer.congestion.as_ref())?,
+        starts_barred: terms(document, peer)?.bind(),
     })
+}
+
+/// When the link is used, and how much.
+pub(super) fn terms(document: &Document<'_>, peer: &Peer) -> Result<Terms, ConfigError> {
+    let windows = match &peer.window {
+        None => Windows::default(),
+        Some(text) => windows(text.get_ref())
+            .map_err(|why| document.error("peer.window", text.span(), why))?,
+    };
+    let budget = Budget {
+        day: budget(document, "peer.day_budget", peer.day_budget.as_ref())?,
+        month: budget(document, "peer.month_budget", peer.month_budget.as_ref())?,
+    };
+    Ok(Terms { windows, budget })
+}
+
+fn windows(said: &file::Windows) -> Result<Windows, String> {
+    let texts = match said {
+        file::Windows::One(text) => std::slice::from_ref(text),
+        file::Windows::Several(texts) if texts.is_empty() => {
+            return Err("without any window the peer is never talked to".to_owned());
+        }
+        file::Windows::Several(texts) if texts.len() > WINDOWS_MAX => {
+            return Err(format!("more than {WINDOWS_MAX} windows"));
+        }
+        file::Windows::Several(texts) => texts,
+    };
+    Windows::parse(texts).map_err(|error| error.to_string())
+}
+
+fn budget(
+    document: &Document<'_>,
+    key: &str,
+    text: Option<&Spanned<String>>,
+) -> Result<Option<u64>, ConfigError> {
+    let Some(text) = text else { return Ok(None) };
+    match size::bytes(text.get_ref()) {
+        None => Err(document.error(key, text.span(), "not a size, such as \"20MB\"")),
+        Some(bytes) if bytes < BUDGET_MIN => {
+            let why = "must be at least 50kB, or greeting the peer would take most of it";
+            Err(document.error(key, text.span(), why))
+        }
+        bytes => Ok(bytes),
+    }
 }
 
 fn rate(document: &Document<'_>, text: &Spanned<String>) -> Result<u64, ConfigError> {
@@ -41,6 +88,12 @@ fn congestion(
 
 /// Below it one packet takes ten seconds, and a handshake is given up before it is over.
 const RATE_MIN: u64 = 1_000;
+
+/// Ten greetings.
+const BUDGET_MIN: u64 = 50_000;
+
+/// An hour each of a week.
+const WINDOWS_MAX: usize = 168;
 
 /// Beyond it a cap means nothing to anybody.
 const RATE_MAX: u64 = 100_000_000_000;
@@ -69,10 +122,28 @@ mod tests {
     }
 
     #[test]
+    fn windows_and_budgets_are_read_and_keep_the_peer_waiting_until_they_are_looked_at() {
+        let config = parse("").unwrap();
+        assert!(!config.terms["p"].bind() && !config.peers[0].rules.starts_barred);
+        let lines = "window = [\"22:00-06:00\", \"sat 00:00-24:00\"]\nday_budget = \"20MB\"";
+        let config = parse(lines).unwrap();
+        assert_eq!(config.terms["p"].budget, Budget { day: Some(20_000_000), month: None });
+        assert!(config.terms["p"].bind() && config.peers[0].rules.starts_barred);
+        let one = parse("window = \"22:00-06:00\"\nmonth_budget = \"1GB\"").unwrap();
+        assert_ne!(one.terms["p"].windows, Windows::default());
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_its_place() {
         for (line, sentence) in [
             ("rate_limit = \"fast\"", "n.toml, line 6, peer.rate_limit: not a rate"),
             ("rate_limit = \"1bit/s\"", "n.toml, line 6, peer.rate_limit: must be 1kbit/s to"),
+            ("window = \"6-22\"", "n.toml, line 6, peer.window: not a window, such as"),
+            ("window = []", "n.toml, line 6, peer.window: without any window"),
+            ("window = 7", "n.toml, line 6, window: "),
+            ("window = [\"00:00-01:00\", \"sa 00:00-01:00\"]", "peer.window: a weekday is mon"),
+            ("day_budget = \"20 pages\"", "n.toml, line 6, peer.day_budget: not a size"),
+            ("month_budget = \"1kB\"", "n.toml, line 6, peer.month_budget: must be at least 50kB"),
             ("congestion = \"bbr\"", "n.toml, line 6, peer.congestion: \"thin\" or \"cubic\""),
         ] {
             let error = parse(line).unwrap_err();

@@ -20,6 +20,14 @@ impl fmt::Display for Bar {
 }
 
 impl Bar {
+    /// Until somebody has looked whether the peer may be talked to.
+    pub(super) fn at_start() -> Self {
+        Self {
+            reason: "the node has only just started".to_owned(),
+            lifts_in: Duration::from_secs(1),
+        }
+    }
+
     /// What the peer is told: the cause, and the seconds in which it need not try.
     pub(super) fn code(&self) -> VarInt {
         let seconds = self.lifts_in.as_secs().clamp(1, SECONDS_MAX);

@@ -142,12 +142,14 @@ pub struct PeerStream {
 impl Link {
     pub(crate) fn new(peer: Peer, own: Origin, changed: watch::Sender<u64>) -> Self {
         let ration = peer.rules.rate_limit.map(|bits| Arc::new(Ration::new(bits)));
+        let barred = peer.rules.starts_barred;
+        let bar = barred.then(Bar::at_start);
         Self {
             peer,
             ration,
             own,
-            inner: Mutex::default(),
-            health: watch::Sender::new(Health::default()),
+            inner: Mutex::new(Inner { bar, ..Inner::default() }),
+            health: watch::Sender::new(Health { barred, ..Health::default() }),
             changed,
         }
     }

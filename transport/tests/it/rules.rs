@@ -47,7 +47,7 @@ fn a_limit_is_never_exceeded_and_all_of_it_is_used() {
     for congestion in [Congestion::Thin, Congestion::Cubic] {
         for (kind, bits) in [(SATELLITE, 64_000), (NEAR, 64_000), (NEAR, 2_000_000)] {
             let seen = simulate(async {
-                let rules = Rules { rate_limit: Some(bits), congestion };
+                let rules = Rules { rate_limit: Some(bits), congestion, ..Rules::default() };
                 let (edge, hub) = under(rules, kind, 11).await;
                 let seconds = if bits > 1_000_000 { 8 } else { 120 };
                 watch(&edge, &hub, Duration::from_secs(seconds)).await
