@@ -31,7 +31,7 @@ enum Action<'a> {
     RecordsThatFollow { index: u8, again: u8, records: Vec<Kind> },
     Data(&'a [u8]),
     Control(&'a [u8]),
-    Hello { wants: u8, stream: u8, first: u8, last: u8, running: Claim, in_copy: bool },
+    Hello { wants: u8, stream: u8, first: u8, last: u8, running: Claim, in_copy: bool, room: bool },
     Ack { index: u8, durable: u8, applied: u8, running: Claim },
     Stop { stream: u8, diverged: bool },
     Fetch { stream: u8, from: u8, count: u8 },
@@ -184,7 +184,7 @@ impl Node {
     /// The peer says something beside records.
     fn said(&mut self, action: Action<'_>) -> Result<(), Broken> {
         let control = match action {
-            Action::Hello { wants, stream, first, last, running, in_copy } => {
+            Action::Hello { wants, stream, first, last, running, in_copy, room } => {
                 let last = Offset::new(last.into());
                 let holding = Holding {
                     stream: id(stream),
@@ -195,6 +195,7 @@ impl Node {
                     in_copy,
                     durable: last,
                     applied: last,
+                    room,
                 };
                 Control::Hello(Hello {
                     name: String::new(),

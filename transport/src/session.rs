@@ -12,7 +12,9 @@
 //! - the peer holds more of our own stream than we do: our disk was rolled back, and numbering records on would
 //!   give old numbers to new records, so our stream halts;
 //! - the peer holds more of another's stream than we do: it has it from elsewhere, there is nothing to ship;
-//! - what the peer needs was trimmed here: the program is asked for a copy, and says from where on to serve.
+//! - what the peer needs was trimmed here: the program is asked for a copy, and says from where on to serve;
+//! - the peer has no room for it: it waits, while all others flow, until the peer says that there is room, and starts
+//!   behind what the peer holds by then. What was on its way is dropped there and sent again.
 //!
 //! What this code refuses to do: go on behind a mismatch, take a stream from a peer that may not send it, take
 //! its own stream from anybody, acknowledge what is not durable, or ship what is not.

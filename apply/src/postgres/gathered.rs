@@ -66,7 +66,9 @@ impl Gathered {
                 table.is_independent && !new.0.is_empty() && !new.0.contains(&Value::Unchanged)
             }
             Record::Update { old: None, new, .. } => {
-                table.is_keyed() && key(table, new).is_some() && plan::set_by_key(table, new).is_some()
+                table.is_keyed()
+                    && key(table, new).is_some()
+                    && plan::set_by_key(table, new).is_some()
             }
             Record::Delete { old: OldRow::Key(old), .. } => {
                 table.is_keyed() && key(table, old).is_some()

@@ -54,6 +54,8 @@ pub(crate) struct Conversation {
     ship: Notify,
     /// There may be something to acknowledge.
     ack: Notify,
+    /// There may be a stream without room.
+    full: Notify,
     /// Frames for the peer. Few: a refusal a stream, and what people ask for.
     control: mpsc::UnboundedSender<Control>,
     peer_pauses: AtomicBool,
@@ -237,6 +239,7 @@ async fn greet(
         receiver: Mutex::new(receiver),
         ship: Notify::new(),
         ack: Notify::new(),
+        full: Notify::new(),
         control,
         peer_pauses: AtomicBool::new(hello.paused),
     };

@@ -14,7 +14,7 @@ use crate::peer::Streams;
 pub enum Control {
     /// The first frame of each side.
     Hello(Hello),
-    /// More streams that the side holds, or newly holds.
+    /// More streams that the side holds, or newly holds, or for which the room has run out or is there again.
     Holds(Vec<Holding>),
     /// How far received streams are durable and applied.
     Acks(Vec<Ack>),
@@ -67,6 +67,9 @@ pub struct Holding {
     pub durable: Offset,
     /// The last one in the node's database.
     pub applied: Offset,
+    /// Whether there is room for more of it. Where there is none, nothing of it is to be shipped until the node
+    /// names the stream again, with room.
+    pub room: bool,
 }
 
 /// How far a received stream is.
@@ -276,7 +279,7 @@ fn too_long(length: usize) -> FrameError {
 }
 
 /// What this program speaks. It changes with every change of a frame.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Most streams in one frame. A holding takes at most 100 bytes, so that a full frame stays below 64 KiB.
 pub const STREAMS_PER_FRAME_MAX: usize = 512;

@@ -29,6 +29,7 @@ fn holding() -> impl Strategy<Value = Holding> {
             in_copy,
             durable: Offset::new(durable),
             applied: Offset::new(applied),
+            room: in_copy ^ (last % 2 == 0),
         }
     })
 }
@@ -188,6 +189,7 @@ fn a_full_hello_fits_into_its_frame() {
         in_copy: true,
         durable: Offset::new(u64::MAX),
         applied: Offset::new(u64::MAX),
+        room: true,
     };
     let frame = Control::Holds(vec![longest; STREAMS_PER_FRAME_MAX]);
     let mut bytes = Vec::new();

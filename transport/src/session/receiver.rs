@@ -13,7 +13,8 @@ use thinwire_engine::{
 };
 
 use super::{
-    DIVERGED, JOURNAL_CORRUPT, MALFORMED, OWN_ORIGIN, UNWANTED, Violation, WITHHELD, halt_of, stop,
+    DIVERGED, JOURNAL_CORRUPT, MALFORMED, OWN_ORIGIN, UNWANTED, Violation, WITHHELD,
+    cursor::FRAME_BYTES, halt_of, stop,
 };
 use crate::{
     frame::{Ack, Holding, Opening, Stop},
@@ -28,11 +29,16 @@ pub(crate) struct Receiver {
     taking: BTreeMap<u32, Taking>,
     /// What the peer was told of each stream before it opened it.
     said: BTreeMap<StreamId, Told>,
+    /// The streams that the peer was told not to ship, with the bytes that there must be room for.
+    full: BTreeMap<StreamId, u64>,
 }
 
 #[derive(Debug)]
 enum Taking {
     Going(Going),
+    /// There was no room for it. What still comes was on its way when the peer was told; it opens the stream anew
+    /// once it is told that there is room.
+    Full(Going),
     /// What still comes of it was on its way when the peer was told.
     Stopped,
     /// The same, because what is held of it is damaged: once it is mended, the peer may open it again.
@@ -63,7 +69,13 @@ pub(crate) enum Taken {
 
 impl Receiver {
     pub(crate) fn new(journal: Arc<Journal>, peer: Peer) -> Self {
-        Self { journal, peer, taking: BTreeMap::new(), said: BTreeMap::new() }
+        Self {
+            journal,
+            peer,
+            taking: BTreeMap::new(),
+            said: BTreeMap::new(),
+            full: BTreeMap::new(),
+        }
     }
 
     /// What the peer is to know of the streams that it might ship, except those named before.
@@ -73,7 +85,10 @@ impl Receiver {
         for stream in self.journal.streams() {
             let id = stream.id();
             if self.peer.takes(own, id) && !self.said.contains_key(&id) {
-                let holding = holding_of(&stream);
+                let holding = holding_of(&stream, has_room(&stream, stretch(&stream)));
+                if !holding.room {
+                    self.full.insert(id, FRAME_BYTES as u64);
+                }
                 self.said.insert(id, (holding.durable, holding.applied));
                 holdings.push(holding);
             }
@@ -83,13 +98,20 @@ impl Receiver {
 
     /// The peer begins to ship a stream. Touches the disk if it is new.
     pub(crate) fn open(&mut self, opening: &Opening) -> Result<Option<Stop>, Violation> {
-        if self.taking.len() >= STREAMS_MAX {
+        let (index, id) = (opening.index, opening.stream);
+        let taken = self.taking.get(&index);
+        if taken.is_none() && self.taking.len() >= STREAMS_MAX {
             return Err(Violation(format!("opens more than {STREAMS_MAX} streams")));
         }
-        let is_taken = |taking: &Taking| !matches!(taking, Taking::Unreadable);
-        if self.taking.get(&opening.index).is_some_and(is_taken) || self.is_going(opening.stream) {
+        let vacant = match taken {
+            None | Some(Taking::Unreadable) => true,
+            Some(Taking::Full(going)) => going.stream.id() == id,
+            Some(Taking::Going(_) | Taking::Stopped) => false,
+        };
+        if !vacant || self.is_taken_elsewhere(index, id) {
             return Err(Violation("opens a stream twice".into()));
         }
+        self.full.remove(&id);
         match self.admit(opening) {
             Ok(going) => {
                 self.taking.insert(opening.index, Taking::Going(going));
@@ -172,6 +194,51 @@ impl Receiver {
         }
     }
 
+    /// Whether other streams of the peer wait while one does.
+    pub(crate) fn takes_others(&self, index: u32) -> bool {
+        let others = self.taking.iter().filter(|(other, _)| **other != index);
+        others.map(|(_, taking)| taking).any(|taking| matches!(taking, Taking::Going(_)))
+    }
+
+    /// Gives up waiting for room for these records, so that other streams do not wait for this one: what the peer is
+    /// to be told.
+    pub(crate) fn set_aside(&mut self, index: u32, records: &Records) -> Option<Holding> {
+        let taking = self.taking.get_mut(&index)?;
+        match std::mem::replace(taking, Taking::Stopped) {
+            Taking::Going(going) => {
+                let holding = holding_of(&going.stream, false);
+                self.full.insert(holding.stream, records.bytes().len() as u64);
+                *taking = Taking::Full(going);
+                Some(holding)
+            }
+            other => {
+                *taking = other;
+                None
+            }
+        }
+    }
+
+    /// Whether the peer was told not to ship a stream for which there was no room.
+    pub(crate) fn awaits_room(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// The streams for which there is room again: for a good stretch of each, or, because there may never be more
+    /// before more of it comes, for `little`.
+    pub(crate) fn with_room(&mut self, little: bool) -> Vec<Holding> {
+        let mut holdings = Vec::new();
+        self.full.retain(|id, wanted| {
+            let Some(stream) = self.journal.stream(*id) else { return false };
+            let least = if little { *wanted } else { (*wanted).max(stretch(&stream)) };
+            let room = has_room(&stream, least);
+            if room {
+                holdings.push(holding_of(&stream, true));
+            }
+            !room
+        });
+        holdings
+    }
+
     /// The peer says that it will not go on with a stream. If it says that the two copies
     /// differ, ours stands still until somebody has decided.
     pub(crate) fn stopped(&mut self, stop: &Stop) {
@@ -188,7 +255,7 @@ impl Receiver {
     pub(crate) fn acks(&mut self) -> Vec<Ack> {
         let mut acks = Vec::new();
         for (&index, taking) in &mut self.taking {
-            let Taking::Going(going) = taking else { continue };
+            let (Taking::Going(going) | Taking::Full(going)) = taking else { continue };
             let marks = going.stream.watermarks();
             let now = (marks.synced, marks.applied.min(marks.synced));
             if now == going.told {
@@ -201,11 +268,12 @@ impl Receiver {
         acks
     }
 
-    /// Whether this stream is being taken.
-    fn is_going(&self, id: StreamId) -> bool {
-        self.taking
-            .values()
-            .any(|taking| matches!(taking, Taking::Going(going) if going.stream.id() == id))
+    /// Whether this stream is being taken under another number.
+    fn is_taken_elsewhere(&self, index: u32, id: StreamId) -> bool {
+        self.taking.iter().filter(|(other, _)| **other != index).any(|(_, taking)| match taking {
+            Taking::Going(going) | Taking::Full(going) => going.stream.id() == id,
+            Taking::Stopped | Taking::Unreadable => false,
+        })
     }
 
     fn known(&self, index: u32) -> Result<(), Violation> {
@@ -283,7 +351,18 @@ fn withholds_from_a_held_copy(stream: &Stream, first: Offset, records: &Records)
     tags.find(|tag| *tag == Tag::Skip || ends.contains(tag)) == Some(Tag::Skip)
 }
 
-fn holding_of(stream: &Stream) -> Holding {
+/// Whether so much of a stream could be taken.
+fn has_room(stream: &Stream, bytes: u64) -> bool {
+    !stream.is_congested() && stream.allowance().room() >= bytes
+}
+
+/// What there must be room for before a stream that was full is taken up again: enough that what was dropped on the way
+/// is little beside it.
+fn stretch(stream: &Stream) -> u64 {
+    STRETCH_MAX.min(stream.allowance().budget / SMALL_STRETCH)
+}
+
+fn holding_of(stream: &Stream, room: bool) -> Holding {
     let marks = stream.watermarks();
     let (next, running, open) = stream.end();
     Holding {
@@ -295,8 +374,15 @@ fn holding_of(stream: &Stream) -> Holding {
         in_copy: open.is_some_and(|open| open.xid.is_none()),
         durable: marks.synced,
         applied: marks.applied.min(marks.synced),
+        room,
     }
 }
+
+/// Several times what is on its way on any but the fastest links.
+const STRETCH_MAX: u64 = 1 << 20;
+
+/// What part of a stream's allowance is a good stretch, where that is less.
+const SMALL_STRETCH: u64 = 8;
 
 /// Most streams that one peer may ship.
 const STREAMS_MAX: usize = 1_024;

@@ -62,6 +62,8 @@ enum State {
     AwaitsCopy,
     /// What the peer needs cannot be read until it is mended; where it was opened, it goes on from there.
     Damaged(Option<Box<Cursor>>),
+    /// The peer has no room for it.
+    Full,
     /// Not over this connection any more.
     Stopped,
 }
@@ -164,7 +166,10 @@ impl Sender {
                 return Err(Violation(format!("holds more than {STREAMS_MAX} streams")));
             }
             self.held.insert(holding.stream, holding);
-            self.begin_anew(holding.stream);
+            match holding.room {
+                true => self.begin_anew(holding.stream),
+                false => self.wait_for_room(holding.stream),
+            }
         }
         Ok(())
     }
@@ -344,14 +349,26 @@ impl Sender {
         }
     }
 
-    /// The peer holds a stream that it could not open before.
+    /// The peer holds a stream that it could not open before, or had no room for.
     fn begin_anew(&mut self, id: StreamId) {
         let Some(&place) = self.places.get(&id) else { return };
         let shipping = &mut self.shipping[place];
-        if matches!(shipping.state, State::Stopped) {
+        if matches!(shipping.state, State::Stopped | State::Full) {
             (shipping.state, shipping.differs) = (State::New, false);
             self.enqueue(place);
         }
+    }
+
+    /// The peer drops what is on its way of a stream, and what would follow.
+    fn wait_for_room(&mut self, id: StreamId) {
+        let Some(&place) = self.places.get(&id) else { return };
+        let shipping = &mut self.shipping[place];
+        match &mut shipping.state {
+            State::Live(_) => shipping.state = State::Full,
+            State::Damaged(cursor) => *cursor = None,
+            _ => return,
+        }
+        shipping.unacked.clear();
     }
 
     fn enqueue(&mut self, place: usize) {
@@ -381,7 +398,11 @@ impl Sender {
                 shipping.unacked.push_back(Sent { last, running: run.running, bytes });
                 Ok(Some(Outgoing::Run(index(place), run)))
             }
-            State::Behind | State::AwaitsCopy | State::Damaged(_) | State::Stopped => Ok(None),
+            State::Behind
+            | State::AwaitsCopy
+            | State::Damaged(_)
+            | State::Full
+            | State::Stopped => Ok(None),
         }
     }
 
@@ -397,6 +418,10 @@ impl Sender {
             if id.origin == self.journal.own() {
                 self.rolled_back(place, last, marks.synced);
             }
+            return Ok(None);
+        }
+        if held.is_some_and(|held| !held.room) {
+            self.shipping[place].state = State::Full;
             return Ok(None);
         }
         let next = last.next();

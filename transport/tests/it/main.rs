@@ -7,6 +7,7 @@ mod mend;
 mod misbehaviour;
 mod raw;
 mod resume;
+mod room;
 mod rules;
 mod sim;
 mod site;

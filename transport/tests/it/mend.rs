@@ -1,6 +1,6 @@
 //! Records that a node lost are given back by whoever holds them.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use thinwire_engine::{
     journal::Stream,
@@ -14,15 +14,6 @@ use crate::{
 };
 
 const LONG: Duration = Duration::from_secs(600);
-
-/// Ruins a stretch in the middle of a file.
-fn ruin(path: &Path) {
-    let mut bytes = std::fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    let end = bytes.len().min(middle + 3_000);
-    bytes[middle..end].fill(0x5A);
-    std::fs::write(path, bytes).unwrap();
-}
 
 fn fill(site: &Site) {
     for xid in 1..40 {
@@ -52,7 +43,7 @@ fn an_origin_gets_its_own_records_back_and_ships_on_over_the_same_connection() {
         early.start(&sim, vec![hub.as_dialled()]);
         fill(&hub);
         until_equal(&hub, &early, hub.own_id(), LONG).await;
-        ruin(&hub.segment(hub.own_id(), 1));
+        hub.ruin(hub.own_id(), 1);
         late.start(&sim, vec![hub.as_dialled()]);
         let own = hub.own();
         until("the damage is met", LONG, || own.damage().borrow().is_some()).await;
@@ -90,7 +81,7 @@ fn a_holder_gets_a_received_stream_back_but_not_what_it_was_never_to_have() {
         let before = records(&held);
         assert!(before.iter().any(|(_, record)| matches!(record, Record::Skip { .. })));
         for number in 1..3 {
-            ruin(&holder.segment(id, number));
+            holder.ruin(id, number);
         }
         let mut reader = None;
         while reader.is_none() {

@@ -164,6 +164,7 @@ fn a_rolled_back_origin_is_halted_by_name() {
             in_copy: false,
             durable: Offset::new(90),
             applied: Offset::ZERO,
+            room: true,
         };
         raw.say_hello(vec![ahead]).await;
         let own = hub.own();

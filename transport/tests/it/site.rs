@@ -1,25 +1,31 @@
-//! A node for tests: identity, journal on a real disk, a committer, and a transport that can be killed.
+//! A node for tests: identity, journal on a disk in memory, a committer, and a transport that can be killed.
 
 use std::{
+    collections::BTreeSet,
     future::Future,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use tempfile::TempDir;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use thinwire_engine::{
     codec::RecordsBuf,
     journal::{self, Journal, Stream},
     model::{Epoch, Lsn, Offset, Record, RelationId, Row, Running, StreamId, Timestamp, Value},
-    storage::disk::RealDisk,
+    storage::memory::MemoryDisk,
 };
 use thinwire_transport::{
     Event, Identity, Network, Options, Peer, PeerStatus, PublicKey, Rules, StartError, Streams,
     Transport,
 };
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 use crate::sim::{Host, Sim};
 
@@ -39,7 +45,8 @@ pub struct Site {
     pub name: String,
     pub number: u8,
     pub identity: Identity,
-    dir: TempDir,
+    pub budget: u64,
+    disk: MemoryDisk,
     life: Option<Life>,
 }
 
@@ -56,8 +63,9 @@ impl Site {
         Self {
             name: format!("site{number}"),
             number,
-            identity: Identity::generate().unwrap(),
-            dir: tempfile::tempdir().unwrap(),
+            identity: identity(number),
+            budget: 1 << 30,
+            disk: MemoryDisk::new(),
             life: None,
         }
     }
@@ -133,25 +141,34 @@ impl Site {
 
     /// Opens the journal again, once the last life has let go of it.
     fn open_journal(&self) -> Arc<Journal> {
-        let dir = self.dir.path().join("journal");
         let options =
-            journal::Options { own: self.key().origin(), segment: 256 << 10, budget: 1 << 30 };
-        let (journal, unopened) = Journal::open(Arc::new(RealDisk), &dir, options).unwrap();
+            journal::Options { own: self.key().origin(), segment: 256 << 10, budget: self.budget };
+        let disk = Arc::new(self.disk.clone());
+        let (journal, unopened) = Journal::open(disk, Path::new(JOURNAL), options).unwrap();
         assert!(unopened.is_empty(), "{unopened:?}");
         Arc::new(journal)
     }
 
-    /// The file of one of its segments, by number.
-    pub fn segment(&self, id: StreamId, number: usize) -> std::path::PathBuf {
-        let dir = self.dir.path().join("journal").join(id.to_string());
-        let mut files: Vec<_> =
-            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    /// Ruins a stretch in the middle of one of its segments.
+    pub fn ruin(&self, id: StreamId, segment: usize) {
+        let dir = Path::new(JOURNAL).join(id.to_string());
+        let mut files = self.disk.files();
+        files.retain(|file| file.starts_with(&dir));
         files.sort();
-        files.swap_remove(number)
+        let mut bytes = self.disk.content(&files[segment]);
+        let middle = bytes.len() / 2;
+        let end = bytes.len().min(middle + 3_000);
+        bytes[middle..end].fill(0x5A);
+        self.disk.put(&files[segment], bytes);
     }
 
     /// As a power cut does it: what was not durable is gone, nobody is told.
     pub async fn kill(&mut self) {
+        self.end_life().await;
+        self.disk = self.disk.power_cut(&mut |_| 0);
+    }
+
+    async fn end_life(&mut self) {
         if let Some(mut life) = self.life.take() {
             life.committer.abort();
             drop(life.transport.take());
@@ -209,13 +226,52 @@ impl Site {
 
 /// Makes durable what is appended, where no thread may be used.
 async fn commit(journal: Arc<Journal>) {
+    let (mut changed, mut committers) = (journal.watch(), JoinSet::new());
+    let mut committed = BTreeSet::new();
     loop {
+        changed.mark_unchanged();
         for stream in journal.streams() {
-            stream.sync().unwrap();
+            if committed.insert(stream.id()) {
+                committers.spawn(commit_stream(stream));
+            }
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        if changed.changed().await.is_err() {
+            return;
+        }
     }
 }
+
+async fn commit_stream(stream: Arc<Stream>) {
+    let mut marks = stream.watch();
+    loop {
+        if stream.has_staged() {
+            tokio::time::sleep(COMMIT_EVERY).await;
+            stream.sync().unwrap();
+        }
+        if marks.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The same key for a number in each run, so that runs can be repeated.
+pub fn identity(number: u8) -> Identity {
+    let seed = [number; 32];
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+    // An ed25519 private key with its public key, as RFC 8410 writes it.
+    let head = [
+        0x30, 0x51, 0x02, 0x01, 0x01, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x04, 0x22, 0x04,
+        0x20,
+    ];
+    let public = [0x81, 0x21, 0x00];
+    let bytes = [head.as_slice(), &seed, &public, pair.public_key().as_ref()].concat();
+    Identity::from_bytes(&bytes).unwrap()
+}
+
+/// What a commit takes.
+const COMMIT_EVERY: Duration = Duration::from_millis(5);
+
+const JOURNAL: &str = "journal";
 
 /// Waits until something is so; says after how long, in the time of the test.
 pub async fn until(what: &str, limit: Duration, mut so: impl FnMut() -> bool) -> Duration {

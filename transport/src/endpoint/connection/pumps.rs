@@ -34,6 +34,7 @@ impl Conversation {
             end = self.write_data() => end,
             end = self.read_data() => end,
             end = self.watch_streams() => end,
+            end = self.watch_room() => end,
             end = self.answer_fetches() => end,
             end = self.keep_vigil() => end,
             error = self.connection.closed() => Err(error.into()),
@@ -97,7 +98,10 @@ impl Conversation {
         loop {
             match next_control(&mut read, &mut decoder).await? {
                 Control::Hello(_) => return Err(Violation("says hello twice".into()).into()),
-                Control::Holds(holdings) => self.sender().holds(holdings)?,
+                Control::Holds(holdings) => {
+                    self.sender().holds(holdings)?;
+                    self.ship.notify_one();
+                }
                 Control::Acks(acks) => {
                     let effects = {
                         let mut sender = self.sender();
@@ -229,8 +233,9 @@ impl Conversation {
         }
     }
 
-    /// Appends records, and waits as long as there is no room for them.
+    /// Appends records. Where there is no room for them it waits, unless other streams would wait behind it.
     async fn append(&self, index: u32, first: Offset, records: Records) -> Result<(), End> {
+        let began = Instant::now();
         loop {
             let taken = self.receiver().take(index, first, &records)?;
             match taken {
@@ -240,9 +245,46 @@ impl Conversation {
                     return Ok(());
                 }
                 Taken::Later(stream) => {
+                    let alone = !self.receiver().takes_others(index);
+                    let patience = match alone || stream.is_congested() {
+                        true => FULL_PATIENCE,
+                        false => Duration::ZERO,
+                    };
+                    if began.elapsed() >= patience {
+                        self.set_aside(index, &records);
+                        return Ok(());
+                    }
                     // What trims another stream makes room too, and does not show here.
                     let _ = timeout(FULL_RETRY, stream.watch().changed()).await;
                 }
+            }
+        }
+    }
+
+    /// Has the peer ship the other streams only, as long as there is no room for this one.
+    fn set_aside(&self, index: u32, records: &Records) {
+        let aside = self.receiver().set_aside(index, records);
+        if let Some(holding) = aside {
+            let (peer, stream) = (&self.link.peer.name, holding.stream);
+            tracing::info!(peer, %stream, "no room for more of a stream; the others go on");
+            let _ = self.control.send(Control::Holds(vec![holding]));
+            self.full.notify_one();
+        }
+    }
+
+    /// Tells the peer of streams for which there is room again.
+    async fn watch_room(&self) -> Result<Never, End> {
+        let mut looks = 0_u32;
+        loop {
+            if !self.receiver().awaits_room() {
+                looks = 0;
+                self.full.notified().await;
+            }
+            sleep(FULL_RETRY).await;
+            looks = looks.wrapping_add(1);
+            let holdings = self.receiver().with_room(looks.is_multiple_of(LOOKS_FOR_LITTLE));
+            for part in holdings.chunks(crate::frame::STREAMS_PER_FRAME_MAX) {
+                let _ = self.control.send(Control::Holds(part.to_vec()));
             }
         }
     }
@@ -264,6 +306,7 @@ impl Conversation {
             for part in holdings.chunks(crate::frame::STREAMS_PER_FRAME_MAX) {
                 let _ = self.control.send(Control::Holds(part.to_vec()));
             }
+            self.full.notify_one();
             if journal.changed().await.is_err() {
                 return Err(End::Stopping);
             }
@@ -387,6 +430,12 @@ const ACK_SPACING_MAX: Duration = Duration::from_millis(200);
 
 /// How often a full journal is asked again.
 const FULL_RETRY: Duration = Duration::from_millis(250);
+
+/// How long a stream may keep waiting for room what is not known yet to wait behind it: others, not opened so far.
+const FULL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a stream is taken up again though there is room for little of it: each half minute.
+const LOOKS_FOR_LITTLE: u32 = 120;
 
 const GOODBYE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(250);
