@@ -4,9 +4,10 @@
 /// so nothing that it can send is refused here.
 pub const RECORD_BYTES_MAX: usize = 1 << 30;
 
-/// Target size of a batch before compression. A batch ends at the first record that reaches it, so
-/// that a reader holds little more than this; only a single larger record makes a larger batch.
-pub const BATCH_BYTES: usize = 256 << 10;
+/// Target size of a batch before compression. A batch ends with the records that reach it, so that a reader holds
+/// little more than this; only records that were appended together make a larger one. LZ4 looks back 64 KiB, and its
+/// tables are smallest below that.
+pub const BATCH_BYTES: usize = 60 << 10;
 
 /// Longest batch payload that is believed, before and after compression.
 pub const BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX + BATCH_BYTES + (64 << 20);

@@ -1,12 +1,20 @@
 //! Appending: groups of records made durable, against the system calls alone and a published log.
+//!
+//! The journal is used as a node uses it: one thread appends the records of a group while another one makes the group
+//! before durable.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc::sync_channel},
+    thread,
+    time::Instant,
+};
 
-use thinwire_engine::storage::disk::RealDisk;
+use thinwire_engine::{journal::Stream, storage::disk::RealDisk};
 
 use crate::{
     Effort,
-    journal::{Temporary, commit},
+    journal::{Temporary, append, commit},
     meter::Meter,
     report::{Report, Table, mega_per_second, micros, milliseconds},
     rival::{Published, Raw},
@@ -16,16 +24,20 @@ use crate::{
 const GROUPS: [(usize, &str); 4] =
     [(4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (256 << 10, "256 KiB"), (1 << 20, "1 MiB")];
 
-/// How many different groups there are, so that no compressor or cache sees the same again soon.
-const DIFFERENT: usize = 16;
+/// How many groups a turn has, each of them different, so that no compressor or cache sees the same again soon.
+const GROUPS_A_TURN: usize = 16;
 
 /// What one row of the table needs.
 #[derive(Debug, Default)]
 struct Turns {
     journal: Meter,
+    alone: Meter,
     raw: Meter,
     raw_stored: Meter,
     published: Meter,
+    /// The syncs of the journal's groups, and of the raw ones with their writes.
+    syncs: Meter,
+    raw_syncs: Meter,
     bytes: u64,
     stored: u64,
     records: u64,
@@ -33,9 +45,11 @@ struct Turns {
 
 pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
     let mut table = Table::new(
-        "Appending: `append` and `sync` of groups of records, against `pwrite` and `fdatasync` of the same bytes. \
-         Where the rows compress, the journal writes less than was given to it: *raw, stored* is `pwrite` and \
-         `fdatasync` of only as many bytes as the journal wrote.",
+        "Appending groups of records: one thread gives them to the journal (`append`) while another one makes the group \
+         before durable (`sync`), as in a node. *Raw* is one thread that does nothing but `pwrite` and `fdatasync` of \
+         the same groups, as they are given to the journal. Where the rows compress, the journal writes less than that: \
+         *raw, stored* is `pwrite` and `fdatasync` of only as many bytes as the journal wrote. *One thread* is the \
+         journal with `append` and `sync` in turn.",
         &[
             "rows",
             "group",
@@ -43,8 +57,9 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
             "raw MB/s",
             "journal / raw",
             "journal / raw, stored",
+            "one thread / raw",
             "okaywal MB/s",
-            "journal p50, p99 ms",
+            "`sync` p50, p99 ms",
             "raw p50, p99 ms",
             "stored",
             "CPU µs a record (raw)",
@@ -67,42 +82,63 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
 }
 
 fn take_turns(place: &Path, rows: Rows, bytes: usize, effort: Effort) -> Turns {
-    let rounds = effort.pick(300, 5);
+    let rounds = effort.pick(40, 2);
     let mut workload = Workload::new(rows);
-    let groups: Vec<Group> = (0..DIFFERENT).map(|_| workload.group(bytes)).collect();
+    let groups: Vec<Group> = (0..GROUPS_A_TURN).map(|_| workload.group(bytes)).collect();
     // Random, as what was compressed looks.
     let filler = Workload::new(Rows::Blobs).group(bytes * 2).bytes;
-    let journal = Temporary::new(place, Arc::new(RealDisk));
+    let journals = [(); 2].map(|()| Temporary::new(place, Arc::new(RealDisk)));
+    let [journal, alone] = [&journals[0].stream, &journals[1].stream];
     let (mut raw, mut raw_stored) = (Raw::new(place), Raw::new(place));
     let published = Published::new(place);
     let mut turns = Turns::default();
+    let mut stored = bytes;
     for round in 0..rounds {
-        let group = &groups[round % groups.len()];
-        let before = journal.stream.watermarks().bytes;
-        let mut stored = group.bytes.len();
         // Nobody is always first after the same other.
-        let mut order = [0, 1, 2, 3];
-        order.rotate_left(round % 4);
+        let mut order = [0, 1, 2, 3, 4];
+        order.rotate_left(round % 5);
         for who in order {
             match who {
                 0 => {
-                    turns.journal.turn(|| commit(&journal.stream, group));
-                    let grown = journal.stream.watermarks().bytes - before;
+                    let before = journal.watermarks().bytes;
+                    turns.journal.turn(|| in_step(journal, &groups, &mut turns.syncs));
+                    let grown = journal.watermarks().bytes - before;
                     turns.stored += grown;
-                    stored = usize::try_from(grown).expect("a group is small");
+                    stored = usize::try_from(grown).expect("a turn is small") / GROUPS_A_TURN;
                 }
-                1 => turns.raw.turn(|| raw.commit(&group.bytes)),
-                2 => {
+                1 => turns.alone.turn(|| groups.iter().for_each(|group| commit(alone, group))),
+                2 => turns.raw.turn(|| {
+                    groups.iter().for_each(|it| turns.raw_syncs.turn(|| raw.commit(&it.bytes)));
+                }),
+                3 => {
                     let bytes = &filler[..stored.min(filler.len())];
-                    turns.raw_stored.turn(|| raw_stored.commit(bytes));
+                    turns.raw_stored.turn(|| groups.iter().for_each(|_| raw_stored.commit(bytes)));
                 }
-                _ => turns.published.turn(|| published.commit(group)),
+                _ => turns.published.turn(|| groups.iter().for_each(|it| published.commit(it))),
             }
         }
-        turns.bytes += group.bytes.len() as u64;
-        turns.records += group.records();
+        turns.bytes += groups.iter().map(|it| it.bytes.len() as u64).sum::<u64>();
+        turns.records += groups.iter().map(Group::records).sum::<u64>();
     }
     turns
+}
+
+/// Appends group after group while each one before is made durable: one sync a group.
+fn in_step(stream: &Stream, groups: &[Group], syncs: &mut Meter) {
+    let (appended, due) = sync_channel(0);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for group in groups {
+                append(stream, group);
+                appended.send(()).expect("the other thread takes each group");
+            }
+        });
+        while due.recv().is_ok() {
+            let started = Instant::now();
+            stream.sync().expect("the disk takes it");
+            syncs.extend([started.elapsed()]);
+        }
+    });
 }
 
 fn cells(turns: &Turns) -> Vec<String> {
@@ -116,9 +152,10 @@ fn cells(turns: &Turns) -> Vec<String> {
         rate(&turns.raw),
         format!("**{:.2}**", turns.journal.speed_against(&turns.raw)),
         format!("{:.2}", turns.journal.speed_against(&turns.raw_stored)),
+        format!("{:.2}", turns.alone.speed_against(&turns.raw)),
         rate(&turns.published),
-        quantiles(&turns.journal),
-        quantiles(&turns.raw),
+        quantiles(&turns.syncs),
+        quantiles(&turns.raw_syncs),
         format!("{:.0} %", 100.0 * turns.stored as f64 / turns.bytes as f64),
         format!(
             "{} ({})",

@@ -50,10 +50,15 @@ pub(crate) fn open(dir: &Path, disk: Arc<dyn Disk>) -> (Journal, Arc<Stream>) {
     (journal, stream)
 }
 
-/// Appends a group and waits until it is durable.
-pub(crate) fn commit(stream: &Stream, group: &Group) {
+/// Appends a group.
+pub(crate) fn append(stream: &Stream, group: &Group) {
     for records in &group.transactions {
         stream.append(records.clone()).expect("there is room");
     }
+}
+
+/// Appends a group and waits until it is durable.
+pub(crate) fn commit(stream: &Stream, group: &Group) {
+    append(stream, group);
     stream.sync().expect("the disk takes it");
 }

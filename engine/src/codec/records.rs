@@ -46,7 +46,7 @@ impl RecordsBuf {
     }
 
     /// Runs of records as one.
-    pub(crate) fn concat(runs: &[&Records]) -> Records {
+    pub(crate) fn concat(runs: &[Records]) -> Records {
         let mut buf = Self::new();
         buf.bytes.reserve_exact(runs.iter().map(|run| run.bytes.len()).sum());
         runs.iter().for_each(|run| buf.append(run));

@@ -2,12 +2,14 @@
 
 use std::{path::Path, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{
     Mark, Tail,
     format::{
         self, BATCH_HEADER_BYTES, BatchHeader, Codec, Kind, SEGMENT_HEADER_BYTES, SegmentHeader,
     },
-    segment::{Found, OpenError, Segment, decode_state, encode_state, put_batch, records_of},
+    segment::{Found, OpenError, Segment, decode_state, encode_state, pack, put_packed, records_of},
 };
 use crate::{
     limits::BATCH_BYTES_MAX,
@@ -77,7 +79,7 @@ pub fn batch(input: &[u8]) {
     check(&file, 1, Some((header, payload)));
 
     let mut written = Vec::new();
-    put_batch(&file, 0, BatchHeader { codec: Codec::Plain, ..header }, payload, &mut written);
+    put_packed(&file, 0, header, &pack(&Bytes::copy_from_slice(payload)), &mut written);
     let file = segment_with(&written);
     match file.batch_at(0) {
         Ok(Found::Batch { payload: read, next, .. }) => {

@@ -21,7 +21,7 @@ use super::{
     Stream, Tail,
     format::{self, BATCH_HEADER_BYTES, BatchHeader, Kind},
     recovery::{Headers, list, scan},
-    segment::{Found, OpenError, Segment, head_of, io_error, put_batch},
+    segment::{Found, OpenError, Segment, head_of, io_error, pack, put_packed},
 };
 use crate::{
     Error,
@@ -276,7 +276,7 @@ impl Mending {
         &mut self,
         kind: Kind,
         records: u32,
-        payload: &[u8],
+        payload: &Bytes,
         running: Running,
         span: u64,
     ) -> Result<(), Error> {
@@ -284,7 +284,7 @@ impl Mending {
         // All that is written here was durable before, or is so before anybody sees it.
         let header = BatchHeader::new(kind, (next, before), records, next.prev(), chain);
         let mut out = Vec::with_capacity(payload.len() + BATCH_HEADER_BYTES);
-        let chain = put_batch(&self.new, position, header, payload, &mut out);
+        let chain = put_packed(&self.new, position, header, &pack(payload), &mut out);
         self.new
             .file
             .write_all_at(&out, position)

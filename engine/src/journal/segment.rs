@@ -210,34 +210,47 @@ impl Segment {
     }
 }
 
+/// What a batch stores of its payload.
+#[derive(Debug)]
+pub(super) struct Packed {
+    codec: Codec,
+    raw_len: u32,
+    crc: u32,
+    stored: Bytes,
+}
+
+/// Makes of a payload what is stored: it itself, or less.
+pub(super) fn pack(payload: &Bytes) -> Packed {
+    let mut out = vec![0; get_maximum_output_size(payload.len())];
+    let len = compress_into(payload, &mut out).ok().filter(|len| *len < payload.len());
+    let (codec, stored) = match len {
+        Some(len) => {
+            out.truncate(len);
+            (Codec::Lz4, Bytes::from(out.into_boxed_slice()))
+        }
+        None => (Codec::Plain, payload.clone()),
+    };
+    Packed { codec, raw_len: u32_len(payload.len()), crc: crc32fast::hash(&stored), stored }
+}
+
 /// Appends a batch to `out` that will stand at `at` in the segment; returns its header's checksum.
-pub(super) fn put_batch(
+pub(super) fn put_packed(
     segment: &Segment,
     at: u64,
-    mut header: BatchHeader,
-    payload: &[u8],
+    header: BatchHeader,
+    packed: &Packed,
     out: &mut Vec<u8>,
 ) -> u32 {
-    let head = out.len();
-    let body = head + BATCH_HEADER_BYTES;
-    out.resize(body + get_maximum_output_size(payload.len()), 0);
-    let packed = compress_into(payload, &mut out[body..]).ok().filter(|len| *len < payload.len());
-    match packed {
-        Some(len) => {
-            header.codec = Codec::Lz4;
-            out.truncate(body + len);
-        }
-        None => {
-            out.truncate(body);
-            out.extend_from_slice(payload);
-        }
-    }
-    let stored = &out[body..];
-    header.raw_len = u32_len(payload.len());
-    header.stored_len = u32_len(stored.len());
-    header.payload_crc = crc32fast::hash(stored);
+    let header = BatchHeader {
+        codec: packed.codec,
+        raw_len: packed.raw_len,
+        stored_len: u32_len(packed.stored.len()),
+        payload_crc: packed.crc,
+        ..header
+    };
     let bytes = header.encode(segment.place(at));
-    out[head..body].copy_from_slice(&bytes);
+    out.extend_from_slice(&bytes);
+    out.extend_from_slice(&packed.stored);
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 

@@ -7,7 +7,6 @@ mod trimming;
 
 use std::{
     collections::BTreeMap,
-    mem,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
 };
@@ -18,14 +17,14 @@ use super::{
     Mark, Open, Pressure, Reader, Tail, Usage,
     budget::Budget,
     format,
-    group::{End, Staged, put_group},
+    group::{End, Staged, Start},
     recovery::recover,
     segment::Segment,
 };
 use crate::{
     Error,
     codec::{DecodeError, Records},
-    limits::{BATCH_BYTES, STAGED_BYTES_MAX, STATE_BYTES_MAX},
+    limits::{STAGED_BYTES_MAX, STATE_BYTES_MAX},
     model::{Halt, HaltedBy, Offset, Running, StreamId},
     mutant::{self, Mutant},
     storage::Disk,
@@ -80,8 +79,7 @@ struct Writer {
 #[derive(Debug)]
 struct State {
     tail: Tail,
-    staged: Vec<Staged>,
-    staged_bytes: usize,
+    staged: Staged,
     /// How many groups were taken to be written, and the last of them that is durable.
     taken: u64,
     durable: u64,
@@ -98,7 +96,10 @@ impl Stream {
         segment_bytes: u64,
         budget: Arc<Budget>,
     ) -> Result<Self, Error> {
-        let found = recover(&disk, dir, id)?;
+        let mut found = recover(&disk, dir, id)?;
+        if mutant::on(Mutant::OffsetReused) {
+            found.tail.next = found.tail.next.prev().max(Offset::FIRST);
+        }
         let bytes = found.segments.iter().map(|(_, bytes)| bytes).sum();
         budget.register(id, bytes);
         let last = found.tail.next.prev();
@@ -118,22 +119,13 @@ impl Stream {
             budget,
             writer: Mutex::new(Writer {
                 segment: found.last,
-                end: End {
-                    position: found.position,
-                    chain: found.chain,
-                    next: match mutant::on(Mutant::OffsetReused) {
-                        true => found.tail.next.prev().max(Offset::FIRST),
-                        false => found.tail.next,
-                    },
-                    running: found.tail.running,
-                },
+                end: End { position: found.position, chain: found.chain },
                 out: Vec::new(),
             }),
             state: Mutex::new(State {
                 durable_mark: found.tail.mark,
                 tail: found.tail,
-                staged: Vec::new(),
-                staged_bytes: 0,
+                staged: Staged::default(),
                 taken: 0,
                 durable: 0,
                 segments: found.segments,
@@ -182,7 +174,7 @@ impl Stream {
 
     /// Whether so much waits for the disk that a writer should wait for the *synced* watermark first.
     pub fn is_congested(&self) -> bool {
-        self.state().staged_bytes >= STAGED_BYTES_MAX
+        self.state().staged.bytes() >= STAGED_BYTES_MAX
     }
 
     /// What this stream uses of the budget, and what it may use in all as things are.
@@ -214,8 +206,7 @@ impl Stream {
     /// than a segment can begin with: nothing was staged. [`Error::Record`] for a record that cannot be decoded,
     /// [`Error::Poisoned`] after a failed write.
     pub fn append(&self, records: Records) -> Result<Offset, Error> {
-        let mut state = self.state();
-        self.stage(&mut state, records)
+        self.stage(self.state(), records)
     }
 
     /// Like [`append`](Self::append), for records whose first offset is known. Those that are held already are
@@ -224,7 +215,7 @@ impl Stream {
     /// # Errors
     /// Also [`Error::Hole`] if `first` is beyond the next offset.
     pub fn append_at(&self, first: Offset, records: Records) -> Result<Offset, Error> {
-        let mut state = self.state();
+        let state = self.state();
         let next = state.tail.next;
         if first > next {
             return Err(Error::Hole { expected: next, got: first });
@@ -238,7 +229,7 @@ impl Stream {
             return Ok(next.prev());
         }
         let new = if held == 0 { records } else { records.after(held) };
-        self.stage(&mut state, new)
+        self.stage(state, new)
     }
 
     /// Stages a mark: it takes no offset, is not shipped, and is durable with the next sync.
@@ -249,11 +240,8 @@ impl Stream {
         let mut state = self.state();
         self.check(&state)?;
         state.tail.observe_mark(mark);
-        // Only the last of several in a row says anything, unless one before it opened a gap.
-        match state.staged.last_mut() {
-            Some(Staged::Mark(last)) if !last.released => *last = mark,
-            _ => state.staged.push(Staged::Mark(mark)),
-        }
+        let start = state.start();
+        state.staged.mark(mark, start);
         drop(state);
         self.marks.send_modify(|_| {});
         Ok(())
@@ -310,19 +298,20 @@ impl Stream {
 
     /// Writes all that is staged, and begins a new segment behind it if this one is full or has to `end`.
     fn lead(&self, writer: &mut Writer, end: bool) -> Result<Offset, Error> {
-        let (staged, staged_bytes, after, tail) = {
+        let (staged, after, tail) = {
             let mut state = self.state();
-            let bytes = mem::take(&mut state.staged_bytes);
+            let staged = state.staged.take();
             // What is staged is all that the state is ahead of the disk, so this is the state behind the write.
-            let tail = (end || self.is_full(writer, bytes as u64)).then(|| state.tail.clone());
+            let might_end = end || self.is_full(writer, staged.bytes() as u64);
+            let tail = might_end.then(|| state.tail.clone());
             state.taken += 1;
-            (mem::take(&mut state.staged), bytes, self.end_of(&state), tail)
+            (staged, self.end_of(&state), tail)
         };
         let grown = match self.write(writer, &staged) {
             Ok(grown) => grown,
-            Err(error) => return Err(self.failed(error, staged, staged_bytes)),
+            Err(error) => return Err(self.failed(error, staged)),
         };
-        self.budget.give(self.id, staged_bytes as u64);
+        self.budget.give(self.id, staged.bytes() as u64);
         self.budget.force(self.id, grown);
         let after = match mutant::on(Mutant::AckOfLaterRecords) {
             true => self.end_of(&self.state()),
@@ -394,34 +383,39 @@ impl Stream {
         super::reader::running_at(self, offset)
     }
 
-    fn stage(&self, state: &mut State, records: Records) -> Result<Offset, Error> {
+    fn stage(&self, mut guard: MutexGuard<'_, State>, records: Records) -> Result<Offset, Error> {
+        let state = &mut *guard;
         self.check(state)?;
         if records.is_empty() {
             return Ok(state.tail.next.prev());
         }
         self.check_state(state, &records)?;
-        let bytes = records.bytes().len();
-        self.budget.take(self.id, bytes as u64)?;
+        self.budget.take(self.id, records.bytes().len() as u64)?;
+        let start = state.start();
         if let Err(error) = state.tail.observe(&records) {
             // The state is ahead of what can be written now; only reading it anew is safe.
             state.poisoned = true;
             return Err(error);
         }
-        state.staged.push(Staged::Records(records));
-        state.staged_bytes += bytes;
+        let complete = state.staged.push(records, start);
+        let is_writing = state.taken > state.durable;
         let last = state.tail.next.prev();
         self.marks.send_modify(|marks| marks.appended = last);
+        drop(guard);
+        if let Some(batch) = complete.filter(|_| is_writing) {
+            batch.pack();
+        }
         Ok(last)
     }
 
-    fn write(&self, writer: &mut Writer, staged: &[Staged]) -> Result<u64, Error> {
+    fn write(&self, writer: &mut Writer, staged: &Staged) -> Result<u64, Error> {
         let synced = match mutant::on(Mutant::NoWordOfDurability) {
             true => Offset::ZERO,
             false => self.watermarks().synced,
         };
         let Writer { segment, end, out } = writer;
         out.clear();
-        let after = put_group(segment, *end, synced, staged, out);
+        let after = staged.put(segment, *end, synced, out);
         if let Err(source) = segment.file.write_all_at(out, end.position) {
             let error = segment.io("write", source);
             let full = matches!(error, Error::NoSpace { .. });
@@ -448,19 +442,15 @@ impl Stream {
         let grown = out.len() as u64;
         // One huge record must not be paid for with memory for ever.
         out.clear();
-        out.shrink_to(BATCH_BYTES);
+        out.shrink_to(STAGED_BYTES_MAX);
         Ok(grown)
     }
 
-    fn failed(&self, error: Error, staged: Vec<Staged>, staged_bytes: usize) -> Error {
+    fn failed(&self, error: Error, staged: Staged) -> Error {
         let mut state = self.state();
         match error {
             Error::NoSpace { .. } if mutant::on(Mutant::StagedForgotten) => {}
-            Error::NoSpace { .. } => {
-                let newer = mem::replace(&mut state.staged, staged);
-                state.staged.extend(newer);
-                state.staged_bytes += staged_bytes;
-            }
+            Error::NoSpace { .. } => state.staged.put_back(staged),
             _ => state.poisoned = !mutant::on(Mutant::FailureForgiven),
         }
         drop(state);
@@ -553,6 +543,13 @@ impl Stream {
 
     pub(super) fn disk(&self) -> &dyn Disk {
         self.disk.as_ref()
+    }
+}
+
+impl State {
+    /// Where what is staged next will stand.
+    fn start(&self) -> Start {
+        (self.tail.next, self.tail.running)
     }
 }
 
