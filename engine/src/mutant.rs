@@ -48,6 +48,16 @@ mutants! {
     TrimUnsynced,
     /// A segment that could not be removed counts as removed.
     TrimFailureForgiven,
+    /// A stream goes on after a sync of its folder failed.
+    FailedNamesForgiven,
+    /// A segment is mended with records that are not compared with what follows them.
+    MendedUnproven,
+    /// A mended segment is put in place before it is durable.
+    MendedUnsynced,
+    /// A mended segment counts as in its place before its name is durable.
+    MendedNameUnsynced,
+    /// A mark that was lost with damage is not missed.
+    LostReleaseUnnoticed,
     /// After opening, the last offset is given out again.
     OffsetReused,
     /// A new segment is used before its name is durable.

@@ -103,7 +103,7 @@ fn mend_unopened(disk: &MemoryDisk, records: &[Bytes], lies: bool) -> bool {
 /// Mends a stream that is open, one damage after the other.
 fn mend_open(stream: &Arc<Stream>, records: &[Bytes], lies: bool) {
     for _ in 0..MENDINGS_MAX {
-        let damage = *stream.damage().borrow();
+        let damage = stream.damage().borrow().first().copied();
         let Some(mending) = damage.and_then(|offset| begun(stream.mend(offset))) else { return };
         nurse(mending, records, lies);
         read(stream, records);

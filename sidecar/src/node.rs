@@ -48,8 +48,8 @@ pub struct Node {
     /// Set once the node's own stream can be written.
     capture: OnceLock<Capture>,
     appliers: Mutex<BTreeMap<StreamId, Applier>>,
-    /// Streams whose damage is being mended.
-    patients: Mutex<BTreeSet<StreamId>>,
+    /// What is being mended.
+    patients: Mutex<BTreeSet<mend::Patient>>,
     mended: AtomicU64,
     /// For whom a copy is on its way.
     waiting: Mutex<copies::Waiting>,

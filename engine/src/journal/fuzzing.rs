@@ -5,11 +5,14 @@ use std::{path::Path, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    Mark, Tail,
+    Tail,
     format::{
         self, BATCH_HEADER_BYTES, BatchHeader, Codec, Kind, SEGMENT_HEADER_BYTES, SegmentHeader,
     },
-    segment::{Found, OpenError, Segment, decode_state, encode_state, pack, put_packed, records_of},
+    segment::{
+        Found, OpenError, Segment, decode_state, encode_state, pack, put_packed, records_of,
+    },
+    tail::StoredMark,
 };
 use crate::{
     limits::BATCH_BYTES_MAX,
@@ -93,7 +96,7 @@ pub fn batch(input: &[u8]) {
 
 /// Any bytes are a mark, or the state at the end of a stream, that encodes to bytes that are the same, or nothing.
 pub fn mark(input: &[u8]) {
-    if let Some(mark) = decode_state::<Mark>(input) {
+    if let Some(mark) = decode_state::<StoredMark>(input) {
         assert_eq!(decode_state(&encode_state(&mark)), Some(mark));
     }
     if let Some(tail) = decode_state::<Tail>(input) {

@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::{
-    Mark,
     format::{BatchHeader, Kind},
     segment::{Packed, Segment, encode_state, pack, put_packed},
+    tail::StoredMark,
 };
 use crate::{
     codec::{Records, RecordsBuf},
@@ -37,7 +37,7 @@ pub(super) struct Staged {
 #[derive(Debug)]
 enum Item {
     Batch(Arc<Batch>),
-    Mark(Mark, Start),
+    Mark(StoredMark, Start),
 }
 
 /// Records that are written together.
@@ -92,11 +92,11 @@ impl Staged {
     }
 
     /// Adds a mark.
-    pub(super) fn mark(&mut self, mark: Mark, start: Start) {
+    pub(super) fn mark(&mut self, mark: StoredMark, start: Start) {
         self.seal();
         // Only the last of several in a row says anything, unless one before it opened a gap.
         match self.items.last_mut() {
-            Some(Item::Mark(last, _)) if !last.released => *last = mark,
+            Some(Item::Mark(last, _)) if !last.mark().released => *last = mark,
             _ => self.items.push(Item::Mark(mark, start)),
         }
     }

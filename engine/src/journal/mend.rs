@@ -2,8 +2,8 @@
 //!
 //! What is damaged is never skipped, cut or deleted. All of the segment that is whole is kept; of each gap it is said
 //! which records are wanted, and what is given is believed only if it leads to the running checksum with which the next
-//! whole batch, or the next segment, begins. The whole is written to a file beside the segment, made durable, and put
-//! in its place by one rename, so that an interruption at any point leaves either.
+//! whole batch, or the next segment, begins. Only once something was given the whole is written to a file beside the
+//! segment, made durable, and put in its place by one rename, so that an interruption at any point leaves either.
 //!
 //! What this code refuses to do: guess where a stream ended. A last segment is mended only up to a batch that is whole;
 //! what stands behind it was never proven durable, and is cut as recovery cuts it.
@@ -27,6 +27,7 @@ use crate::{
     Error,
     codec::{Records, decode},
     model::{Offset, Running, StreamId},
+    mutant::{self, Mutant},
     storage::Disk,
 };
 
@@ -35,11 +36,13 @@ use crate::{
 pub struct Mending {
     site: Site,
     damaged: Segment,
+    /// The state at its base.
+    head: Tail,
     /// Where the part of the damaged segment begins that was not looked at yet.
     at: u64,
-    new: Segment,
+    /// What takes its place, once there is a reason to write it.
+    new: Option<New>,
     written: Written,
-    _scratch: Scratch,
     /// What is wanted next, and what stood in the new file before it.
     gap: Option<(Gap, Written)>,
     /// Where the next segment begins; none if there is none.
@@ -110,7 +113,21 @@ struct Gap {
     resume: Option<u64>,
 }
 
-/// The end of the new segment.
+/// A file that is of no use any more once its owner is gone.
+#[derive(Debug)]
+struct New {
+    segment: Segment,
+    disk: Arc<dyn Disk>,
+}
+
+impl Drop for New {
+    fn drop(&mut self) {
+        // Once it was put in place there is nothing by this name. What stays is removed when the stream is opened.
+        let _ = self.disk.remove(&self.segment.path);
+    }
+}
+
+/// The end of the new segment, or of what it will be: a chain and a position only once there is one.
 #[derive(Clone, Copy, Debug)]
 struct Written {
     position: u64,
@@ -120,25 +137,43 @@ struct Written {
 }
 
 impl Mending {
-    /// Begins with all that is whole in front of the first gap. Touches the disk.
+    /// Finds the first gap. Touches the disk, and changes nothing on it.
     pub(super) fn begin(site: Site) -> Result<Self, Error> {
         let bases = list(site.disk.as_ref(), &site.dir)?;
         let after = bases.iter().find(|base| **base > site.base);
         let end = after.map(|base| site.join_at(*base)).transpose()?;
         let (damaged, tail) = site.damaged(&bases)?;
-        let new = site.create(&tail)?;
-        let scratch = Scratch { disk: site.disk.clone(), path: new.path.clone() };
-        let written = Written {
-            position: new.body(),
-            chain: new.header.crc(),
-            next: tail.next,
-            running: tail.running,
-        };
+        let written = Written { position: 0, chain: 0, next: tail.next, running: tail.running };
         let at = damaged.body();
         let mut mending =
-            Self { site, damaged, at, new, written, _scratch: scratch, gap: None, end, fetched: 0 };
+            Self { site, damaged, head: tail, at, new: None, written, gap: None, end, fetched: 0 };
         mending.advance()?;
         Ok(mending)
+    }
+
+    /// Writes all that is whole in front of the first gap, if that was not done yet.
+    fn write(&mut self) -> Result<(), Error> {
+        if self.new.is_some() {
+            return Ok(());
+        }
+        let found = self.wanted();
+        let segment = self.site.create(&self.head)?;
+        self.written = Written {
+            position: segment.body(),
+            chain: segment.header.crc(),
+            next: self.head.next,
+            running: self.head.running,
+        };
+        self.new = Some(New { segment, disk: self.site.disk.clone() });
+        (self.at, self.gap) = (self.damaged.body(), None);
+        self.advance()?;
+        match self.wanted() == found {
+            true => Ok(()),
+            // Somebody changed the file meanwhile.
+            false => {
+                Err(self.damaged.corrupt(self.at, self.written.next, "it changes all the time"))
+            }
+        }
     }
 
     /// The records that are wanted next; `None` if nothing is missing any more. A gap is given from its beginning
@@ -153,6 +188,7 @@ impl Mending {
     /// [`Error::Unproven`] if they do not lead to what follows them: all that was given for this gap is wanted
     /// again. [`Error::Hole`] for more than is wanted, [`Error::Record`] for what cannot be decoded.
     pub fn give(&mut self, records: &Records) -> Result<(), Error> {
+        self.write()?;
         let Some((gap, before)) = self.gap else { return Ok(()) };
         let first = self.written.next;
         let after = first.forward(records.span());
@@ -167,7 +203,7 @@ impl Mending {
         if after < gap.until.offset {
             return Ok(());
         }
-        if self.written.running != gap.until.running {
+        if self.written.running != gap.until.running && !mutant::on(Mutant::MendedUnproven) {
             self.written = before;
             return Err(Error::Unproven { from: before.next, until: gap.until.offset });
         }
@@ -187,26 +223,30 @@ impl Mending {
     /// # Errors
     /// [`Error::Unproven`] if something is still wanted; [`Error::Io`] if the disk refuses: either the damaged segment
     /// or the mended one is there then.
-    pub fn finish(self) -> Result<Mended, Error> {
+    pub fn finish(mut self) -> Result<Mended, Error> {
         if let Some(wanted) = self.wanted() {
             return Err(Error::Unproven { from: wanted.start, until: wanted.end });
         }
+        self.write()?;
         let Self { site, new, written, fetched, .. } = &self;
+        let new = &new.as_ref().expect("it was written").segment;
         // What an attempt that was not believed has left behind the end.
         new.file.set_len(written.position).map_err(|source| new.io("cut", source))?;
-        new.file.sync_data().map_err(|source| new.io("sync", source))?;
+        if !mutant::on(Mutant::MendedUnsynced) {
+            new.file.sync_data().map_err(|source| new.io("sync", source))?;
+        }
         let segment = site.path();
         let rename = || {
-            site.disk
-                .rename(&new.path, &segment)
-                .map_err(|source| io_error("put in place", &segment, source))?;
-            site.disk
-                .sync_dir(&site.dir)
-                .map_err(|source| io_error("sync the folder of", &segment, source))
+            let renamed = site.disk.rename(&new.path, &segment);
+            renamed.map_err(|source| io_error("put in place", &segment, source))
         };
         match &site.owner {
             Owner::Stream(stream) => stream.put_in_place(site.base, written.position, rename)?,
-            Owner::Nobody(_) => rename()?,
+            Owner::Nobody(_) => {
+                rename()?;
+                let synced = site.disk.sync_dir(&site.dir);
+                synced.map_err(|source| io_error("sync the folder of", &segment, source))?;
+            }
         }
         Ok(Mended { segment, fetched: *fetched })
     }
@@ -281,35 +321,18 @@ impl Mending {
         span: u64,
     ) -> Result<(), Error> {
         let Written { position, chain, next, running: before } = self.written;
+        let after = Written { next: next.forward(span), running, ..self.written };
+        let Some(New { segment: new, .. }) = &self.new else {
+            self.written = after;
+            return Ok(());
+        };
         // All that is written here was durable before, or is so before anybody sees it.
         let header = BatchHeader::new(kind, (next, before), records, next.prev(), chain);
         let mut out = Vec::with_capacity(payload.len() + BATCH_HEADER_BYTES);
-        let chain = put_packed(&self.new, position, header, &pack(payload), &mut out);
-        self.new
-            .file
-            .write_all_at(&out, position)
-            .map_err(|source| self.new.io("write", source))?;
-        self.written = Written {
-            position: position + out.len() as u64,
-            chain,
-            next: next.forward(span),
-            running,
-        };
+        let chain = put_packed(new, position, header, &pack(payload), &mut out);
+        new.file.write_all_at(&out, position).map_err(|source| new.io("write", source))?;
+        self.written = Written { position: position + out.len() as u64, chain, ..after };
         Ok(())
-    }
-}
-
-/// A file that is of no use any more once its owner is gone.
-#[derive(Debug)]
-struct Scratch {
-    disk: Arc<dyn Disk>,
-    path: PathBuf,
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Once it was put in place there is nothing by this name. What stays is removed when the stream is opened.
-        let _ = self.disk.remove(&self.path);
     }
 }
 
@@ -336,8 +359,10 @@ impl Site {
         let path = self.path();
         let reason = match Segment::open(self.disk.as_ref(), &path, self.id, false) {
             Ok(opened) => return Ok(opened),
+            Err(OpenError::Damaged(reason)) => reason.to_owned(),
+            // A head that is whole and of elsewhere is no better.
+            Err(OpenError::Other(Error::Corrupt { reason, .. })) => reason,
             Err(OpenError::Other(error)) => return Err(error),
-            Err(OpenError::Damaged(reason)) => reason,
         };
         let corrupt = |reason: &str| Error::Corrupt {
             segment: path.clone(),
@@ -348,13 +373,13 @@ impl Site {
         let before = bases.iter().rev().find(|base| **base < self.base);
         let tail = match before {
             None if self.base == Offset::FIRST => Tail::default(),
-            None => return Err(corrupt(reason)),
+            None => return Err(corrupt(&reason)),
             Some(before) => {
                 let path = self.dir.join(format::file_name(*before));
                 match Segment::open(self.disk.as_ref(), &path, self.id, false) {
                     Ok((segment, tail)) => scan(&segment, tail)?.tail,
                     Err(OpenError::Other(error)) => return Err(error),
-                    Err(OpenError::Damaged(_)) => return Err(corrupt(reason)),
+                    Err(OpenError::Damaged(_)) => return Err(corrupt(&reason)),
                 }
             }
         };
@@ -365,7 +390,7 @@ impl Site {
         let header = head_of(self.id, &tail)?.0;
         let mut segment = Segment { path: path.clone(), header, file: file.into() };
         if bases.last() == Some(&self.base) && Headers::behind(&segment, 0).next()?.is_none() {
-            return Err(corrupt(reason));
+            return Err(corrupt(&reason));
         }
         // Where its batches begin is not known: the search begins right at its start.
         segment.header.preamble_len = 0;

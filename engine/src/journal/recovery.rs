@@ -16,7 +16,7 @@
 use std::{path::Path, sync::Arc};
 
 use super::{
-    Mark, Tail,
+    Tail,
     format::{self, BATCH_HEADER_BYTES, BatchHeader, Kind, Place},
     segment::{Found, OpenError, Segment, decode_state, io_error, records_of},
 };
@@ -194,8 +194,7 @@ fn take(
 ) -> Result<Option<Records>, &'static str> {
     match header.kind {
         Kind::Mark => {
-            let mark: Mark = decode_state(&payload).ok_or("the mark cannot be read")?;
-            tail.observe_mark(mark);
+            tail.observe_stored(decode_state(&payload).ok_or("the mark cannot be read")?);
             Ok(None)
         }
         Kind::Records => {

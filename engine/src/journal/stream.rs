@@ -6,7 +6,7 @@ mod damage;
 mod trimming;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
 };
@@ -64,7 +64,7 @@ pub struct Stream {
     marks: watch::Sender<Watermarks>,
     halts: Mutex<BTreeMap<HaltedBy, Halt>>,
     halted: watch::Sender<Option<Halt>>,
-    damage: watch::Sender<Option<Offset>>,
+    damage: watch::Sender<BTreeSet<Offset>>,
 }
 
 /// The end of the last segment, as it is on disk.
@@ -136,7 +136,7 @@ impl Stream {
             marks: watch::Sender::new(marks),
             halts: Mutex::default(),
             halted: watch::Sender::new(None),
-            damage: watch::Sender::new(None),
+            damage: watch::Sender::default(),
         })
     }
 
@@ -239,7 +239,7 @@ impl Stream {
     pub fn mark(&self, mark: Mark) -> Result<(), Error> {
         let mut state = self.state();
         self.check(&state)?;
-        state.tail.observe_mark(mark);
+        let mark = state.tail.observe_mark(mark);
         let start = state.start();
         state.staged.mark(mark, start);
         drop(state);
@@ -490,7 +490,7 @@ impl Stream {
             // The old one just grows on until there is room for a new one.
             Err(Error::NoSpace { .. }) => return Ok(()),
             Err(error) => {
-                self.state().poisoned = true;
+                self.poison();
                 return Err(error);
             }
             Ok(created) => created,
@@ -517,6 +517,12 @@ impl Stream {
             true => Ok(()),
             false => Err(Error::TooManyTables { stream: self.id, bytes, max: STATE_BYTES_MAX }),
         }
+    }
+
+    /// Takes nothing more until the stream is opened anew.
+    fn poison(&self) {
+        self.state().poisoned = true;
+        self.marks.send_modify(|_| {});
     }
 
     fn check(&self, state: &State) -> Result<(), Error> {

@@ -12,6 +12,7 @@ use crate::{
     codec::{DecodeError, Framed, Records, Tag, decode},
     error::Error,
     model::{Copy, Lsn, Offset, Record, Relation, RelationId, Running},
+    mutant::{self, Mutant},
 };
 
 /// What the source said of itself, journaled before it is confirmed to it. An idle database advances by it.
@@ -25,6 +26,31 @@ pub struct Mark {
     pub system: u64,
     /// Whether the source's log was let go of here: what comes next has a gap, until every table was copied again.
     pub released: bool,
+}
+
+/// A mark as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredMark {
+    lsn: Lsn,
+    timeline: u32,
+    system: u64,
+    released: bool,
+    /// How often the source's log was let go of so far. Marks are nowhere else: one that says so and is lost with damage is
+    /// missed by the next. Not stored before the first time.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    releases: u64,
+}
+
+impl StoredMark {
+    pub(super) fn mark(self) -> Mark {
+        let Self { lsn, timeline, system, released, .. } = self;
+        Mark { lsn, timeline, system, released }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A transaction or copy that has begun and not ended.
@@ -62,6 +88,9 @@ pub struct Tail {
     /// The tables whose rows a complete copy has brought into the stream.
     pub copied: BTreeSet<RelationId>,
     copying: Vec<RelationId>,
+    /// See [`StoredMark`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    releases: u64,
     /// What the relations take when they are stored, at most. Follows from them.
     #[serde(skip)]
     described: usize,
@@ -79,6 +108,7 @@ impl Default for Tail {
             relations: BTreeMap::new(),
             copied: BTreeSet::new(),
             copying: Vec::new(),
+            releases: 0,
             described: 0,
         }
     }
@@ -125,13 +155,26 @@ impl Tail {
         self
     }
 
-    /// The state after a mark.
-    pub(super) fn observe_mark(&mut self, mark: Mark) {
-        self.mark = Some(mark);
-        if mark.released {
+    /// The state after a new mark, which is returned as it is stored.
+    pub(super) fn observe_mark(&mut self, mark: Mark) -> StoredMark {
+        let Mark { lsn, timeline, system, released } = mark;
+        let releases = self.releases.saturating_add(u64::from(released));
+        let stored = StoredMark { lsn, timeline, system, released, releases };
+        self.observe_stored(stored);
+        stored
+    }
+
+    /// The state after a mark that was read. Whether it says so itself or a mark before it that is missing: what the
+    /// source's log was let go of for has a gap, and no table counts as copied.
+    pub(super) fn observe_stored(&mut self, stored: StoredMark) {
+        let is_missed =
+            stored.releases > self.releases && !mutant::on(Mutant::LostReleaseUnnoticed);
+        self.mark = Some(stored.mark());
+        if stored.released || is_missed {
             self.copied.clear();
             self.copying.clear();
         }
+        self.releases = self.releases.max(stored.releases);
     }
 
     /// Whether both follow from the same records. Marks are not part of it: those of a damaged segment, which nobody

@@ -74,6 +74,8 @@ fn fails_at(seed: u64, number: u64, sort: Sort, sticky: bool) -> bool {
             match acted {
                 Err(Error::Poisoned { .. } | Error::Io { .. } | Error::NoSpace { .. }) => {
                     assert!(failed, "{place}: an error without a cause");
+                    let is_sync = matches!(acted, Err(Error::Io { operation: "sync", .. }));
+                    assert!(!is_sync || stream.is_poisoned(), "{place}: a failed sync is final");
                 }
                 Err(error) => panic!("{place}: {error}"),
                 Ok(()) => {}
@@ -82,6 +84,8 @@ fn fails_at(seed: u64, number: u64, sort: Sort, sticky: bool) -> bool {
             if stream.is_poisoned() {
                 let (operations, synced) = (disk.operations(), stream.watermarks().synced);
                 assert!(stream.sync().is_err(), "{place}");
+                let upto = Offset::new(model.acked as u64);
+                assert!(stream.trim(upto, true).is_err(), "{place}");
                 assert_eq!(disk.operations(), operations, "{place}: the disk was tried again");
                 assert_eq!(stream.watermarks().synced, synced, "{place}");
             }
@@ -90,7 +94,7 @@ fn fails_at(seed: u64, number: u64, sort: Sort, sticky: bool) -> bool {
                 assert!(failed || count(&disk) - before > number || read.is_ok(), "{place}");
             }
         }
-        // A trim that failed halfway is tried again.
+        // A removal that failed is tried again.
         for _ in 0..3 {
             model.trimmed = model.acked;
             drop(stream.trim(Offset::new(model.acked as u64), true));

@@ -9,6 +9,7 @@ mod crash;
 mod errors;
 mod flips;
 mod meanwhile;
+mod mend;
 mod misplaced;
 mod recovery;
 mod stale;
@@ -32,7 +33,7 @@ const SEEDS_SOUND: u64 = 60;
 type Proof = (&'static str, fn(u64) -> u64);
 
 /// The quick ones first. A dear one is tried with one of several seeds.
-const PROOFS: [(u64, Proof); 11] = [
+const PROOFS: [(u64, Proof); 13] = [
     (1, ("life", crash::life)),
     (1, ("recovery", recovery::interruptions)),
     (1, ("classify", |seed| classify::image(seed) as u64)),
@@ -40,6 +41,8 @@ const PROOFS: [(u64, Proof); 11] = [
     (1, ("other life", stale::other_life)),
     (1, ("other stream", stale::other_stream)),
     (1, ("meanwhile", meanwhile::overtaken)),
+    (1, ("lost mark", mend::lost_mark)),
+    (16, ("mending", |seed| mend::damaged(seed / 16))),
     (32, ("flips", |seed| flips::piece(seed / 32 % 900))),
     (32, ("sectors", |seed| flips::sector(seed / 32 % 100))),
     (32, ("errors", |seed| errors::workload(seed / 32))),

@@ -1,8 +1,8 @@
 //! Mending what the disk has damaged, with what peers hold of it.
 //!
-//! A stream whose damage was met, or that could not be opened for it, is a patient until it is sound again. Any peer
-//! that carries the stream is asked; what it gives is believed only if it is proven. Where nobody has the records, the
-//! stream stays halted with the place in its status, and is tried again for ever.
+//! Each damage that was met in a stream, or a stream that could not be opened for it, is a patient until it is mended.
+//! Any peer that carries the stream is asked; what it gives is believed only if it is proven. Where nobody has the
+//! records, the stream stays halted with the place in its status, and is tried again for ever.
 
 use std::{
     ops::Range,
@@ -25,6 +25,9 @@ use tracing::{info, warn};
 
 use super::{Node, lock, start_capture};
 
+/// A stream and a record in it that cannot be read; none of a stream that cannot be opened.
+pub(super) type Patient = (StreamId, Option<Offset>);
+
 /// How often it is looked for damage that was met.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two attempts: doubled from the first to the second.
@@ -37,7 +40,7 @@ impl Node {
     pub(super) async fn look_for_damage(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         loop {
             for (id, damage) in self.damaged() {
-                if lock(&self.patients).insert(id) {
+                if lock(&self.patients).insert((id, damage)) {
                     tokio::spawn(self.clone().treat(id, damage, stopped.clone()));
                 }
             }
@@ -48,11 +51,11 @@ impl Node {
         }
     }
 
-    /// Streams in which damage was met, and where; those that could not be opened have no place.
-    fn damaged(&self) -> Vec<(StreamId, Option<Offset>)> {
-        let met = self.journal.streams().into_iter().filter_map(|stream| {
-            let damage = *stream.damage().borrow();
-            damage.map(|offset| (stream.id(), Some(offset)))
+    /// All that is to be mended.
+    fn damaged(&self) -> Vec<Patient> {
+        let met = self.journal.streams().into_iter().flat_map(|stream| {
+            let damage = stream.damage().borrow().clone();
+            damage.into_iter().map(move |offset| (stream.id(), Some(offset)))
         });
         let unopened = lock(&self.unopened);
         let closed = unopened.iter().filter(|unopened| is_damage(&unopened.error));
@@ -77,7 +80,7 @@ impl Node {
             () = mended => {}
             _ = stopped.changed() => {}
         }
-        lock(&self.patients).remove(&id);
+        lock(&self.patients).remove(&(id, damage));
     }
 
     /// Mends one segment; says whether nothing is left to do.

@@ -1,6 +1,9 @@
 //! Damage that readers of a stream meet, and mending it while the stream is in use.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, PoisonError},
+};
 
 use tokio::sync::watch;
 
@@ -9,12 +12,13 @@ use crate::{
     Error,
     journal::mend::{Mending, Owner, Site},
     model::Offset,
+    mutant::{self, Mutant},
 };
 
 impl Stream {
-    /// A record that could not be read because its segment is damaged, as long as it was not mended; to read or to
-    /// wait for changes of.
-    pub fn damage(&self) -> watch::Receiver<Option<Offset>> {
+    /// Records that could not be read because their segments are damaged, one a segment, as long as that was not mended;
+    /// to read or to wait for changes of.
+    pub fn damage(&self) -> watch::Receiver<BTreeSet<Offset>> {
         self.damage.subscribe()
     }
 
@@ -25,7 +29,7 @@ impl Stream {
     /// say what is missing, [`Error::NoSpace`] and [`Error::Io`] as the disk has it.
     pub fn mend(self: &Arc<Self>, offset: Offset) -> Result<Mending, Error> {
         let trimmed = || {
-            self.damage.send_replace(None);
+            self.damage.send_if_modified(|damage| damage.remove(&offset));
             Error::Trimmed { first: self.watermarks().first, wanted: offset }
         };
         let mut base = self.segment_with(offset).ok_or_else(trimmed)?;
@@ -65,10 +69,10 @@ impl Stream {
 
     /// A reader met a damaged segment.
     pub(in crate::journal) fn note_damage(&self, offset: Offset) {
+        let base = self.segment_with(offset);
         self.damage.send_if_modified(|damage| {
-            let is_new = damage.is_none();
-            *damage = damage.or(Some(offset));
-            is_new
+            let is_known = damage.iter().any(|known| self.segment_with(*known) == base);
+            !is_known && damage.insert(offset)
         });
     }
 
@@ -80,11 +84,15 @@ impl Stream {
         rename: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check(&self.state())?;
         let held = self.state().segments.iter().any(|(held, _)| *held == base);
         if !held || self.is_last(base) {
             return Err(Error::Trimmed { first: self.watermarks().first, wanted: base });
         }
         rename()?;
+        if !mutant::on(Mutant::MendedNameUnsynced) {
+            self.sync_names()?;
+        }
         let mut before = bytes;
         for (_, held) in self.state().segments.iter_mut().filter(|(held, _)| *held == base) {
             before = std::mem::replace(held, bytes);
@@ -92,7 +100,11 @@ impl Stream {
         self.budget.give(self.id, before);
         self.budget.force(self.id, bytes);
         self.marks.send_modify(|marks| marks.bytes = marks.bytes - before + bytes);
-        self.damage.send_replace(None);
+        self.damage.send_if_modified(|damage| {
+            let before = damage.len();
+            damage.retain(|offset| self.segment_with(*offset) != Some(base));
+            damage.len() < before
+        });
         Ok(())
     }
 }

@@ -15,9 +15,11 @@ impl Stream {
     /// `pressed`, what compression is primed with is kept. Touches the disk. Returns the bytes freed.
     ///
     /// # Errors
-    /// [`Error::Io`]; what was removed before stays removed.
+    /// [`Error::Io`]; what was removed before stays removed. A sync of the folder that failed is final: it poisons the
+    /// stream, of which nothing more is removed until it was opened anew ([`Error::Poisoned`]).
     pub fn trim(&self, upto: Offset, pressed: bool) -> Result<u64, Error> {
         let _names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check(&self.state())?;
         let mut freed = 0;
         while let Some((base, bytes)) = self.oldest_before(upto, pressed) {
             // Readers are told first, so that none looks for a file that is gone.
@@ -62,10 +64,16 @@ impl Stream {
             return Ok(());
         }
         // One by one: of several names that vanish together a power cut may bring back any.
-        self.disk.sync_dir(&self.dir).map_err(|source| Error::Io {
-            operation: "sync",
-            path: self.dir.clone(),
-            source,
+        self.sync_names()
+    }
+
+    /// Makes the names of the segments durable. A failure is final, as that of any sync.
+    pub(super) fn sync_names(&self) -> Result<(), Error> {
+        self.disk.sync_dir(&self.dir).map_err(|source| {
+            if !mutant::on(Mutant::FailedNamesForgiven) {
+                self.poison();
+            }
+            Error::Io { operation: "sync", path: self.dir.clone(), source }
         })
     }
 

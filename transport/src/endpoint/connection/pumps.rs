@@ -315,7 +315,7 @@ impl Conversation {
 
     async fn watch(self: Arc<Self>, stream: Arc<Stream>) {
         let (mut watch, mut damage) = (stream.watch(), stream.damage());
-        let mut seen = (Offset::ZERO, Offset::ZERO);
+        let (mut seen, mut damaged) = ((Offset::ZERO, Offset::ZERO), 0);
         loop {
             let marks = *watch.borrow_and_update();
             if (marks.synced, marks.applied) != seen {
@@ -327,7 +327,8 @@ impl Conversation {
             tokio::select! {
                 changed = watch.changed() => if changed.is_err() { return },
                 changed = damage.changed() => {
-                    if changed.is_ok() && damage.borrow_and_update().is_none() {
+                    let before = std::mem::replace(&mut damaged, damage.borrow_and_update().len());
+                    if changed.is_ok() && damaged < before {
                         blocking(|| self.sender().mended(stream.id()));
                         self.ship.notify_one();
                     }
