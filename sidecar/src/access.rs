@@ -6,12 +6,14 @@
 
 mod budget;
 pub mod clock;
+mod outlook;
 mod window;
 
 use std::time::Duration;
 
 pub use budget::{Budget, Ledger, Spent};
 pub use clock::{Day, Local};
+pub use outlook::Outlook;
 pub use window::{WindowError, Windows};
 
 /// What a user has said about when to talk to a peer.

@@ -3,6 +3,7 @@
 //! One committer a stream; capture writes the node's own stream, the transport those of others; one applier a
 //! received stream; a keeper that trims and remembers. They know each other only by the journal's watermarks.
 
+mod access;
 mod copies;
 mod keeper;
 mod mend;
@@ -30,6 +31,7 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
+    access::Local,
     committer,
     config::Config,
     control::{Request, Response},
@@ -56,6 +58,8 @@ pub struct Node {
     state: State,
     forecast: Mutex<Forecast>,
     drains: Mutex<BTreeMap<Origin, Drain>>,
+    /// When each peer is talked to, and what that has cost.
+    doors: Mutex<BTreeMap<Origin, access::Door>>,
     stop: watch::Sender<bool>,
     fatal: mpsc::UnboundedSender<String>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -91,6 +95,7 @@ impl Node {
             events,
         })?;
         let state = State::open(&config.state_dir());
+        let doors = Mutex::new(access::doors(&config, &state));
         let capture = OnceLock::new();
         if let Some(started) = own.and_then(|stream| start_capture(&config, stream)) {
             let _ = capture.set(started);
@@ -109,6 +114,7 @@ impl Node {
             state,
             forecast: Mutex::default(),
             drains: Mutex::default(),
+            doors,
             stop,
             fatal,
             tasks: Mutex::default(),
@@ -151,6 +157,7 @@ impl Node {
             let _ = committer.await;
         }
         self.transport.shutdown().await;
+        self.look_at_doors(Local::now());
         self.remember();
         for task in std::mem::take(&mut *lock(&self.tasks)) {
             task.abort();
@@ -167,6 +174,7 @@ impl Node {
             tokio::spawn(self.clone().attend_streams(stopped.clone())),
             tokio::spawn(self.clone().attend_events(events)),
             tokio::spawn(self.clone().look_for_damage(stopped.clone())),
+            tokio::spawn(self.clone().keep_doors(stopped.clone())),
             tokio::spawn(self.clone().keep(stopped)),
         ];
         lock(&self.tasks).extend(tasks);

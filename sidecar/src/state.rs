@@ -1,5 +1,5 @@
-//! What is remembered of peers between two runs. Only what they will say again themselves: deleting it
-//! costs time, never data.
+//! What is remembered of peers between two runs: what they will say again themselves, and what links to them have cost.
+//! Deleting it costs time and the accounting, never data.
 
 use std::{
     fs, io, panic,
@@ -10,6 +10,8 @@ use std::{
 use thinwire_engine::model::{Offset, Origin, StreamId};
 use tracing::warn;
 
+use crate::access::{Day, Ledger};
+
 /// sled's default cache is 1 GiB; this holds every peer's position many times over.
 const CACHE_BYTES: u64 = 1 << 20;
 
@@ -17,8 +19,32 @@ const CACHE_BYTES: u64 = 1 << 20;
 /// than the cache: its library may fail, or panic, on bytes that it does not understand.
 #[derive(Debug)]
 pub struct State {
-    acks: Mutex<Option<sled::Tree>>,
-    known: Vec<Ack>,
+    trees: Mutex<Option<Trees>>,
+    known: Known,
+}
+
+#[derive(Debug)]
+struct Trees {
+    acks: sled::Tree,
+    usage: sled::Tree,
+}
+
+/// What was remembered.
+#[derive(Debug, Default)]
+struct Known {
+    acks: Vec<Ack>,
+    usage: Vec<Usage>,
+}
+
+/// What a link cost on a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Which peer.
+    pub peer: Origin,
+    /// When.
+    pub day: Day,
+    /// Bytes of whole packets, both directions.
+    pub bytes: u64,
 }
 
 /// What a peer had of a stream when it last said so.
@@ -44,29 +70,53 @@ impl State {
             open(dir)
         });
         match opened {
-            Ok((tree, known)) => Self { acks: Mutex::new(Some(tree)), known },
+            Ok((trees, known)) => Self { trees: Mutex::new(Some(trees)), known },
             Err(why) => {
                 warn!(%why, "there is no cache of peer positions; they are asked for again");
-                Self { acks: Mutex::new(None), known: Vec::new() }
+                Self { trees: Mutex::new(None), known: Known::default() }
             }
         }
     }
 
     /// Everything that was remembered when the cache was opened.
     pub fn acks(&self) -> &[Ack] {
-        &self.known
+        &self.known.acks
     }
 
-    /// Remembers a position. A cache that fails is not used any more: an old one is as good.
+    /// What links had cost when the cache was opened.
+    pub fn usage(&self) -> &[Usage] {
+        &self.known.usage
+    }
+
+    /// Remembers a position.
     pub fn put(&self, ack: &Ack) {
-        let mut held = self.acks.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(tree) = held.as_ref() else { return };
         let (key, value) = encode(ack);
-        let written = guarded(|| match tree.get(key)? {
-            Some(held) if held == value[..] => Ok(()),
-            _ => tree.insert(key, &value[..]).map(drop),
+        self.write(|trees| insert(&trees.acks, &key, &value));
+    }
+
+    /// Remembers what links to a peer have cost, on these days and no others.
+    pub fn put_usage(&self, peer: Origin, ledger: &Ledger) {
+        self.write(|trees| {
+            for (day, bytes) in ledger.days() {
+                let (key, value) = encode_usage(&Usage { peer, day, bytes });
+                insert(&trees.usage, &key, &value)?;
+            }
+            for entry in trees.usage.scan_prefix(peer.as_bytes()) {
+                let (key, value) = entry?;
+                let held = decode_usage(&key, &value);
+                if held.is_none_or(|held| ledger.day(held.day) == 0) {
+                    trees.usage.remove(key)?;
+                }
+            }
+            Ok(())
         });
-        if let Err(why) = written {
+    }
+
+    /// A cache that fails is not used any more: an old one is as good.
+    fn write(&self, act: impl FnOnce(&Trees) -> sled::Result<()>) {
+        let mut held = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(trees) = held.as_ref() else { return };
+        if let Err(why) = guarded(|| act(trees)) {
             warn!(%why, "the cache of peer positions fails; none is remembered until the next start");
             // Its library would flush it when it is dropped, and might panic again.
             std::mem::forget(held.take());
@@ -85,14 +135,47 @@ fn set_aside(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn open(dir: &Path) -> Result<(sled::Tree, Vec<Ack>), String> {
+fn open(dir: &Path) -> Result<(Trees, Known), String> {
     guarded(|| {
-        let tree =
-            sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?.open_tree("acks")?;
+        let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).open()?;
+        let trees = Trees { acks: db.open_tree("acks")?, usage: db.open_tree("usage")? };
         // sled may repeat an error for ever, so the first one ends the reading.
-        let held = tree.iter().collect::<sled::Result<Vec<_>>>()?;
-        let known = held.iter().filter_map(|(key, value)| decode(key, value)).collect();
-        Ok((tree, known))
+        let held = |tree: &sled::Tree| tree.iter().collect::<sled::Result<Vec<_>>>();
+        let (acks, usage) = (held(&trees.acks)?, held(&trees.usage)?);
+        let known = Known {
+            acks: acks.iter().filter_map(|(key, value)| decode(key, value)).collect(),
+            usage: usage.iter().filter_map(|(key, value)| decode_usage(key, value)).collect(),
+        };
+        Ok((trees, known))
+    })
+}
+
+fn insert(tree: &sled::Tree, key: &[u8], value: &[u8]) -> sled::Result<()> {
+    match tree.get(key)? {
+        Some(held) if held == *value => Ok(()),
+        _ => tree.insert(key, value).map(drop),
+    }
+}
+
+fn encode_usage(usage: &Usage) -> ([u8; 20], [u8; 8]) {
+    let mut key = [0; 20];
+    key[..16].copy_from_slice(usage.peer.as_bytes());
+    key[16..18].copy_from_slice(&usage.day.year.to_le_bytes());
+    key[18..19].copy_from_slice(&usage.day.month.to_le_bytes());
+    key[19..].copy_from_slice(&usage.day.day.to_le_bytes());
+    (key, usage.bytes.to_le_bytes())
+}
+
+fn decode_usage(key: &[u8], value: &[u8]) -> Option<Usage> {
+    let date = |at: usize| Some(i8::from_le_bytes([*key.get(at)?]));
+    Some(Usage {
+        peer: Origin::from_bytes(key.get(..16)?.try_into().ok()?),
+        day: Day {
+            year: i16::from_le_bytes(key.get(16..18)?.try_into().ok()?),
+            month: date(18)?,
+            day: date(19)?,
+        },
+        bytes: u64::from_le_bytes(value.try_into().ok()?),
     })
 }
 
@@ -188,6 +271,28 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
         fs::write(&path, b"a file in its place").unwrap();
         is_usable(&path, 1);
+    }
+
+    #[test]
+    fn what_links_cost_is_remembered_by_day_and_forgotten_with_the_ledger() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let day = |day| Day { year: 2026, month: 6, day };
+        let (mut ledger, peer) = (Ledger::default(), Origin::from_bytes([1; 16]));
+        let state = State::open(&path);
+        ledger.add(day(1), 10);
+        ledger.add(day(2), 20);
+        state.put_usage(peer, &ledger);
+        state.put_usage(Origin::from_bytes([2; 16]), &Ledger::default());
+        drop(state);
+        let state = State::open(&path);
+        let usage = |on, bytes| Usage { peer, day: day(on), bytes };
+        assert_eq!(state.usage(), [usage(1, 10), usage(2, 20)]);
+        let mut later = Ledger::default();
+        later.add(day(2), 25);
+        state.put_usage(peer, &later);
+        drop(state);
+        assert_eq!(State::open(&path).usage(), [usage(2, 25)]);
     }
 
     #[test]

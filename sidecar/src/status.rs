@@ -71,10 +71,58 @@ pub struct Peer {
     /// Since the start, packets' overhead included.
     pub bytes_sent: u64,
     pub bytes_received: u64,
-    /// When it will have everything, at the pace at which it took what was pending while it was connected.
+    /// When it will have everything, at the pace at which it took what was pending while it was connected; the time
+    /// outside of its window included. Null if that is unknown, or more than its budget allows.
     pub eta_seconds: Option<u64>,
+    /// What the link will carry until then, at the ratio of its bytes to the journal's that was measured lately.
+    pub eta_bytes: Option<u64>,
+    /// Whether that fits into what is left of its budget; null if there is none, or that is unknown.
+    pub fits_budget: Option<bool>,
+    /// Whether it fits into its window, the next one if it is closed; null if there is none, or that is unknown.
+    pub fits_window: Option<bool>,
+    /// When it is talked to; null if always.
+    pub window: Option<Window>,
+    pub budget: Budget,
+    /// Why it is not talked to; null if it is.
+    pub stopped: Option<Stopped>,
     /// Why it is not connected, as far as that is known.
     pub detail: Option<String>,
+}
+
+/// Whether a peer's window is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct Window {
+    pub open: bool,
+    /// Until it is otherwise; null if it never is.
+    pub changes_in_seconds: Option<u64>,
+}
+
+/// What a link has cost, in bytes of whole packets in both directions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct Budget {
+    pub day_bytes: u64,
+    pub day_limit: Option<u64>,
+    pub month_bytes: u64,
+    pub month_limit: Option<u64>,
+    /// Whether four fifths of either limit are reached.
+    pub warning: bool,
+    /// Whether one is reached, and the peer not talked to for that.
+    pub stopped: bool,
+    /// Whether somebody has set limits and window aside until the day is over.
+    pub set_aside: bool,
+}
+
+/// Why a peer is not talked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
+pub struct Stopped {
+    /// `outside_window`, `day_budget_spent` or `month_budget_spent`.
+    pub code: String,
+    pub detail: String,
+    /// Until it goes on by itself.
+    pub lifts_in_seconds: u64,
 }
 
 /// How far a stream is at a peer.
@@ -221,6 +269,31 @@ impl Pressure {
 }
 
 impl Peer {
+    /// When it is talked to, and how much.
+    fn write_terms(&self, out: &mut String) -> std::fmt::Result {
+        let Budget { day_bytes, day_limit, month_bytes, month_limit, .. } = self.budget;
+        let spent = [("today", day_bytes, day_limit), ("this month", month_bytes, month_limit)];
+        for (when, spent, limit) in spent {
+            if let Some(limit) = limit {
+                let warning = if self.budget.warning { "  MOSTLY SPENT" } else { "" };
+                writeln!(out, "  {when} {} of {}{warning}", bytes(spent), bytes(limit))?;
+            }
+        }
+        if self.budget.set_aside {
+            writeln!(out, "  window and budget are set aside until the day is over")?;
+        }
+        if let Some(Stopped { code, detail, lifts_in_seconds }) = &self.stopped {
+            writeln!(out, "  STOPPED {code}: {detail}, for another {lifts_in_seconds} s")?;
+        }
+        if self.fits_budget == Some(false) {
+            writeln!(out, "  what is pending does not fit into what is left of its budget")?;
+        }
+        if self.fits_window == Some(false) {
+            writeln!(out, "  what is pending does not fit into its window")?;
+        }
+        Ok(())
+    }
+
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let state = if self.connected { "connected" } else { "not connected" };
         let paused = if self.paused { "  PAUSED" } else { "" };
@@ -235,7 +308,11 @@ impl Peer {
         if let Some(eta) = self.eta_seconds {
             write!(out, "  drained in {eta} s")?;
         }
+        if let Some(wire) = self.eta_bytes.filter(|wire| *wire > 0) {
+            write!(out, "  about {} on the link", bytes(wire))?;
+        }
         writeln!(out)?;
+        self.write_terms(out)?;
         if let Some(detail) = &self.detail {
             writeln!(out, "  {detail}")?;
         }

@@ -65,6 +65,17 @@ impl Windows {
         self.change_after(now.week_second()).map(|seconds| Duration::from_secs(seconds.into()))
     }
 
+    /// How long the window that is open stays so, or how long the next one will be; `None` if there is no end.
+    pub fn span(&self, now: Local) -> Option<Duration> {
+        let at = now.week_second();
+        let change = self.change_after(at)?;
+        let span = match self.is_open_at(at) {
+            true => change,
+            false => self.change_after((at + change) % WEEK)?,
+        };
+        Some(Duration::from_secs(span.into()))
+    }
+
     /// How long what takes so much time within windows takes in all, the time outside of them included.
     pub fn stretched(&self, now: Local, needed: Duration) -> Duration {
         let Some(open) = &self.open else { return needed };

@@ -39,8 +39,9 @@ impl Node {
         }
     }
 
-    /// Remembers what peers said they have.
+    /// Remembers what peers said they have, and what links to them have cost.
     pub(super) fn remember(&self) {
+        self.remember_costs();
         for peer in self.transport.peers() {
             for at in &peer.streams {
                 let ack =
@@ -84,7 +85,9 @@ impl Node {
         for peer in self.transport.peers() {
             let pending: Vec<_> =
                 peer.streams.iter().filter_map(|at| pending(&self.journal, at)).collect();
-            drains.entry(peer.origin).or_default().observe(&pending, peer.connected, now);
+            let carried = peer.bytes_sent.saturating_add(peer.bytes_received);
+            let drain = drains.entry(peer.origin).or_default();
+            drain.observe(&pending, carried, peer.connected, now);
         }
     }
 

@@ -12,7 +12,7 @@ use thinwire_engine::{
 use thinwire_transport::{PeerStatus, PeerStream};
 
 use super::{Node, keeper::pending, lock};
-use crate::{drain::Pending, status};
+use crate::{access::Local, drain::Pending, status};
 
 impl Node {
     /// How the node is doing.
@@ -109,7 +109,15 @@ impl Node {
         let pending = |at| pending(&self.journal, at).map(|pending| (at, pending));
         let streams: Vec<_> = peer.streams.iter().filter_map(pending).map(peer_stream).collect();
         let pending: u64 = streams.iter().map(|stream| stream.pending_bytes).sum();
-        let eta = lock(&self.drains).entry(peer.origin).or_default().eta_seconds(pending);
+        let (eta, wire) = {
+            let mut drains = lock(&self.drains);
+            let drain = drains.entry(peer.origin).or_default();
+            (drain.eta_seconds(pending), drain.wire_bytes(pending))
+        };
+        let outlook = lock(&self.doors)
+            .get(&peer.origin)
+            .map(|door| door.access.outlook(Local::now(), eta, wire))
+            .unwrap_or_default();
         status::Peer {
             name: peer.name.clone(),
             connected: peer.connected,
@@ -118,7 +126,13 @@ impl Node {
             streams,
             bytes_sent: peer.bytes_sent,
             bytes_received: peer.bytes_received,
-            eta_seconds: eta,
+            eta_seconds: outlook.eta_seconds,
+            eta_bytes: wire,
+            fits_budget: outlook.fits_budget,
+            fits_window: outlook.fits_window,
+            window: outlook.window,
+            budget: outlook.budget,
+            stopped: outlook.stopped,
             paused: peer.paused,
             detail: peer.last_error.clone(),
         }

@@ -10,7 +10,7 @@ use crate::control::{Response, Scope};
 impl Node {
     pub(super) fn pause(self: &Arc<Self>, scope: &Scope) -> Response {
         self.each(scope, |node, part| match part {
-            Part::Peer(name) => drop(node.transport.pause(name)),
+            Part::Peer(name) => node.pause_peer(name),
             Part::Applier(id) => {
                 lock(&node.appliers).get(&id).inspect(|applier| applier.pause());
             }
@@ -22,7 +22,7 @@ impl Node {
 
     pub(super) fn resume(self: &Arc<Self>, scope: &Scope) -> Response {
         self.each(scope, |node, part| match part {
-            Part::Peer(name) => drop(node.transport.resume(name)),
+            Part::Peer(name) => node.resume_peer(name, scope.peer.is_some()),
             Part::Applier(id) => {
                 lock(&node.appliers).get(&id).inspect(|applier| applier.resume());
             }
