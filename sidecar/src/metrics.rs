@@ -16,6 +16,7 @@ pub fn render(status: &Status) -> String {
     page.mended(status);
     page.streams(&status.streams);
     page.peers(&status.peers);
+    page.terms(&status.peers);
     page.capture(status);
     page.0
 }
@@ -108,6 +109,27 @@ impl Page {
                     .map(move |it| (vec![("peer", &peer.name), ("origin", &it.origin)], field(it)))
             });
             self.gauge(name, help, streams);
+        }
+    }
+
+    /// When peers are talked to, and what that has cost.
+    fn terms(&mut self, peers: &[Peer]) {
+        let of = |peer: &Peer| vec![("peer", peer.name.clone())];
+        let stops = peers.iter().map(|it| {
+            let code = it.stopped.as_ref().map_or(String::new(), |stopped| stopped.code.clone());
+            let labels = [of(it), vec![("code", code)]].concat();
+            (labels, u64::from(it.stopped.is_some()))
+        });
+        self.gauge("peer_stopped", "1 if its window or budget stops it, with the code.", stops);
+        let spent: [(&str, &str, fn(&Peer) -> Option<u64>); 4] = [
+            ("peer_day_bytes", "What its link carried today.", |it| Some(it.budget.day_bytes)),
+            ("peer_day_limit_bytes", "What it may carry a day.", |it| it.budget.day_limit),
+            ("peer_month_bytes", "What it carried this month.", |it| Some(it.budget.month_bytes)),
+            ("peer_month_limit_bytes", "What it may carry a month.", |it| it.budget.month_limit),
+        ];
+        for (name, help, field) in spent {
+            let samples = peers.iter().filter_map(|peer| Some((of(peer), field(peer)?)));
+            self.gauge(name, help, samples);
         }
     }
 

@@ -212,6 +212,11 @@ impl Transport {
         self.with(peer, |link| link.set_bar(bar))
     }
 
+    /// Dials a peer that has asked to be left alone all the same. One that is only away is tried again anyway.
+    pub fn retry(&self, peer: &str) -> bool {
+        self.with(peer, Link::disregard)
+    }
+
     /// The copy of a stream that was made for a peer begins at `from`: what the peer lacks before is skipped.
     pub fn serve_from(&self, peer: &str, stream: StreamId, from: Offset) -> bool {
         self.with(peer, |link| link.serve_from(stream, from))

@@ -34,8 +34,7 @@ impl Node {
 
     pub(super) fn retry(self: &Arc<Self>, scope: &Scope) -> Response {
         self.each(scope, |node, part| match part {
-            // A peer that is away is tried again within seconds anyway.
-            Part::Peer(_) => {}
+            Part::Peer(name) => drop(node.transport.retry(name)),
             Part::Applier(id) => {
                 lock(&node.appliers).get(&id).inspect(|applier| applier.retry());
             }

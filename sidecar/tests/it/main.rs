@@ -13,5 +13,6 @@ mod outage;
 mod restarts;
 mod site;
 mod syscalls;
+mod terms;
 mod topology;
 mod whole_path;

@@ -273,6 +273,13 @@ impl Link {
         }
     }
 
+    /// Forgets that the peer asked to be left alone.
+    pub(crate) fn disregard(&self) {
+        self.lock().not_before = None;
+        // The dialler looks again.
+        self.health.send_modify(|_| {});
+    }
+
     /// When the peer may be dialled, if it has asked for peace.
     pub(crate) fn not_before(&self) -> Option<Instant> {
         self.lock().not_before
