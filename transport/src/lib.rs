@@ -42,4 +42,4 @@ pub use endpoint::{
     Transport, Unwelcome,
 };
 pub use identity::{Identity, PublicKey};
-pub use peer::{Congestion, Peer, Rules, Streams};
+pub use peer::{Compression, Congestion, Peer, Rules, Streams};

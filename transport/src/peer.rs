@@ -29,6 +29,8 @@ pub struct Rules {
     pub rate_limit: Option<u64>,
     /// How much may be under way.
     pub congestion: Congestion,
+    /// How records become few bytes.
+    pub compression: Compression,
     /// Whether nothing is exchanged with it until [`Transport::bar`](crate::Transport::bar) says that it may be.
     pub starts_barred: bool,
 }
@@ -41,6 +43,20 @@ pub enum Congestion {
     Thin,
     /// Cubic, which makes way for others. Right where the link is shared.
     Cubic,
+}
+
+/// How records that are shipped become few bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Packets that know what rows are, and zstd where the link is faster than they can be made.
+    #[default]
+    Packets,
+    /// Zstd over all that was shipped before.
+    Zstd,
+    /// LZ4 over the last 64 KiB: less work than zstd, and more bytes.
+    Lz4,
+    /// None, for links that compress by themselves, or to look at what is shipped.
+    None,
 }
 
 /// A choice of streams that a node ships.

@@ -1,10 +1,12 @@
 //! Few bytes on the wire: two ways to send records, each with its own state for a connection and direction.
 //!
 //! [`packet`] makes the fewest bytes: it knows what rows are, and what each column held before; a value takes it about
-//! a microsecond. [`stream`] is zstd over frames as they are, ten times as fast. [`lanes`] puts both into one
-//! stream of bytes, and [`pace`] says which is taken.
+//! a microsecond. [`stream`] is zstd over frames as they are, ten times as fast; instead of it a user may ask for LZ4, or
+//! for frames as they are. [`lanes`] puts both into one stream of bytes, and [`pace`] says which is taken.
 
+mod block;
 mod column;
+mod form;
 pub mod lanes;
 mod memory;
 mod model;

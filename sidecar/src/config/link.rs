@@ -1,6 +1,6 @@
 //! What is said about the link to a peer.
 
-use thinwire_transport::{Congestion, Rules};
+use thinwire_transport::{Compression, Congestion, Rules};
 use toml::Spanned;
 
 use crate::access::{Budget, Terms, Windows};
@@ -16,6 +16,7 @@ pub(super) fn rules(document: &Document<'_>, peer: &Peer) -> Result<Rules, Confi
     Ok(Rules {
         rate_limit: peer.rate_limit.as_ref().map(|text| rate(document, text)).transpose()?,
         congestion: congestion(document, peer.congestion.as_ref())?,
+        compression: compression(document, peer.compression.as_ref())?,
         starts_barred: terms(document, peer)?.bind(),
     })
 }
@@ -86,6 +87,22 @@ fn congestion(
     }
 }
 
+fn compression(
+    document: &Document<'_>,
+    word: Option<&Spanned<String>>,
+) -> Result<Compression, ConfigError> {
+    match word.map(|word| (word.get_ref().as_str(), word.span())) {
+        None | Some(("packets", _)) => Ok(Compression::Packets),
+        Some(("zstd", _)) => Ok(Compression::Zstd),
+        Some(("lz4", _)) => Ok(Compression::Lz4),
+        Some(("none", _)) => Ok(Compression::None),
+        Some((_, span)) => {
+            let why = "\"packets\", \"zstd\", \"lz4\" or \"none\"";
+            Err(document.error("peer.compression", span, why))
+        }
+    }
+}
+
 /// Below it one packet takes ten seconds, and a handshake is given up before it is over.
 const RATE_MIN: u64 = 1_000;
 
@@ -117,7 +134,9 @@ mod tests {
     fn what_is_said_about_a_link_is_read() {
         let rules = |lines| parse(lines).unwrap().peers[0].rules;
         assert_eq!(rules(""), Rules::default());
-        let said = rules("rate_limit = \"64kbit/s\"\ncongestion = \"cubic\"");
+        let said =
+            rules("rate_limit = \"64kbit/s\"\ncongestion = \"cubic\"\ncompression = \"lz4\"");
+        assert_eq!(said.compression, Compression::Lz4);
         assert_eq!((said.rate_limit, said.congestion), (Some(64_000), Congestion::Cubic));
     }
 
@@ -144,6 +163,7 @@ mod tests {
             ("window = [\"00:00-01:00\", \"sa 00:00-01:00\"]", "peer.window: a weekday is mon"),
             ("day_budget = \"20 pages\"", "n.toml, line 6, peer.day_budget: not a size"),
             ("month_budget = \"1kB\"", "n.toml, line 6, peer.month_budget: must be at least 50kB"),
+            ("compression = \"gzip\"", "n.toml, line 6, peer.compression: \"packets\", \"zstd\""),
             ("congestion = \"bbr\"", "n.toml, line 6, peer.congestion: \"thin\" or \"cubic\""),
         ] {
             let error = parse(line).unwrap_err();

@@ -1,7 +1,7 @@
-//! Two lanes in one stream of bytes: packets, and zstd.
+//! Two lanes in one stream of bytes: packets, and frames under zstd, LZ4 or nothing.
 //!
-//! The stream is a version and then chunks. A chunk is an integer, its length with the lane in the lowest bit, and so
-//! many bytes. Frames keep their order: what is in the zstd lane is flushed before a packet follows.
+//! The stream is a byte, its version and the form of the lane of frames, and then chunks. A chunk is an integer, its length with the lane in the lowest bit, and so
+//! many bytes. Frames keep their order: what is in the lane of frames is flushed before a packet follows.
 
 use std::io;
 
@@ -13,16 +13,20 @@ use thinwire_engine::{
 
 use super::{
     WireError,
+    form::{Form, FormReader, FormWriter},
     packet::{Packer, RECORDS_BYTES_MAX, Unpacker},
-    stream::{Compressor, Decompressor},
 };
-use crate::frame::{DataDecoder, DataFrame};
+use crate::{
+    frame::{DataDecoder, DataFrame},
+    peer::Compression,
+};
 
 /// The sending end. What a lane needs comes into being when it is first used.
 #[derive(Debug, Default)]
 pub struct Outlet {
     begun: bool,
-    compressor: Option<Compressor>,
+    compression: Compression,
+    writer: Option<FormWriter>,
     /// Whether bytes wait in the compressor.
     unflushed: bool,
     packer: Option<Packer>,
@@ -30,17 +34,22 @@ pub struct Outlet {
 }
 
 impl Outlet {
-    /// Sends encoded frames, whole or in pieces, through the zstd lane.
+    /// One that sends records in this way.
+    pub fn new(compression: Compression) -> Self {
+        Self { compression, ..Self::default() }
+    }
+
+    /// Sends encoded frames, whole or in pieces, through the lane of frames.
     ///
     /// # Errors
     /// If there is no memory for it.
     pub fn stream(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        let mut compressor = match self.compressor.take() {
-            Some(compressor) => compressor,
-            None => Compressor::new()?,
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.form().writer()?,
         };
-        let pushed = compressor.push(bytes, &mut self.chunk);
-        self.compressor = Some(compressor);
+        let pushed = writer.push(bytes, &mut self.chunk);
+        self.writer = Some(writer);
         self.unflushed = true;
         self.put(STREAM, out);
         pushed
@@ -52,9 +61,9 @@ impl Outlet {
     /// None that depends on the bytes.
     pub fn flush(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         if self.unflushed
-            && let Some(compressor) = &mut self.compressor
+            && let Some(writer) = &mut self.writer
         {
-            compressor.flush(&mut self.chunk)?;
+            writer.flush(&mut self.chunk)?;
             self.unflushed = false;
             self.put(STREAM, out);
         }
@@ -79,15 +88,23 @@ impl Outlet {
         Ok(())
     }
 
-    /// Whether records go into a packet.
-    pub fn fits(records: &Records) -> bool {
-        records.bytes().len() <= RECORDS_BYTES_MAX
+    /// Whether records may go into a packet.
+    pub fn fits(&self, records: &Records) -> bool {
+        self.compression == Compression::Packets && records.bytes().len() <= RECORDS_BYTES_MAX
+    }
+
+    fn form(&self) -> Form {
+        match self.compression {
+            Compression::Packets | Compression::Zstd => Form::Zstd,
+            Compression::Lz4 => Form::Lz4,
+            Compression::None => Form::Plain,
+        }
     }
 
     fn put(&mut self, lane: u64, out: &mut Vec<u8>) {
         if !self.begun {
             self.begun = true;
-            out.push(WIRE_VERSION);
+            out.push((self.form() as u8) << VERSION_BITS | WIRE_VERSION);
         }
         if !self.chunk.is_empty() {
             put_varint((self.chunk.len() as u64) << 1 | lane, out);
@@ -101,10 +118,11 @@ impl Outlet {
 pub struct Inlet {
     begun: bool,
     held: BytesMut,
-    decompressor: Option<Decompressor>,
+    form: Form,
+    reader: Option<FormReader>,
     /// What was not decompressed of the current chunk.
     compressed: Bytes,
-    /// Whether the decompressor may have more.
+    /// Whether the reader may have more.
     pending: bool,
     frames: DataDecoder,
     unpacker: Option<Unpacker>,
@@ -143,27 +161,23 @@ impl Inlet {
     }
 
     fn decompress(&mut self) -> Result<(), WireError> {
-        let mut decompressor = match self.decompressor.take() {
-            Some(decompressor) => decompressor,
-            None => Decompressor::new()?,
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => self.form.reader()?,
         };
-        let mut rest = &self.compressed[..];
-        let piece = decompressor.pull(&mut rest)?;
-        self.pending = !piece.is_empty() || !rest.is_empty();
-        self.frames.push(piece);
-        let taken = self.compressed.len() - rest.len();
-        self.compressed.advance(taken);
-        self.decompressor = Some(decompressor);
+        self.pending = reader.pull(&mut self.compressed, |piece| self.frames.push(piece))?;
+        self.reader = Some(reader);
         Ok(())
     }
 
     /// The next whole chunk and its lane.
     fn chunk(&mut self) -> Result<Option<(u64, Bytes)>, WireError> {
         if !self.begun {
-            let Some(&version) = self.held.first() else { return Ok(None) };
-            if version != WIRE_VERSION {
-                return Err(WireError::Version(version));
-            }
+            let Some(&head) = self.held.first() else { return Ok(None) };
+            let (form, version) = (head >> VERSION_BITS, head & ((1 << VERSION_BITS) - 1));
+            self.form = Form::of(form)
+                .filter(|_| version == WIRE_VERSION)
+                .ok_or(WireError::Version(head))?;
             self.held.advance(1);
             self.begun = true;
         }
@@ -192,6 +206,9 @@ impl Inlet {
 /// What these chunks and the packets in them are. It changes with everything that the two ends learn.
 const WIRE_VERSION: u8 = 1;
 
+/// Above it stands the form of the lane of frames.
+const VERSION_BITS: u32 = 4;
+
 const STREAM: u64 = 0;
 const PACKET: u64 = 1;
 
@@ -211,12 +228,16 @@ mod tests {
     use super::*;
     use crate::frame::data_header;
 
+    const WAYS: [Compression; 4] =
+        [Compression::Packets, Compression::Zstd, Compression::Lz4, Compression::None];
+
     /// Sends runs of aborted transactions, some in packets, and returns the bytes.
-    fn sent(runs: &[(u32, bool)]) -> (Vec<u8>, Vec<DataFrame>) {
-        let (mut outlet, mut bytes, mut frames) = (Outlet::default(), Vec::new(), Vec::new());
+    fn sent(compression: Compression, runs: &[(u32, bool)]) -> (Vec<u8>, Vec<DataFrame>) {
+        let mut outlet = Outlet::new(compression);
+        let (mut bytes, mut frames) = (Vec::new(), Vec::new());
         for (at, (index, pack)) in runs.iter().enumerate() {
             let (first, records) = (Offset::new(at as u64 + 1), Records::one(&Record::Abort));
-            if *pack {
+            if *pack && outlet.fits(&records) {
                 outlet.pack(*index, first, &records, &mut bytes).unwrap();
             } else {
                 let mut frame = Vec::new();
@@ -247,24 +268,28 @@ mod tests {
         fn frames_keep_their_order_over_both_lanes(
             runs in vec(any::<(u32, bool)>(), 0..20),
             piece in 1_usize..200,
+            way in 0..WAYS.len(),
         ) {
-            let (bytes, frames) = sent(&runs);
+            let (bytes, frames) = sent(WAYS[way], &runs);
             prop_assert_eq!(received(&bytes, piece).unwrap(), frames);
         }
 
         #[test]
         fn garbage_never_panics(bytes in vec(any::<u8>(), 0..600)) {
-            let _ = received(&[&[WIRE_VERSION], &bytes[..]].concat(), 100);
+            for form in 0..4_u8 {
+                let _ = received(&[&[form << VERSION_BITS | WIRE_VERSION], &bytes[..]].concat(), 100);
+            }
         }
 
         #[test]
         fn a_flipped_bit_is_noticed_or_harmless(at: usize, bit in 0..8) {
-            let (mut bytes, frames) = sent(&[(1, true), (2, false), (1, true), (1, true)]);
+            let runs = [(1, true), (2, false), (1, true), (1, true)];
+            let (mut bytes, frames) = sent(Compression::Packets, &runs);
             let place = at % bytes.len();
             bytes[place] ^= 1_u8 << bit;
             let received = received(&bytes, 50).unwrap_or_default();
             let packets = received.iter().filter(|frame| !frames.contains(frame)).count();
-            prop_assert!(packets <= 1, "only the zstd lane has no checksum of its own");
+            prop_assert!(packets <= 1, "only the lane of frames has no checksum of its own");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thinwire_transport::{Bar, Congestion, Peer, Rules};
+use thinwire_transport::{Bar, Compression, Congestion, Peer, Rules};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -162,4 +162,27 @@ fn who_has_barred_its_peer_does_not_dial_and_goes_on_at_once_when_it_may() {
         let took = until_equal(&edge, &hub, edge.own_id(), LONG).await;
         assert!(took < Duration::from_secs(5), "{took:?}");
     });
+}
+
+#[test]
+fn whatever_one_end_compresses_with_the_other_reads() {
+    let ways = [Compression::Packets, Compression::Zstd, Compression::Lz4, Compression::None];
+    for (at, here) in ways.into_iter().enumerate() {
+        simulate(async move {
+            let sim = Sim::new(SATELLITE, 21);
+            let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+            let there = ways[(at + 1) % ways.len()];
+            let rules = |compression| Rules { compression, ..Rules::default() };
+            hub.start(&sim, vec![Peer { rules: rules(there), ..edge.as_peer() }]);
+            edge.start(&sim, vec![Peer { rules: rules(here), ..hub.as_dialled() }]);
+            for xid in 1..=20 {
+                edge.append(&transaction(xid, 10, ROW));
+                hub.append(&transaction(xid, 10, ROW));
+            }
+            // Longer than a packet, a block and a chunk.
+            edge.append(&transaction(21, 2, 1_500_000));
+            until_equal(&edge, &hub, edge.own_id(), LONG).await;
+            until_equal(&hub, &edge, hub.own_id(), LONG).await;
+        });
+    }
 }

@@ -136,7 +136,8 @@ impl Conversation {
     /// Ships: gathers what there is up to the size of a frame, and flushes it, so that nothing waits.
     async fn write_data(&self) -> Result<Never, End> {
         let mut write = self.connection.open_uni().await?;
-        let (mut outlet, mut pace) = (Outlet::default(), Pace::default());
+        let outlet = Outlet::new(self.link.peer.rules.compression);
+        let (mut outlet, mut pace) = (outlet, Pace::default());
         let mut wire = Vec::with_capacity(2 * WRITE_BYTES);
         loop {
             let (batch, effects) = {
@@ -155,7 +156,7 @@ impl Conversation {
             for outgoing in batch {
                 if packs
                     && let Outgoing::Run(index, Run { first, records, .. }) = &outgoing
-                    && Outlet::fits(records)
+                    && outlet.fits(records)
                 {
                     let pack = || outlet.pack(*index, *first, records, &mut wire);
                     blocking(pack).map_err(End::Wire)?;
