@@ -68,7 +68,8 @@ pub(crate) const ROLE: &str = "\
            r.rolsuper, r.rolbypassrls \
     FROM pg_catalog.pg_roles AS r WHERE r.rolname = $1";
 
-/// Everything with rows that is nobody's own machinery, and what a login may do with it.
+/// Everything with rows that is nobody's own machinery, and what a login may do with it. Generated columns are not
+/// published, so an index that has one among its keys identifies nothing.
 pub(crate) const TABLES: &str = "\
     SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, \
            c.relkind::pg_catalog.text, c.relpersistence::pg_catalog.text, \
@@ -77,7 +78,11 @@ pub(crate) const TABLES: &str = "\
                SELECT FROM pg_catalog.pg_index AS i \
                WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND i.indisunique \
                AND (c.relreplident = 'd' AND i.indisprimary \
-                    OR c.relreplident = 'i' AND i.indisreplident)), \
+                    OR c.relreplident = 'i' AND i.indisreplident) \
+               AND NOT EXISTS ( \
+                   SELECT FROM pg_catalog.pg_attribute AS a \
+                   WHERE a.attrelid = c.oid AND a.attgenerated <> '' \
+                   AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1]))), \
            EXISTS ( \
                SELECT FROM pg_catalog.pg_depend AS d \
                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass \
@@ -85,7 +90,10 @@ pub(crate) const TABLES: &str = "\
            CASE WHEN c.relispartition \
                 THEN pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid END, \
            pg_catalog.has_table_privilege($1::pg_catalog.name, c.oid, 'SELECT'), \
-           pg_catalog.has_schema_privilege($1::pg_catalog.name, n.oid, 'USAGE') \
+           pg_catalog.has_schema_privilege($1::pg_catalog.name, n.oid, 'USAGE'), \
+           EXISTS ( \
+               SELECT FROM pg_catalog.pg_attribute AS a \
+               WHERE a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped) \
     FROM pg_catalog.pg_class AS c \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') \

@@ -40,7 +40,7 @@ pub(super) struct Table {
     pub(super) persistence: String,
     /// `relreplident`: `d`, `n`, `f`, `i`.
     pub(super) identity: String,
-    /// Whether that identity really identifies: the index it names is there and usable.
+    /// Whether that identity really identifies: the index it names is there and usable, and all of it is published.
     pub(super) has_key: bool,
     pub(super) is_extension: bool,
     /// The table of which it is a partition, at the top.
@@ -49,6 +49,8 @@ pub(super) struct Table {
     pub(super) may_select: bool,
     /// Whether that login may use its schema.
     pub(super) may_use_schema: bool,
+    /// Whether it has generated columns.
+    pub(super) has_generated: bool,
 }
 
 /// The login that will run, if it is another than the one that initialises.
@@ -160,6 +162,7 @@ fn table(row: &Row) -> Result<Table> {
         root: row.try_get(8)?,
         may_select: row.try_get(9)?,
         may_use_schema: row.try_get(10)?,
+        has_generated: row.try_get(11)?,
     })
 }
 

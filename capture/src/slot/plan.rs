@@ -43,7 +43,8 @@ pub(super) fn select<'a>(found: &'a Inventory, patterns: &Patterns) -> Result<Ve
         }
     }
     for table in &selected {
-        problems.extend(members(found, table).filter_map(refused));
+        let version = found.server.version;
+        problems.extend(members(found, table).filter_map(|it| refused(it, table, version)));
     }
     match problems.is_empty() {
         true => Ok(selected),
@@ -73,13 +74,21 @@ fn unfit(table: &Table) -> Option<String> {
     Some(format!("{label} {why}: take it off the list of tables"))
 }
 
-/// Why a table, or a partition of one, must not be published as it is.
-fn refused(table: &Table) -> Option<String> {
+/// Why a table, or a partition of one, must not be published as it is. A partition gets its root's identity if that
+/// has no key.
+fn refused(table: &Table, root: &Table, version: i32) -> Option<String> {
     let (label, name) = (table.label(), table.sql());
     if table.kind == "f" {
         return Some(format!(
             "the partition {label} is a foreign table, whose changes this server does not see: \
              exclude the partitioned table, or detach the partition"
+        ));
+    }
+    let is_full = table.identity == "f" || !root.has_key;
+    if version >= GENERATED_REFUSED && table.has_generated && is_full {
+        return Some(format!(
+            "{label} has generated columns and no key, so PostgreSQL would refuse its UPDATEs and DELETEs once it is \
+             published: give it a primary key and REPLICA IDENTITY DEFAULT, or exclude it with \"!{label}\""
         ));
     }
     (table.identity == "n").then(|| {
@@ -89,6 +98,10 @@ fn refused(table: &Table) -> Option<String> {
         )
     })
 }
+
+/// The first PostgreSQL that refuses changes of a table whose replica identity has generated columns in it that are
+/// not published.
+const GENERATED_REFUSED: i32 = 180_000;
 
 /// The table itself and, if it is partitioned, its partitions.
 fn members<'a>(found: &'a Inventory, table: &'a Table) -> impl Iterator<Item = &'a Table> {
@@ -273,6 +286,20 @@ mod tests {
         let nothing = Table { identity: "n".into(), has_key: false, ..table(1, "x") };
         let text = refusal(&inventory(vec![nothing]), &["public.*"]);
         assert!(text.contains("public.x has REPLICA IDENTITY NOTHING"), "{text}");
+    }
+
+    #[test]
+    fn generated_columns_need_a_key_beside_them_from_18_on() {
+        let keyed = Table { has_generated: true, ..table(1, "keyed") };
+        let full = Table { identity: "f".into(), ..keyed.clone() };
+        let keyless = Table { has_key: false, ..keyed.clone() };
+        for (table, fails) in [(keyed, false), (full, true), (keyless, true)] {
+            let mut found = inventory(vec![table]);
+            assert!(plan(&found, &["public.*"]).is_ok());
+            found.server.version = 180_000;
+            let planned = plan(&found, &["public.*"]);
+            assert_eq!(planned.is_err(), fails, "{planned:?}");
+        }
     }
 
     #[test]
