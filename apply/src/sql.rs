@@ -254,7 +254,8 @@ fn nearest(table: &Table, find: &Find, first: usize) -> String {
         .map(|((at, _), parameter)| {
             let name = ident(&table.relation.columns[at].name);
             format!(
-                "pg_catalog.format('%s', {name}) OPERATOR(pg_catalog.=) pg_catalog.format('%s', ${parameter})"
+                "pg_catalog.format('%s', {name}) COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) \
+                 pg_catalog.format('%s', ${parameter})"
             )
         })
         .collect();

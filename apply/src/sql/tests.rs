@@ -71,8 +71,8 @@ fn of_equal_rows_the_one_that_looks_the_same_is_meant() {
     let planned = plan::delete(&keyless, &OldRow::Full(row("1 1.0 {} ~ 2"))).unwrap();
     let text = statement(&keyless, &planned.shape);
     let order = " ORDER BY \
-         pg_catalog.format('%s', \"n\") OPERATOR(pg_catalog.=) pg_catalog.format('%s', $2) AND \
-         pg_catalog.format('%s', \"o\") OPERATOR(pg_catalog.=) pg_catalog.format('%s', $4) DESC LIMIT 1)";
+         pg_catalog.format('%s', \"n\") COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) pg_catalog.format('%s', $2) AND \
+         pg_catalog.format('%s', \"o\") COLLATE pg_catalog.\"C\" OPERATOR(pg_catalog.=) pg_catalog.format('%s', $4) DESC LIMIT 1)";
     assert!(text.ends_with(order), "{text}");
     // Where the key is unique, there is but one.
     let keyed = table(&["n^*"], ReplicaIdentity::Default);

@@ -10,7 +10,7 @@ use thinwire_cluster::Options;
 
 use self::schema::{TYPES, Table};
 use super::{copied, equal, pair_of, pair_on, server};
-use crate::site::{DB, Pair};
+use crate::site::{DB, Pair, Site};
 
 /// Schemas are made and compared for this long, or as many as `THINWIRE_SCHEMAS` says.
 const TIME: Duration = Duration::from_secs(20);
@@ -26,11 +26,11 @@ fn schemas_asked() -> Option<u64> {
 }
 
 /// Makes the tables of a seed, fills them, has them copied, changes them, and compares.
-fn one_schema(pair: &mut Pair, seed: u64, version: u32) {
+fn one_schema(pair: &mut Pair, seed: u64, versions: [u32; 2]) {
     let what = format!("THINWIRE_SEED={seed} THINWIRE_SCHEMAS=1");
     let mut random = Random::new(seed);
     let mut tables: Vec<Table> = (0..TABLES_PER_SCHEMA)
-        .map(|at| Table::random(&mut random, &format!("t{seed}_{at}"), version))
+        .map(|at| Table::random(&mut random, &format!("t{seed}_{at}"), versions))
         .collect();
     let mut names = Vec::new();
     let (mut here, mut there) = (String::new(), String::new());
@@ -68,10 +68,6 @@ fn one_schema(pair: &mut Pair, seed: u64, version: u32) {
     copied(pair, &names, &what);
     changes(&mut random, &mut tables, 25);
     equal(pair, &names, &what);
-    for name in &names {
-        let rows = pair.source.sql(&format!("select count(*) from {name}"));
-        assert_ne!(rows, "0", "{what}: {name} says nothing");
-    }
 }
 
 fn run(what: &str, cluster: &thinwire_cluster::Cluster, sql: &str) {
@@ -81,8 +77,11 @@ fn run(what: &str, cluster: &thinwire_cluster::Cluster, sql: &str) {
 }
 
 fn schemas(mut pair: Pair, seeds: impl Iterator<Item = u64>, time: Duration) {
-    let version: u32 = pair.target.sql("show server_version_num").parse::<u32>().unwrap() / 10_000;
-    let older = pair.source.sql("show server_version_num").parse::<u32>().unwrap() / 10_000;
+    let version = |site: &Site| -> u32 {
+        let number: u32 = site.sql("show server_version_num").parse().unwrap();
+        number / 10_000
+    };
+    let versions = [version(&pair.source), version(&pair.target)];
     super::start(&mut pair);
     let (begun, asked) = (Instant::now(), schemas_asked());
     let mut done = 0;
@@ -90,7 +89,7 @@ fn schemas(mut pair: Pair, seeds: impl Iterator<Item = u64>, time: Duration) {
         if asked.map_or(begun.elapsed() > time, |asked| done >= asked) {
             break;
         }
-        one_schema(&mut pair, seed, version.min(older));
+        one_schema(&mut pair, seed, versions);
         done += 1;
     }
     eprintln!("{done} schemas, {} tables", done * TABLES_PER_SCHEMA as u64);

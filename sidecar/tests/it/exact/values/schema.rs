@@ -54,7 +54,9 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn random(random: &mut Random, name: &str, version: u32) -> Self {
+    pub(super) fn random(random: &mut Random, name: &str, versions: [u32; 2]) -> Self {
+        let [source, target] = versions;
+        let version = source.min(target);
         let identity = *random.pick(&[
             Identity::Primary,
             Identity::Primary,
@@ -76,7 +78,9 @@ impl Table {
             let name = if at == 0 { "select \"é\"".to_owned() } else { format!("c{at}") };
             columns.push(Column { name, kind, key: false, generated: None });
         }
-        if random.chance(0.3) {
+        // From 18 on, PostgreSQL refuses changes of a table that is told apart by what is not sent.
+        let is_full = matches!(identity, Identity::FullWithKey | Identity::Keyless);
+        if random.chance(0.3) && !(is_full && source >= 18) {
             let how = if version >= 18 && random.chance(0.5) { "virtual" } else { "stored" };
             let (name, kind) = ("twice".to_owned(), all[0]);
             columns.push(Column { name, kind, key: false, generated: Some(how) });
