@@ -35,6 +35,15 @@ fn pair_on(options: [Options; 2], source_schema: &str, target_schema: &str) -> P
     Pair::of(source, target, lively())
 }
 
+/// A pair whose source captures tables of all schemas, but not `public.unwanted`.
+fn pair_of_all(schema: &str) -> Pair {
+    let capture = "[capture]\nmode = \"slot\"\ntables = [\"*.*\", \"!public.unwanted\"]\n";
+    let schema = format!("{FENCE}{schema}");
+    let source = Site::with("edge", capture, &schema, Options::default());
+    let target = Site::with("hq", APPLY, &schema, Options::default());
+    Pair::of(source, target, lively())
+}
+
 /// Waits until all that is committed at the source now is committed at the target.
 fn catch_up(pair: &Pair, what: &str) {
     let n = pair.source.sql(

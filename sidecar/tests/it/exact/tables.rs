@@ -4,17 +4,8 @@ use std::time::Duration;
 
 use thinwire_cluster::Options;
 
-use super::{FENCE, catch_up, copied, equal, halt_of, pair_of, start};
-use crate::site::{APPLY, DB, Pair, Site, lively, wait_for};
-
-/// A pair whose source captures tables of all schemas.
-fn pair_of_all(schema: &str) -> Pair {
-    let capture = "[capture]\nmode = \"slot\"\ntables = [\"*.*\", \"!public.unwanted\"]\n";
-    let schema = format!("{FENCE}{schema}");
-    let source = Site::with("edge", capture, &schema, Options::default());
-    let target = Site::with("hq", APPLY, &schema, Options::default());
-    Pair::of(source, target, lively())
-}
+use super::{catch_up, copied, equal, halt_of, pair_of, pair_of_all, pair_on, start};
+use crate::site::{APPLY, DB, Pair, Site, wait_for};
 
 /// Tables whose rows are told apart in every way there is.
 const KEYS: &str = r#"
@@ -42,7 +33,12 @@ const KEYS: &str = r#"
 
 #[test]
 fn rows_are_told_apart_by_keys_of_every_kind() {
-    let mut pair = pair_of(KEYS, KEYS);
+    keys(<[Options; 2]>::default());
+}
+
+/// The same on servers of some kind.
+pub(super) fn keys(options: [Options; 2]) {
+    let mut pair = pair_on(options, KEYS, KEYS);
     let tables = [
         "pair_key",
         "text_key",
@@ -298,6 +294,11 @@ const PARTITIONED: &str = "
 
 #[test]
 fn partitions_may_be_cut_in_any_way_at_either_end() {
+    partitions(<[Options; 2]>::default());
+}
+
+/// The same on servers of some kind.
+pub(super) fn partitions(options: [Options; 2]) {
     let target = "
         create table by_list (region text, v text, id int, primary key (region, id)) partition by hash (id, region);
         create table by_list_0 partition of by_list for values with (modulus 2, remainder 0);
@@ -308,7 +309,7 @@ fn partitions_may_be_cut_in_any_way_at_either_end() {
         create table to_partitions (v text, id int primary key) partition by list (id);
         create table to_partitions_7 partition of to_partitions for values in (7);
         create table to_partitions_rest partition of to_partitions default;";
-    let mut pair = pair_of(PARTITIONED, target);
+    let mut pair = pair_on(options, PARTITIONED, target);
     let tables = ["by_list", "to_plain", "keyless", "to_partitions"];
     pair.source.sql(
         "insert into by_list select i, substr('abcd', i % 4 + 1, 1), 'v' from generate_series(1, 40) i;

@@ -1,17 +1,22 @@
 //! Transactions of every shape: what was rolled back in part, prepared, emptied or interrupted arrives as it ended.
 
-use std::{process::Stdio, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use thinwire_cluster::Options;
 
-use super::{PATIENCE, catch_up, equal, pair_of, pair_on, start};
+use super::{PATIENCE, catch_up, equal, pair_of, pair_of_all, pair_on, start};
 use crate::site::{DB, Pair, wait_for};
 
 const SCHEMA: &str = "create table t (id int primary key, v text); create table k (v text)";
 
 #[test]
 fn what_was_rolled_back_to_a_savepoint_never_was() {
-    let mut pair = pair_of(SCHEMA, SCHEMA);
+    savepoints(<[Options; 2]>::default());
+}
+
+/// The same on servers of some kind.
+pub(super) fn savepoints(options: [Options; 2]) {
+    let mut pair = pair_on(options, SCHEMA, SCHEMA);
     pair.source.sql("insert into t select i, 'v' from generate_series(1, 100) i");
     start(&mut pair);
     pair.source.sql(
@@ -89,9 +94,9 @@ fn tables_are_emptied_with_all_that_truncate_may_say() {
          create table root_2 partition of root for values from (10) to (20);
          create table parent (id int primary key); create table child (extra int) inherits (parent)";
     // The second refers to what is emptied, and is not captured.
-    let local = "create table local (id int primary key, one int references one);";
-    let mut pair = pair_of(&format!("{schema}; {local}"), &format!("{schema}; {local}"));
-    pair.target.sql("alter table local drop constraint local_one_fkey");
+    let local = "create table unwanted (id int primary key, one int references one);";
+    let mut pair = pair_of_all(&format!("{schema}; {local}"));
+    pair.target.sql("alter table unwanted drop constraint unwanted_one_fkey");
     let fill = "insert into one (v) select 'v' from generate_series(1, 5); insert into two select i, 1 from generate_series(1, 5) i;
          insert into three select i, 2 from generate_series(1, 5) i; insert into root select generate_series(0, 19);
          insert into parent select generate_series(1, 3); insert into child select i, i from generate_series(11, 13) i;";
@@ -101,7 +106,7 @@ fn tables_are_emptied_with_all_that_truncate_may_say() {
     equal(&pair, &tables, "copied");
     for (round, truncate) in [
         "truncate three",
-        "truncate one, two, three, local",
+        "truncate one, two, three, unwanted",
         "truncate one cascade",
         "truncate one restart identity cascade",
         "truncate root",
@@ -122,7 +127,7 @@ fn tables_are_emptied_with_all_that_truncate_may_say() {
             assert_eq!(pair.target.sql(next), "1", "the sequence starts over");
         }
         pair.source.sql(
-            "truncate one, two, three, root, parent, local restart identity; truncate child",
+            "truncate one, two, three, root, parent, unwanted restart identity; truncate child",
         );
         pair.source.sql(fill);
     }
@@ -131,8 +136,13 @@ fn tables_are_emptied_with_all_that_truncate_may_say() {
 
 #[test]
 fn prepared_transactions_count_from_their_commit_and_outlive_crashes() {
-    let options = || Options::default().with("max_prepared_transactions", "10");
-    let mut pair = pair_on([options(), options()], SCHEMA, SCHEMA);
+    prepared(<[Options; 2]>::default());
+}
+
+/// The same on servers of some kind.
+pub(super) fn prepared(options: [Options; 2]) {
+    let options = options.map(|it| it.with("max_prepared_transactions", "10"));
+    let mut pair = pair_on(options, SCHEMA, SCHEMA);
     pair.source.sql("insert into t select i, 'v' from generate_series(1, 10) i");
     start(&mut pair);
     let prepare = |pair: &Pair, gid: &str, sql: &str| {
@@ -150,7 +160,7 @@ fn prepared_transactions_count_from_their_commit_and_outlive_crashes() {
         "savepoint a; insert into t values (101, 'gone'); rollback to a; insert into t values (101, 'nested')",
     );
     prepare(&pair, "empty", "select 1");
-    prepare(&pair, "it's \"odd\"", "insert into k values ('odd')");
+    prepare(&pair, "it''s \"odd\"", "insert into k values ('odd')");
     pair.source.sql("insert into t values (200, 'between')");
     catch_up(&pair, "what was committed meanwhile");
     assert_eq!(pair.target.sql("select id from t where id >= 100"), "200");
@@ -221,32 +231,4 @@ fn messages_and_transactions_without_changes_do_no_harm() {
         );
         (pair.source.sql(&moved) == "t").then_some(())
     });
-}
-
-#[test]
-fn a_synchronous_standby_of_others_and_many_writers_change_nothing_in_what_arrives() {
-    let mut pair = pair_of("", "");
-    for site in [&pair.source, &pair.target] {
-        let output = site.pgbench(&["-i", "-q", "-I", "dtp"]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-    let output = pair.source.pgbench(&["-i", "-q", "-I", "g"]).output().unwrap();
-    assert!(output.status.success());
-    pair.source.node.init().unwrap();
-    pair.target.node.init().unwrap();
-    start(&mut pair);
-    let status = pair
-        .source
-        .pgbench(&["-n", "-c", "8", "-j", "2", "-t", "200"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(status.success());
-    equal(
-        &pair,
-        &["pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history"],
-        "many writers",
-    );
-    assert_eq!(pair.target.sql("select count(*) from pgbench_history"), "1600");
 }

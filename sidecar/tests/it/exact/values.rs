@@ -9,7 +9,7 @@ use thinwire_bench::random::Random;
 use thinwire_cluster::Options;
 
 use self::schema::{TYPES, Table};
-use super::{copied, equal, pair_of, pair_on, server};
+use super::{copied, equal, pair_on};
 use crate::site::{DB, Pair, Site};
 
 /// Schemas are made and compared for this long, or as many as `THINWIRE_SCHEMAS` says.
@@ -17,7 +17,7 @@ const TIME: Duration = Duration::from_secs(20);
 const TABLES_PER_SCHEMA: usize = 12;
 
 /// The seed of the first schema: `THINWIRE_SEED`, or always the same.
-fn first_seed() -> u64 {
+pub(super) fn first_seed() -> u64 {
     std::env::var("THINWIRE_SEED").ok().and_then(|it| it.parse().ok()).unwrap_or(1)
 }
 
@@ -99,13 +99,10 @@ fn schemas(mut pair: Pair, seeds: impl Iterator<Item = u64>, time: Duration) {
 
 #[test]
 fn values_of_every_type_arrive_as_they_were() {
-    schemas(pair_of(TYPES, TYPES), first_seed().., TIME);
+    on(<[Options; 2]>::default(), first_seed(), TIME);
 }
 
-/// Schemas between servers of two versions.
-pub(super) fn between(source: u32, target: u32, time: Duration) {
-    let (Some(from), Some(to)) = (server(source), server(target)) else { return };
-    let options = [from, to].map(|bin| Options::default().with_bin(bin));
-    let seed = first_seed() + u64::from(source) * 1_000 + u64::from(target) * 100_000;
+/// Schemas on servers of some kind.
+pub(super) fn on(options: [Options; 2], seed: u64, time: Duration) {
     schemas(pair_on(options, TYPES, TYPES), seed.., time);
 }
