@@ -187,6 +187,11 @@ fn code(state: &SqlState) -> &'static str {
 fn detail(answer: &DbError) -> String {
     let state = answer.code().code();
     let said = match state.get(..2) {
+        // The bytes that it names are of a value.
+        _ if state == UNTRANSLATABLE => {
+            let encoding = answer.message().rsplit('"').nth(1).unwrap_or("of the database");
+            format!("a value has a character that the encoding {encoding} lacks")
+        }
         // These name objects of the schema only.
         Some("23" | "28" | "2F" | "3F" | "42" | "53" | "54" | "55" | "57") => {
             answer.message().to_owned()
@@ -201,6 +206,9 @@ fn detail(answer: &DbError) -> String {
     let column = column.map(|name| format!(", column {name}")).unwrap_or_default();
     format!("{said}{constraint}{column} ({state})")
 }
+
+/// A character that one encoding has and another has not.
+const UNTRANSLATABLE: &str = "22P05";
 
 /// A message without what it quotes.
 fn unquoted(message: &str) -> String {
