@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use thinwire_bench::ladder::{self, Rung};
 use thinwire_bench::plan::{Demand, live};
+use thinwire_bench::report::Without;
 use thinwire_bench::run::Spec;
 use thinwire_bench::scenario::{self, Scenario};
 use thinwire_bench::{emulator, table, trace, workload};
@@ -73,6 +74,9 @@ pub(crate) struct RunArgs {
     /// Cut the link for a second, this many seconds apart, and let connections be forgotten.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(2..))]
     cut_every: Option<u64>,
+    /// Measure Thinwire also on the same link `uncut`, or `clean`: without losses as well.
+    #[arg(long, value_parser = without)]
+    beside: Option<Without>,
     /// Measure PostgreSQL's own logical replication too; needs to be root.
     #[arg(long)]
     native: bool,
@@ -167,6 +171,7 @@ impl PlanArgs {
             seconds: Duration::ZERO,
             cut_every: None,
             native: false,
+            beside: None,
             emulator: self.common.emulator(),
             seed: self.common.seed,
             patience: Duration::from_secs(self.common.patience),
@@ -225,6 +230,7 @@ impl RunArgs {
             seconds: Duration::from_secs(self.seconds),
             cut_every: self.cut_every.map(Duration::from_secs),
             native: self.native,
+            beside: self.beside,
             emulator: common.emulator(),
             seed: common.seed,
             patience: Duration::from_secs(common.patience),
@@ -252,6 +258,14 @@ fn kind(name: &str) -> Result<workload::Kind, String> {
 fn scenario_named(name: &str) -> Result<Scenario, String> {
     let names = scenario::ALL.map(|scenario| scenario.name).join(", ");
     scenario::find(name).ok_or_else(|| format!("there is no such scenario; there are {names}"))
+}
+
+fn without(name: &str) -> Result<Without, String> {
+    match name {
+        "uncut" => Ok(Without::Outages),
+        "clean" => Ok(Without::Losses),
+        _ => Err("there are uncut and clean".to_owned()),
+    }
 }
 
 fn emulator_named(name: &str) -> Result<emulator::Kind, String> {

@@ -4,6 +4,13 @@ use anyhow::Result;
 
 use crate::bed::Bed;
 
+/// What can be held while the rest goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Capture,
+    Apply,
+}
+
 /// A replicator between the two databases of a bed.
 pub(crate) trait Contender {
     /// What it is called in reports.
@@ -14,6 +21,15 @@ pub(crate) trait Contender {
 
     /// Whether, beyond the rows, its own books say that the first copy is over.
     fn has_copied(&self, bed: &Bed) -> Result<bool>;
+
+    /// Whether all that was committed is where it will be applied, as far as it has such a place.
+    fn has_shipped(&self, bed: &Bed) -> Result<bool>;
+
+    /// Makes it capture nothing more, or apply nothing more.
+    fn hold(&mut self, bed: &Bed, part: Part) -> Result<()>;
+
+    /// Ends that.
+    fn release(&mut self, bed: &Bed, part: Part) -> Result<()>;
 
     /// Gives it the chance to part in order before an outage that is only there to collect a
     /// backlog.

@@ -27,6 +27,7 @@ pub mod plan;
 mod probe;
 pub mod progress;
 pub mod random;
+mod recvlogical;
 pub mod report;
 pub mod run;
 pub mod scenario;

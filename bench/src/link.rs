@@ -300,6 +300,11 @@ impl Counters {
     pub fn carried_bytes(&self) -> u64 {
         self.delivered.bytes + self.lost.bytes
     }
+
+    /// The packets of those bytes.
+    pub fn carried_packets(&self) -> u64 {
+        self.delivered.packets + self.lost.packets
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use anyhow::{Context, Result};
 
 use crate::bed::{Bed, DATABASE};
-use crate::contender::Contender;
+use crate::contender::{Contender, Part};
 
 #[derive(Debug)]
 pub(crate) struct Native;
@@ -37,6 +37,19 @@ impl Contender for Native {
     fn has_copied(&self, bed: &Bed) -> Result<bool> {
         let ready = "select count(*) > 0 and bool_and(srsubstate = 'r') from pg_subscription_rel";
         Ok(bed.target.psql(DATABASE, ready)? == "t")
+    }
+
+    fn has_shipped(&self, _bed: &Bed) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// Its parts are one.
+    fn hold(&mut self, bed: &Bed, _part: Part) -> Result<()> {
+        self.part(bed)
+    }
+
+    fn release(&mut self, bed: &Bed, _part: Part) -> Result<()> {
+        self.meet(bed)
     }
 
     fn part(&mut self, bed: &Bed) -> Result<()> {

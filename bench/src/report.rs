@@ -36,6 +36,26 @@ pub struct Run {
     pub floor: Option<Floor>,
     /// A contender each.
     pub outcomes: Vec<Outcome>,
+    /// What Thinwire did on the same link without what makes it hard, if that was asked for.
+    pub beside: Option<Beside>,
+}
+
+/// A run on an easier link, and what it is compared in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beside {
+    /// What the link lacked there.
+    pub without: Without,
+    /// What Thinwire did.
+    pub outcome: Outcome,
+}
+
+/// What makes a link hard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Without {
+    /// Its outages: how many times the bytes they cost.
+    Outages,
+    /// Outages and losses: which share of the link carried what had not been sent before.
+    Losses,
 }
 
 /// What one contender did.
@@ -55,12 +75,16 @@ pub struct Outcome {
     pub first_seconds: Option<f64>,
     /// Whole IP packets on the wire towards the target, in bytes, lost ones included.
     pub up_bytes: u64,
-    /// The same, back.
+    /// Those packets.
+    pub up_packets: u64,
+    /// The same bytes, back.
     pub down_bytes: u64,
     /// What the link could have carried towards the target in that time.
     pub capacity_bytes: u64,
     /// From commit to commit, without the flush of the latter.
     pub latency: Option<Latency>,
+    /// How long after the end of each outage the target saw something new, in milliseconds.
+    pub stalls_ms: Vec<f64>,
     /// The log that the source kept for it at the end of the outage.
     pub retained_wal_bytes: Option<u64>,
     /// How it went.
@@ -104,6 +128,29 @@ impl Outcome {
         share(self.up_bytes, self.capacity_bytes)
     }
 }
+
+impl Beside {
+    /// Whether it is the same contender.
+    pub(crate) fn is_of(&self, outcome: &Outcome) -> bool {
+        self.outcome.contender == outcome.contender
+    }
+
+    /// How an outcome on the harder link compares: the bytes of both directions as a multiple, or the new bytes of
+    /// records and their frames as a share of what the link could have carried.
+    pub fn ratio(&self, outcome: &Outcome) -> f64 {
+        match self.without {
+            Without::Outages => share(outcome.bytes(), self.outcome.bytes()),
+            Without::Losses => {
+                let headers = self.outcome.up_packets * HEADER_BYTES;
+                let new = self.outcome.up_bytes.saturating_sub(headers);
+                share(new, outcome.capacity_bytes)
+            }
+        }
+    }
+}
+
+/// What a packet of QUIC has besides what it carries: the headers of IP and UDP, its own, and those of frames.
+const HEADER_BYTES: u64 = 60;
 
 impl Latency {
     /// Of times in any order; nothing if there are none.

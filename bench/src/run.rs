@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::emulator;
+use crate::course::Course;
 use crate::ladder::Rung;
 use crate::native;
 use crate::progress::Progress;
-use crate::report::Run;
-use crate::scenario::{Scenario, Work};
+use crate::recvlogical;
+use crate::report::{Beside, Run, Without};
+use crate::scenario::{Disturbance, Scenario, Work};
 use crate::stop::Stop;
 use crate::thinwire;
 use crate::trial::Trial;
@@ -35,6 +37,8 @@ pub struct Spec {
     pub cut_every: Option<Duration>,
     /// Whether PostgreSQL's own logical replication is measured too.
     pub native: bool,
+    /// Whether Thinwire is measured on an easier link too.
+    pub beside: Option<Without>,
     /// How the link is put between them.
     pub emulator: emulator::Kind,
     /// Names the data and the losses.
@@ -49,8 +53,12 @@ pub struct Spec {
 pub fn run(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Run> {
     let can_native = spec.emulator == emulator::Kind::Tun;
     ensure!(can_native || !spec.native, "logical replication is TCP and needs the tunnel: be root");
+    let other = match spec.scenario.work {
+        Work::Capture => recvlogical::NAME,
+        _ => native::NAME,
+    };
     let contenders: &[&str] =
-        if spec.native { &[thinwire::NAME, native::NAME] } else { &[thinwire::NAME] };
+        if spec.native { &[thinwire::NAME, other] } else { &[thinwire::NAME] };
     let mut run = Run {
         link: spec.link.name.into(),
         workload: spec.workload.name.into(),
@@ -69,6 +77,12 @@ pub fn run(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Run> {
         run.size = outcome.goal;
         run.outcomes.push(outcome);
     }
+    if let Some(without) = spec.beside {
+        stop.check()?;
+        let easier = spec.easier(without);
+        let trial = Trial::prepare(&easier, thinwire::NAME, stop, progress)?;
+        run.beside = Some(Beside { without, outcome: trial.play(false)?.0 });
+    }
     Ok(run)
 }
 
@@ -85,22 +99,42 @@ impl Spec {
         let seconds = self.seconds.as_secs();
         match self.scenario.work {
             Work::Copy => {}
-            Work::Backlog | Work::Week => words.push(format!("--size {}", self.size)),
+            Work::Backlog | Work::Week | Work::Apply | Work::Capture => {
+                words.push(format!("--size {}", self.size));
+            }
+            Work::Outages => words.push(format!("--rate {}", self.rate)),
             Work::Trickle => words.push(format!("--rate {} --seconds {seconds}", self.rate)),
             Work::Idle => words.push(format!("--seconds {seconds}")),
         }
         words.extend(self.cut_every.map(|every| format!("--cut-every {}", every.as_secs())));
+        words.extend(self.beside.map(|without| match without {
+            Without::Outages => "--beside uncut".to_owned(),
+            Without::Losses => "--beside clean".to_owned(),
+        }));
         words.extend(self.native.then(|| "--native".to_owned()));
         words.push(format!("--emulator {} --seed {}", self.emulator.name(), self.seed));
         words.join(" ")
+    }
+
+    /// The same without what makes the link hard.
+    fn easier(&self, without: Without) -> Spec {
+        let mut easier = self.clone();
+        easier.link.link = easier.link.link.with_course(Course::Steady);
+        if without == Without::Losses {
+            easier.link.link = easier.link.link.with_loss(0.0);
+        }
+        easier.link.readdress = None;
+        easier.scenario.disturbance = Disturbance::default();
+        easier.cut_every = None;
+        easier
     }
 
     /// What the work is counted in.
     fn unit(&self) -> &'static str {
         match self.scenario.work {
             Work::Copy => "rows",
-            Work::Backlog | Work::Week => self.workload.unit,
-            Work::Trickle => "transactions",
+            Work::Backlog | Work::Week | Work::Apply | Work::Capture => self.workload.unit,
+            Work::Trickle | Work::Outages => "transactions",
             Work::Idle => "seconds",
         }
     }

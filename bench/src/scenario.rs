@@ -26,6 +26,12 @@ pub enum Work {
     Trickle,
     /// The same as a backlog, but the outage is long and nobody parts in order before it.
     Week,
+    /// A backlog that is at the target already, and is only applied.
+    Apply,
+    /// A backlog that is in the source's log, and is only read from there: by PostgreSQL's own client, if not by us.
+    Capture,
+    /// Transactions at a pace through outages, each longer than the one before.
+    Outages,
     /// Nothing.
     Idle,
 }
@@ -44,7 +50,7 @@ pub const BACKLOG: Scenario =
     Scenario::new("backlog", "draining what was committed while the link was down", Work::Backlog);
 
 /// All of them.
-pub const ALL: [Scenario; 8] = [
+pub const ALL: [Scenario; 11] = [
     Scenario::new("copy", "the first copy of a database", Work::Copy),
     Scenario::new(
         "copy-cuts",
@@ -67,6 +73,9 @@ pub const ALL: [Scenario; 8] = [
         "a long outage that nobody expected, with writes all the time: a week, in 75 s",
         Work::Week,
     ),
+    Scenario::new("outages", "transactions at a pace through outages of 10, 20, 40 and 60 s", Work::Outages),
+    Scenario::new("apply", "applying what has arrived: the databases at work, and no link", Work::Apply),
+    Scenario::new("capture", "reading what was committed: into our journal, or pg_recvlogical's nothing", Work::Capture),
     Scenario::new("idle", "nothing to do: what it costs to stay in touch", Work::Idle),
 ];
 
@@ -96,6 +105,10 @@ const CUT_EVERY: Duration = Duration::from_secs(6);
 const READDRESS_EVERY: Duration = Duration::from_secs(5);
 /// How long each cut is.
 pub(crate) const CUT: Duration = Duration::from_secs(1);
+/// The outages of transactions at a pace, with time between them to calm down.
+pub(crate) const OUTAGES: [Duration; 4] =
+    [Duration::from_secs(10), Duration::from_secs(20), Duration::from_secs(40), Duration::from_secs(60)];
+pub(crate) const BETWEEN_OUTAGES: Duration = Duration::from_secs(10);
 /// More than the minute after which PostgreSQL gives up a connection that is silent.
 pub(crate) const WEEK: Duration = Duration::from_secs(75);
 

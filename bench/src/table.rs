@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use crate::ladder::{self, Rung};
-use crate::report::{Outcome, Run, terminal};
+use crate::report::{Outcome, Run, Without, terminal};
 use crate::run::Spec;
 use crate::scenario::{self, Scenario};
-use crate::{emulator, native, thinwire, workload};
+use crate::{emulator, native, recvlogical, thinwire, workload};
 
 /// One line of the table.
 #[derive(Clone, Copy, Debug)]
@@ -19,10 +19,14 @@ struct Row {
     size: Option<u64>,
     /// Transactions a second of a trickle.
     rate: f64,
+    /// How long a trickle or idleness is.
+    seconds: u64,
+    /// Whether it is compared with an easier link.
+    beside: Option<Without>,
 }
 
 /// In the order in which they are measured.
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 25] = [
     Row::new(ladder::THIN, "pgbench", "backlog"),
     Row::new(ladder::SAT, "pgbench", "backlog"),
     Row::new(ladder::FLAPPY, "pgbench", "backlog"),
@@ -33,27 +37,42 @@ const ROWS: [Row; 20] = [
     Row::new(ladder::SAT, "pgbench", "copy"),
     Row::new(ladder::CONTACT, "pgbench", "copy"),
     Row::new(ladder::FLAPPY, "pgbench", "copy"),
-    Row::new(ladder::GEO, "bulk", "cuts").with_size(100_000),
-    // Enough to fill more than one window of contact.
-    Row::new(ladder::CONTACT, "pgbench", "backlog").with_size(12_000),
-    // Enough for the beginning not to matter.
-    Row::new(ladder::RAIN, "pgbench", "backlog").with_size(8_000),
-    Row::new(ladder::STORM, "pgbench", "backlog").with_size(8_000),
+    // More than one window of contact.
+    Row::new(ladder::CONTACT, "photos", "copy").beside(Without::Outages),
+    Row::new(ladder::FLAPPY, "photos", "copy").beside(Without::Outages),
+    Row::new(ladder::GEO, "bulk", "cuts").with_size(400_000),
+    // Enough to fill several windows of contact, and for the beginning not to matter.
+    Row::new(ladder::CONTACT, "photos", "backlog").with_size(2_000).beside(Without::Losses),
+    Row::new(ladder::RAIN, "photos", "backlog").beside(Without::Losses),
+    Row::new(ladder::STORM, "photos", "backlog").beside(Without::Losses),
     Row::new(ladder::SAT, "orders", "address"),
     Row::new(ladder::SAT, "orders", "week"),
     Row::new(ladder::SAT, "orders", "trickle"),
-    Row::new(ladder::SAT, "pgbench", "idle"),
+    Row::new(ladder::SAT, "pgbench", "outages"),
+    Row::new(ladder::SAT, "pgbench", "idle").with_seconds(300),
     Row::new(ladder::FAST, "pgbench", "backlog").with_size(20_000),
     Row::new(ladder::FAST, "pgbench", "trickle").with_rate(100.0),
+    Row::new(ladder::LAN, "pgbench", "apply").with_size(50_000),
+    Row::new(ladder::LAN, "pgbench", "capture").with_size(50_000),
 ];
 
 impl Row {
     const fn new(link: Rung, workload: &'static str, scenario: &'static str) -> Row {
-        Row { link, workload, scenario, size: None, rate: 5.0 }
+        Row { link, workload, scenario, size: None, rate: 5.0, seconds: 60, beside: None }
     }
 
     const fn with_size(mut self, size: u64) -> Row {
         self.size = Some(size);
+        self
+    }
+
+    const fn beside(mut self, without: Without) -> Row {
+        self.beside = Some(without);
+        self
+    }
+
+    const fn with_seconds(mut self, seconds: u64) -> Row {
+        self.seconds = seconds;
         self
     }
 
@@ -91,9 +110,10 @@ pub fn specs(options: Options, links: &[Rung]) -> Vec<Spec> {
             scenario,
             size: row.size.unwrap_or(workload.size),
             rate: row.rate,
-            seconds: Duration::from_secs(60),
+            seconds: Duration::from_secs(row.seconds),
             cut_every: None,
             native: options.native,
+            beside: row.beside,
             emulator: options.emulator,
             seed: options.seed,
             patience: options.patience,
@@ -124,7 +144,8 @@ pub fn heading() -> String {
 /// A run as a line of the table.
 pub fn line(run: &Run) -> String {
     let of = |name: &str| run.outcomes.iter().find(|outcome| outcome.contender == name);
-    let (ours, theirs) = (of(thinwire::NAME), of(native::NAME));
+    let theirs = of(native::NAME).or_else(|| of(recvlogical::NAME));
+    let ours = of(thinwire::NAME);
     let seconds = |outcome: Option<&Outcome>| outcome.map(terminal::seconds).unwrap_or_default();
     let bytes = |outcome: Option<&Outcome>| {
         outcome.map(|outcome| outcome.bytes().to_string()).unwrap_or_default()

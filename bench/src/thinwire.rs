@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::bed::{Bed, DATABASE};
-use crate::contender::Contender;
+use crate::contender::{Contender, Part};
 use crate::node::Node;
 
 #[derive(Debug)]
@@ -44,6 +44,16 @@ impl Thinwire {
     }
 }
 
+impl Thinwire {
+    /// Tells the node that does this part with the source's stream to pause or resume it.
+    fn tell(&self, verb: &str, part: Part) -> Result<()> {
+        let status = self.near.status()?.context("the nearer sidecar does not answer")?;
+        let origin = status.streams.first().context("it has no stream")?.origin.clone();
+        let node = if part == Part::Capture { &self.near } else { &self.far };
+        node.run(&[verb, "--stream", &origin]).map(drop)
+    }
+}
+
 impl Contender for Thinwire {
     fn name(&self) -> &'static str {
         NAME
@@ -56,6 +66,19 @@ impl Contender for Thinwire {
 
     fn has_copied(&self, _bed: &Bed) -> Result<bool> {
         Ok(true)
+    }
+
+    fn has_shipped(&self, _bed: &Bed) -> Result<bool> {
+        let status = self.near.status()?;
+        Ok(status.is_some_and(|status| status.pending_records() == 0))
+    }
+
+    fn hold(&mut self, _bed: &Bed, part: Part) -> Result<()> {
+        self.tell("pause", part)
+    }
+
+    fn release(&mut self, _bed: &Bed, part: Part) -> Result<()> {
+        self.tell("resume", part)
     }
 
     fn part(&mut self, _bed: &Bed) -> Result<()> {

@@ -1,22 +1,23 @@
 //! One contender, one scenario: from an empty bed to an outcome.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use thinwire_cluster::Cluster;
 
 use crate::bed::{Bed, DATABASE};
-use crate::contender::Contender;
+use crate::contender::{Contender, Part};
 use crate::course::Course;
 use crate::floor::{self, Floor};
 use crate::ladder::LAN;
 use crate::load::Load;
 use crate::native::{self, Native};
 use crate::progress::Progress;
+use crate::recvlogical::{self, Recvlogical};
 use crate::report::{Latency, Outcome};
 use crate::run::Spec;
-use crate::scenario::{Disturbance, WEEK, Work};
+use crate::scenario::{BETWEEN_OUTAGES, Disturbance, OUTAGES, WEEK, Work};
 use crate::stop::Stop;
 use crate::thinwire::Thinwire;
 use crate::watch::{Until, Watch};
@@ -43,10 +44,10 @@ impl<'a> Trial<'a> {
         progress.begin(&format!("{}: preparing", spec.title(contender)));
         let mut workload = spec.workload.begin(spec.seed);
         let bed = Bed::make(spec.emulator, spec.link.link, spec.seed, workload.as_mut(), stop)?;
-        let contender: Box<dyn Contender> = if contender == native::NAME {
-            Box::new(Native::new(&bed)?)
-        } else {
-            Box::new(Thinwire::new(&bed)?)
+        let contender: Box<dyn Contender> = match contender {
+            native::NAME => Box::new(Native::new(&bed)?),
+            recvlogical::NAME => Box::new(Recvlogical::new(&bed)?),
+            _ => Box::new(Thinwire::new(&bed)?),
         };
         Ok(Trial { spec, stop, progress, workload, bed, contender })
     }
@@ -57,22 +58,26 @@ impl<'a> Trial<'a> {
         if work == Work::Copy {
             return Ok((self.copy()?, None));
         }
-        self.become_equal()?;
-        if with_floor && work != Work::Idle {
+        let with_floor = with_floor && !matches!(work, Work::Idle | Work::Capture);
+        if self.contender.name() != recvlogical::NAME {
+            self.become_equal()?;
+        }
+        if work == Work::Capture {
+            return Ok((self.capture()?, None));
+        }
+        if with_floor {
             floor::open(&self.bed.source, DATABASE)?;
         }
         let mut outcome = match work {
-            Work::Copy | Work::Backlog => self.backlog()?,
+            Work::Copy | Work::Backlog | Work::Capture => self.backlog()?,
+            Work::Apply => self.apply()?,
+            Work::Outages => self.outages()?,
             Work::Week => self.week()?,
             Work::Trickle => self.trickle()?,
             Work::Idle => self.idle()?,
         };
         self.judge(&mut outcome)?;
-        let floor = if with_floor && work != Work::Idle {
-            Some(floor::take(&self.bed.source, DATABASE)?)
-        } else {
-            None
-        };
+        let floor = with_floor.then(|| floor::take(&self.bed.source, DATABASE)).transpose()?;
         Ok((outcome, floor))
     }
 
@@ -123,6 +128,42 @@ impl<'a> Trial<'a> {
         self.drain(true)
     }
 
+    /// From the moment that it may apply what has arrived until it has.
+    fn apply(&mut self) -> Result<Outcome> {
+        self.say("collecting a backlog");
+        self.contender.hold(&self.bed, Part::Apply)?;
+        let sql = self.workload.backlog(self.spec.size);
+        self.bed.source.psql(DATABASE, &sql)?;
+        self.pause(SETTLE)?;
+        let deadline = Instant::now() + self.spec.patience;
+        while !self.contender.has_shipped(&self.bed)? {
+            self.pause(Duration::from_millis(100))?;
+            ensure!(Instant::now() < deadline, "the backlog does not arrive\n{}", self.log());
+        }
+        let query = self.workload.progress();
+        let goal = self.bed.ask_source(&query)?;
+        self.say("apply");
+        self.contender.release(&self.bed, Part::Apply)?;
+        self.watch(&Until::Answer(&query, goal))
+    }
+
+    /// From the moment that it may read the log until the source may forget what was in it.
+    fn capture(&mut self) -> Result<Outcome> {
+        self.say("collecting a backlog");
+        self.bed.emulator.wire().cut();
+        self.contender.hold(&self.bed, Part::Capture)?;
+        let sql = self.workload.backlog(self.spec.size);
+        self.bed.source.psql(DATABASE, &sql)?;
+        let end = self.bed.source.psql(DATABASE, "select pg_current_wal_flush_lsn()")?;
+        let query = format!(
+            "select count(*) from pg_replication_slots where confirmed_flush_lsn >= '{end}'"
+        );
+        self.say("capture");
+        self.contender.release(&self.bed, Part::Capture)?;
+        let outcome = self.watch(&Until::Source(&query, 1))?;
+        Ok(Outcome { goal: self.spec.size, ..outcome })
+    }
+
     fn week(&mut self) -> Result<Outcome> {
         self.say("a week without link");
         self.bed.emulator.wire().cut();
@@ -154,7 +195,48 @@ impl<'a> Trial<'a> {
 
     fn trickle(&mut self) -> Result<Outcome> {
         self.begin_link();
-        let count = (self.spec.rate * self.spec.seconds.as_secs_f64()).round();
+        let (mut load, count) = self.load(self.spec.seconds)?;
+        self.say("trickle");
+        let outcome = self.watch(&Until::Answer(BEACONS, count))?;
+        // The last of it may be here before its writer has taken leave.
+        while outcome.finished && !load.finished()? {
+            self.pause(Duration::from_millis(50))?;
+        }
+        let latency = self.latency()?;
+        Ok(Outcome { latency, ..outcome })
+    }
+
+    /// Through one outage after the other, with transactions all the time.
+    fn outages(&mut self) -> Result<Outcome> {
+        self.begin_link();
+        let time = OUTAGES.iter().map(|outage| *outage + BETWEEN_OUTAGES).sum();
+        let (mut load, count) = self.load(time)?;
+        let mut ends = Vec::new();
+        for outage in OUTAGES {
+            self.say(&format!("calm, and then an outage of {outage:?}"));
+            self.pause(BETWEEN_OUTAGES)?;
+            self.bed.emulator.wire().cut();
+            self.pause(outage)?;
+            self.bed.emulator.wire().restore();
+            ends.push(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() * 1_000.0);
+        }
+        self.say("outages");
+        let outcome = self.watch(&Until::Answer(BEACONS, count))?;
+        while outcome.finished && !load.finished()? {
+            self.pause(Duration::from_millis(50))?;
+        }
+        let arrived = times(&self.bed.target, ARRIVED)?;
+        let first_after = |end: &f64| {
+            let after = arrived.iter().filter(|at| *at >= end);
+            after.copied().reduce(f64::min).map(|at| at - end)
+        };
+        let stalls_ms = ends.iter().filter_map(first_after).collect();
+        Ok(Outcome { stalls_ms, ..outcome })
+    }
+
+    /// Begins to write transactions at the spec's rate for a while; also says how many.
+    fn load(&mut self, time: Duration) -> Result<(Load, u64)> {
+        let count = (self.spec.rate * time.as_secs_f64()).round();
         let count: u64 = format!("{count:.0}").parse().context("counting transactions")?;
         let lines = (1..=count)
             .map(|id| {
@@ -163,16 +245,8 @@ impl<'a> Trial<'a> {
             })
             .collect();
         self.bed.target.psql(DATABASE, NOTE_ARRIVALS)?;
-        self.say("trickle");
         let pause = Duration::from_secs_f64(1.0 / self.spec.rate);
-        let mut load = Load::start(&self.bed.source, DATABASE, lines, pause)?;
-        let outcome = self.watch(&Until::Answer("select count(*) from beacon", count))?;
-        // The last of it may be here before its writer has taken leave.
-        while outcome.finished && !load.finished()? {
-            self.pause(Duration::from_millis(50))?;
-        }
-        let latency = self.latency()?;
-        Ok(Outcome { latency, ..outcome })
+        Ok((Load::start(&self.bed.source, DATABASE, lines, pause)?, count))
     }
 
     fn idle(&mut self) -> Result<Outcome> {
@@ -184,11 +258,6 @@ impl<'a> Trial<'a> {
 
     /// Both servers have the same clock here.
     fn latency(&self) -> Result<Option<Latency>> {
-        let times = |cluster: &Cluster, query: &str| -> Result<Vec<f64>> {
-            let text = cluster.psql(DATABASE, query)?;
-            let time = |line: &str| line.parse().with_context(|| format!("no time: {line}"));
-            text.lines().map(time).collect()
-        };
         let committed = times(&self.bed.source, COMMITTED)?;
         let arrived = times(&self.bed.target, ARRIVED)?;
         Ok(Latency::of(committed.iter().zip(arrived).map(|(from, to)| to - from).collect()))
@@ -250,10 +319,18 @@ impl<'a> Trial<'a> {
     }
 }
 
+/// The times that a query gives, in milliseconds.
+fn times(cluster: &Cluster, query: &str) -> Result<Vec<f64>> {
+    let text = cluster.psql(DATABASE, query)?;
+    let time = |line: &str| line.parse().with_context(|| format!("no time: {line}"));
+    text.lines().map(time).collect()
+}
+
 /// For what is under way to come to its end.
 const SETTLE: Duration = Duration::from_secs(3);
 const RETAINED: &str = "select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)\
     ::bigint from pg_replication_slots where slot_name <> 'floor'";
+const BEACONS: &str = "select count(*) from beacon";
 const COMMITTED: &str =
     "select extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000 from beacon order by id";
 /// A replicated transaction has the commit time of its origin, so the target's own has to be noted:

@@ -29,6 +29,8 @@ pub(crate) struct Watch<'a> {
 pub(crate) enum Until<'a> {
     /// When the target's answer to a query is this number.
     Answer(&'a str, u64),
+    /// When the source's is.
+    Source(&'a str, u64),
     /// When a time has passed.
     Time(Duration),
 }
@@ -36,7 +38,11 @@ pub(crate) enum Until<'a> {
 impl Watch<'_> {
     /// Watches from this moment on.
     pub(crate) fn until(mut self, until: &Until<'_>) -> Result<Outcome> {
-        let mut probe = Probe::open(&self.bed.target, DATABASE)?;
+        let asked = match until {
+            Until::Source(..) => &self.bed.source,
+            Until::Answer(..) | Until::Time(_) => &self.bed.target,
+        };
+        let mut probe = Probe::open(asked, DATABASE)?;
         let mut count = Count::start(self.bed.emulator.wire().stats());
         let mut weather = Weather::new(self.disturbance);
         let first = self.done(&mut probe, until, Duration::ZERO)?;
@@ -50,6 +56,7 @@ impl Watch<'_> {
                 event.happen(&mut self)?;
             }
             let done = self.done(&mut probe, until, elapsed)?;
+            let cost = count.since.elapsed() - elapsed;
             let wire = self.bed.emulator.wire();
             count.look(wire.stats(), wire.rate_bps(), done, done > first);
             let goal = until.goal();
@@ -60,13 +67,13 @@ impl Watch<'_> {
                 wire.restore();
                 return Ok(Outcome { finished: over, goal, ..count.finish() });
             }
-            thread::sleep(LOOK_EVERY);
+            thread::sleep(LOOK_EVERY.max(cost * LOOK_SHARE));
         }
     }
 
     fn done(&self, probe: &mut Probe, until: &Until<'_>, elapsed: Duration) -> Result<u64> {
         match until {
-            Until::Answer(query, _) => probe.ask(query),
+            Until::Answer(query, _) | Until::Source(query, _) => probe.ask(query),
             Until::Time(time) => Ok(elapsed.min(*time).as_secs()),
         }
     }
@@ -75,7 +82,7 @@ impl Watch<'_> {
 impl Until<'_> {
     fn goal(&self) -> u64 {
         match self {
-            Until::Answer(_, goal) => *goal,
+            Until::Answer(_, goal) | Until::Source(_, goal) => *goal,
             Until::Time(time) => time.as_secs(),
         }
     }
@@ -110,6 +117,7 @@ impl Count {
         let outcome = &mut self.outcome;
         outcome.seconds = now.as_secs_f64();
         outcome.up_bytes = stats.up.carried_bytes() - self.before.up.carried_bytes();
+        outcome.up_packets = stats.up.carried_packets() - self.before.up.carried_packets();
         outcome.down_bytes = stats.down.carried_bytes() - self.before.down.carried_bytes();
         if begun && outcome.first_seconds.is_none() {
             outcome.first_seconds = Some(outcome.seconds);
@@ -190,6 +198,8 @@ impl Event {
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// Counting rows takes the machine's time, which is not to be a tenth of it.
+const LOOK_SHARE: u32 = 9;
 /// How dense a run's history is.
 const POINT_SECONDS: f64 = 0.25;
 

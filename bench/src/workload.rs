@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 mod bulk;
 mod orders;
 mod pgbench;
+mod photos;
 mod state;
 mod telemetry;
 
@@ -27,7 +28,7 @@ pub struct Kind {
 }
 
 /// All of them.
-pub const ALL: [Kind; 5] = [
+pub const ALL: [Kind; 6] = [
     Kind {
         name: "pgbench",
         stands_for: "pgbench's own TPC-B-like transactions at scale 1: the known yardstick",
@@ -62,6 +63,13 @@ pub const ALL: [Kind; 5] = [
         unit: "rows",
         size: 40_000,
         make: |seed| Box::new(bulk::Bulk::new(seed)),
+    },
+    Kind {
+        name: "photos",
+        stands_for: "an inspector's photos: a kilobyte each that nothing makes smaller",
+        unit: "transactions",
+        size: 1_500,
+        make: |seed| Box::new(photos::Photos::new(seed)),
     },
 ];
 

@@ -23,6 +23,7 @@ fn backlog(emulator: Kind, native: bool) -> Option<Run> {
         seconds: Duration::ZERO,
         cut_every: None,
         native,
+        beside: None,
         emulator,
         seed: 1,
         patience: Duration::from_secs(120),

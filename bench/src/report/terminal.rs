@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::DecimalBytes;
 
-use super::{Outcome, Run, share};
+use super::{Outcome, Run, Without, share};
 
 /// Writes a run as a table of what each contender did.
 pub fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
@@ -72,6 +72,23 @@ pub(crate) fn remarks(run: &Run, outcome: &Outcome) -> String {
             "latency p50 {:.1} ms, p99 {:.1} ms, most {:.1} ms",
             latency.p50_ms, latency.p99_ms, latency.max_ms
         ));
+    }
+    if !outcome.stalls_ms.is_empty() {
+        let seconds = |millis: f64| format!("{:.1}", millis / 1_000.0);
+        let stalls: Vec<String> = outcome.stalls_ms.iter().map(|stall| seconds(*stall)).collect();
+        let mean = outcome.stalls_ms.iter().sum::<f64>() / outcome.stalls_ms.len() as f64;
+        remarks.push(format!(
+            "first row {} s after each outage, mean {} s",
+            stalls.join(", "),
+            seconds(mean)
+        ));
+    }
+    if let Some(beside) = run.beside.as_ref().filter(|beside| beside.is_of(outcome)) {
+        let ratio = beside.ratio(outcome);
+        remarks.push(match beside.without {
+            Without::Outages => format!("{ratio:.2} times the bytes of an uncut run"),
+            Without::Losses => format!("{:.0} % of the link carried new bytes", ratio * 100.0),
+        });
     }
     if let Some(bytes) = outcome.retained_wal_bytes {
         remarks.push(format!("{} of WAL kept by the source", DecimalBytes(bytes)));

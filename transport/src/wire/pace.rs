@@ -66,8 +66,9 @@ impl Pace {
 /// Smaller batches are what was just committed.
 const BACKLOG_BYTES: usize = 8 << 10;
 
-/// More than the buffers between us and a thin link hold, so that it shows.
-const SPAN_MIN: u64 = 256 << 10;
+/// More than a connection takes in before it makes us wait, its first window and what may wait behind that, so that a thin
+/// link shows; little enough that a fast one is not held up for long.
+const SPAN_MIN: u64 = 32 << 10;
 
 /// Every lane that is left is tried again some time.
 const SPAN_MAX: u64 = 64 << 20;
