@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::emulator;
 use crate::course::Course;
+use crate::emulator;
 use crate::ladder::Rung;
 use crate::native;
 use crate::progress::Progress;

@@ -73,9 +73,21 @@ pub const ALL: [Scenario; 11] = [
         "a long outage that nobody expected, with writes all the time: a week, in 75 s",
         Work::Week,
     ),
-    Scenario::new("outages", "transactions at a pace through outages of 10, 20, 40 and 60 s", Work::Outages),
-    Scenario::new("apply", "applying what has arrived: the databases at work, and no link", Work::Apply),
-    Scenario::new("capture", "reading what was committed: into our journal, or pg_recvlogical's nothing", Work::Capture),
+    Scenario::new(
+        "outages",
+        "transactions at a pace through outages of 10, 20, 40 and 60 s",
+        Work::Outages,
+    ),
+    Scenario::new(
+        "apply",
+        "applying what has arrived: the databases at work, and no link",
+        Work::Apply,
+    ),
+    Scenario::new(
+        "capture",
+        "reading what was committed: into our journal, or pg_recvlogical's nothing",
+        Work::Capture,
+    ),
     Scenario::new("idle", "nothing to do: what it costs to stay in touch", Work::Idle),
 ];
 
@@ -106,8 +118,12 @@ const READDRESS_EVERY: Duration = Duration::from_secs(5);
 /// How long each cut is.
 pub(crate) const CUT: Duration = Duration::from_secs(1);
 /// The outages of transactions at a pace, with time between them to calm down.
-pub(crate) const OUTAGES: [Duration; 4] =
-    [Duration::from_secs(10), Duration::from_secs(20), Duration::from_secs(40), Duration::from_secs(60)];
+pub(crate) const OUTAGES: [Duration; 4] = [
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+    Duration::from_secs(40),
+    Duration::from_secs(60),
+];
 pub(crate) const BETWEEN_OUTAGES: Duration = Duration::from_secs(10);
 /// More than the minute after which PostgreSQL gives up a connection that is silent.
 pub(crate) const WEEK: Duration = Duration::from_secs(75);
