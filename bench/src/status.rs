@@ -134,6 +134,8 @@ pub struct Journal {
     pub budget_bytes: u64,
     /// Damaged segments that were mended.
     pub mended_segments: u64,
+    /// Since when all of it had been read in the background.
+    pub scrubbed_seconds_ago: Option<u64>,
 }
 
 impl Status {

@@ -72,12 +72,16 @@ pub struct Journal {
     pub budget: u64,
     /// How long what everybody has is kept.
     pub retention: Duration,
+    /// How long it takes to read all of it in the background, which is done again and again; zero for never.
+    pub scrub: Duration,
     /// Bytes of a segment.
     pub segment: u64,
     /// What capture does when there is no room.
     pub on_full: OnFull,
 }
 
+/// Damage is found while peers, which keep what they have for their own reasons, are likely to have it still.
+const SCRUB_DEFAULT: Duration = Duration::from_secs(24 * 3_600);
 /// A sidecar beside a small database should not need more than a small part of its disk.
 const BUDGET_DEFAULT: u64 = 10 << 30;
 /// Below this a budget cannot hold the segments that make trimming possible.
@@ -265,14 +269,10 @@ fn journal(document: &Document<'_>, table: Option<&file::Journal>) -> Result<Jou
         }
         Ok(bytes)
     };
-    let duration = |text: &Spanned<String>| {
-        size::duration(text.get_ref()).ok_or_else(|| {
-            document.error(
-                "journal.retention",
-                text.span(),
-                "not a time, such as \"90s\" or \"1h\"",
-            )
-        })
+    let duration = |key: &str, text: Option<&Spanned<String>>, default: Duration| {
+        let Some(text) = text else { return Ok(default) };
+        let why = "not a time, such as \"90s\" or \"1h\"";
+        size::duration(text.get_ref()).ok_or_else(|| document.error(key, text.span(), why))
     };
     let empty = file::Journal::default();
     let table = table.unwrap_or(&empty);
@@ -290,7 +290,8 @@ fn journal(document: &Document<'_>, table: Option<&file::Journal>) -> Result<Jou
             BUDGET_DEFAULT,
             (BUDGET_MIN, u64::MAX),
         )?,
-        retention: table.retention.as_ref().map_or(Ok(RETENTION_DEFAULT), duration)?,
+        retention: duration("journal.retention", table.retention.as_ref(), RETENTION_DEFAULT)?,
+        scrub: duration("journal.scrub", table.scrub.as_ref(), SCRUB_DEFAULT)?,
         segment: bytes(
             "journal.segment",
             table.segment.as_ref(),

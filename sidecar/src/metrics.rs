@@ -14,6 +14,7 @@ pub fn render(status: &Status) -> String {
     let mut page = Page::default();
     page.journal(status);
     page.mended(status);
+    page.scrubbed(status);
     page.streams(&status.streams);
     page.peers(&status.peers);
     page.terms(&status.peers);
@@ -52,6 +53,12 @@ impl Page {
             help,
             [alone(status.journal.mended_segments)],
         );
+    }
+
+    fn scrubbed(&mut self, status: &Status) {
+        let ago = status.journal.scrubbed_seconds_ago.map(alone);
+        let help = "Since when all of it had been read in the background.";
+        self.gauge("journal_scrubbed_seconds_ago", help, ago);
     }
 
     fn streams(&mut self, streams: &[Stream]) {
@@ -104,9 +111,11 @@ impl Page {
         ];
         for (name, help, field) in fields {
             let streams = peers.iter().flat_map(|peer| {
-                peer.streams
-                    .iter()
-                    .map(move |it| (vec![("peer", &peer.name), ("origin", &it.origin)], field(it)))
+                peer.streams.iter().map(move |it| {
+                    let labels =
+                        vec![("peer", &peer.name), ("origin", &it.origin), ("epoch", &it.epoch)];
+                    (labels, field(it))
+                })
             });
             self.gauge(name, help, streams);
         }
@@ -200,7 +209,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Copy, Halted, Journal};
+    use crate::status::{Copy, Halted, Journal, PeerStream};
 
     fn status() -> Status {
         let halted = Halted {
@@ -209,6 +218,27 @@ mod tests {
             table: None,
             key: None,
             detail: "x".into(),
+        };
+        let stream = |epoch: &str| PeerStream {
+            origin: "o".into(),
+            epoch: epoch.into(),
+            shipped: 6,
+            acked: 5,
+            applied: 4,
+            pending_records: 3,
+            pending_bytes: 2,
+        };
+        let peer = Peer {
+            name: "hq".into(),
+            connected: true,
+            rtt_ms: None,
+            goodput_bps: None,
+            streams: vec![stream("e"), stream("f")],
+            bytes_sent: 1,
+            bytes_received: 1,
+            eta_seconds: None,
+            paused: false,
+            detail: None,
         };
         Status {
             node: "n".into(),
@@ -226,7 +256,7 @@ mod tests {
                 paused: false,
                 detail: None,
             }],
-            peers: vec![],
+            peers: vec![peer],
             copy: vec![Copy {
                 table: "public.\"odd\\\n".into(),
                 rows_done: 3,
@@ -240,6 +270,7 @@ mod tests {
                 pressure: Pressure::Retention,
                 hours_left: None,
                 mended_segments: 0,
+                scrubbed_seconds_ago: Some(60),
             },
         }
     }
@@ -257,6 +288,9 @@ mod tests {
             "thinwire_stream_halted{origin=\"o\",epoch=\"e\",name=\"edge\",code=\"conflict\"} 1\n",
             "thinwire_journal_pressure{step=\"retention\"} 1\n",
             "thinwire_journal_pressure{step=\"none\"} 0\n",
+            "thinwire_journal_scrubbed_seconds_ago 60\n",
+            "thinwire_peer_acked_offset{peer=\"hq\",origin=\"o\",epoch=\"e\"} 5\n",
+            "thinwire_peer_acked_offset{peer=\"hq\",origin=\"o\",epoch=\"f\"} 5\n",
             "thinwire_copy_rows_done{table=\"public.\\\"odd\\\\\\n\"} 3\n",
             "# TYPE thinwire_peer_sent_bytes_total counter\n",
         ] {

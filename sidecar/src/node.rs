@@ -9,10 +9,12 @@ mod keeper;
 mod mend;
 mod report;
 mod scope;
+mod scrub;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::AtomicU64},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -53,6 +55,8 @@ pub struct Node {
     /// What is being mended.
     patients: Mutex<BTreeSet<mend::Patient>>,
     mended: AtomicU64,
+    /// When all of the journal had last been read in the background.
+    scrubbed: Mutex<Option<Instant>>,
     /// For whom a copy is on its way.
     waiting: Mutex<copies::Waiting>,
     state: State,
@@ -110,6 +114,7 @@ impl Node {
             appliers: Mutex::default(),
             patients: Mutex::default(),
             mended: AtomicU64::new(0),
+            scrubbed: Mutex::default(),
             waiting: Mutex::default(),
             state,
             forecast: Mutex::default(),
@@ -175,6 +180,7 @@ impl Node {
             tokio::spawn(self.clone().attend_events(events)),
             tokio::spawn(self.clone().look_for_damage(stopped.clone())),
             tokio::spawn(self.clone().keep_doors(stopped.clone())),
+            tokio::spawn(self.clone().scrub(stopped.clone())),
             tokio::spawn(self.clone().keep(stopped)),
         ];
         lock(&self.tasks).extend(tasks);

@@ -130,6 +130,7 @@ pub struct Stopped {
 #[expect(missing_docs, reason = "the names are the contract; those that need it are explained")]
 pub struct PeerStream {
     pub origin: String,
+    pub epoch: String,
     pub shipped: u64,
     pub acked: u64,
     pub applied: u64,
@@ -171,6 +172,8 @@ pub struct Journal {
     pub budget_bytes: u64,
     /// Damaged segments that were written anew with what peers hold, since the start.
     pub mended_segments: u64,
+    /// Since when all of it had been read in the background; null if it was not yet, since the start.
+    pub scrubbed_seconds_ago: Option<u64>,
     /// What is given up because the budget runs out.
     pub pressure: Pressure,
     /// Until there is no room, at the rate of the last minutes; null if it does not grow.

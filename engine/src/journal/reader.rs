@@ -107,6 +107,11 @@ impl Reader {
         &self.stream
     }
 
+    /// Has what is read next come from the device.
+    pub(super) fn forget_cached(&self) -> Result<(), Error> {
+        self.segment.file.forget_cached().map_err(|error| self.segment.io("evict", error))
+    }
+
     /// The next batch of records; `None` at the *synced* watermark. Reads the disk.
     ///
     /// # Errors

@@ -371,6 +371,24 @@ fn nothing_is_written_before_somebody_gives_something() {
 }
 
 #[test]
+fn reading_in_the_background_meets_damage_where_it_is_and_nowhere_else() {
+    let (disk, _) = filled(7);
+    let (_journal, stream) = open(&disk);
+    let stream = stream.unwrap();
+    let bases = stream.segments();
+    assert_eq!(bases.len(), segments(&disk).len());
+    assert!(bases.iter().all(|base| stream.scrub(*base).is_ok()));
+    let (path, len) = segments(&disk).remove(2);
+    disk.flip(&path, len as usize * 4);
+    let damaged: Vec<_> = bases.iter().filter(|base| stream.scrub(**base).is_err()).collect();
+    assert_eq!(damaged, [&bases[2]]);
+    let damage = stream.damage().borrow().clone();
+    assert!(damage.len() == 1 && damage.iter().all(|it| (bases[2]..bases[3]).contains(it)));
+    stream.trim(stream.watermarks().synced, true).unwrap();
+    assert!(matches!(stream.scrub(bases[0]), Err(Error::Trimmed { .. })));
+}
+
+#[test]
 fn damage_that_cannot_be_mended_hides_no_other() {
     let (disk, all) = filled(6);
     let mut random = Random(6);

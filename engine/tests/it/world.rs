@@ -331,11 +331,12 @@ pub(crate) struct Tally {
     pub(crate) total: u64,
 }
 
-/// Runs the case of each seed below `seeds`, on all cores; only that of `THINWIRE_SEED` if it is set. A case says how
-/// much it was worth; the sum is the tally.
+/// Runs the cases of so many seeds, from `THINWIRE_FIRST_SEED` or 0 on, on all cores; only that of `THINWIRE_SEED` if it
+/// is set. A case says how much it was worth; the sum is the tally.
 pub(crate) fn each_seed(test: &str, seeds: u64, case: impl Fn(u64) -> u64 + Sync) -> Tally {
     let only = env::var("THINWIRE_SEED").ok().and_then(|text| text.parse::<u64>().ok());
-    let (first, end) = only.map_or((0, seeds), |seed| (seed, seed + 1));
+    let start = count("THINWIRE_FIRST_SEED", 0);
+    let (first, end) = only.map_or((start, start + seeds), |seed| (seed, seed + 1));
     let (next, total, started) = (AtomicU64::new(first), AtomicU64::new(0), Instant::now());
     let work = || {
         loop {

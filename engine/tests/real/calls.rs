@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant
 
 use crate::{
     model::Model,
-    say, setting,
+    say, setting, skip,
     work::{Random, open},
 };
 
@@ -23,7 +23,7 @@ fn a_process_refused_at_any_system_call_has_acknowledged_only_what_is_there() {
 }
 
 /// Everything that the journal asks of the system, and what it is told by.
-const KILLED: [&str; 12] = [
+const KILLED: [&str; 13] = [
     "mkdir",
     "openat",
     "flock",
@@ -35,15 +35,17 @@ const KILLED: [&str; 12] = [
     "fsync",
     "ftruncate",
     "unlink",
+    "rename",
     "write",
 ];
-const REFUSED: [&str; 6] = ["fdatasync", "fsync", "pwrite64", "openat", "ftruncate", "unlink"];
+const REFUSED: [&str; 7] =
+    ["fdatasync", "fsync", "pwrite64", "openat", "ftruncate", "unlink", "rename"];
 
 fn each_call(what: &str, calls: &[&str], manners: &[&str]) {
     let started = Instant::now();
     let probe = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
-        return say(format!("{what}: skipped: strace is not there, or may not trace"));
+        return skip(what, "strace is not there, or may not trace");
     }
     let all = calls_of_a_run(calls);
     let (share, seed) =
@@ -84,6 +86,9 @@ fn calls_of_a_run(calls: &[&str]) -> Vec<(String, u32)> {
         all.push((call.to_owned(), *number));
     }
     assert!(all.len() > 100, "only {} calls were seen", all.len());
+    for call in calls {
+        assert!(all.iter().any(|(seen, _)| seen == call), "{call} is never called");
+    }
     all
 }
 

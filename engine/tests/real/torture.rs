@@ -24,11 +24,11 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     Ok(())
 }
 
-/// Works until a failure that only opening the journal anew can mend, or to the end.
+/// Works until a failure that only opening the journal anew can mend, or for one life of the journal.
 fn work(dir: &Path, random: &mut Random, left: &mut u32) -> Result<(), Error> {
     let (_journal, stream) = open(dir)?;
     tell(opened(&stream));
-    while *left > 0 {
+    for _ in 0..ACTS_A_LIFE.min(*left) {
         *left -= 1;
         match act(&stream, random, &mut tell) {
             Ok(()) | Err(Error::NoSpace { .. }) => {}
@@ -38,6 +38,9 @@ fn work(dir: &Path, random: &mut Random, left: &mut u32) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// So few that what a start does is done several times.
+const ACTS_A_LIFE: u32 = 50;
 
 /// Says it before anything else is done; who cannot hear it any more has no interest in the rest.
 fn tell(said: Said) {

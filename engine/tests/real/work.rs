@@ -6,7 +6,7 @@ use bytes::Bytes;
 use thinwire_engine::{
     Error,
     codec::{Records, RecordsBuf},
-    journal::{Journal, Mark, Options, Stream},
+    journal::{Journal, Mark, Mending, Options, Stream},
     model::{Epoch, Lsn, Offset, Origin, Record, RelationId, Row, StreamId, Timestamp, Value},
     storage::disk::RealDisk,
 };
@@ -163,16 +163,28 @@ pub(crate) fn trim(
     stream.trim(Offset::new(upto), true)
 }
 
+/// Has a segment written anew: a whole one lacks nothing.
+pub(crate) fn mend(stream: &Arc<Stream>, random: &mut Random) -> Result<(), Error> {
+    let segments = stream.segments();
+    let base = segments[random.below(segments.len())];
+    match stream.mend(base).and_then(Mending::finish) {
+        // It is the last one, and there is nothing in it to begin another behind.
+        Ok(_) | Err(Error::Corrupt { at: 0, .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Does any of these.
 pub(crate) fn act(
-    stream: &Stream,
+    stream: &Arc<Stream>,
     random: &mut Random,
     tell: &mut dyn FnMut(Said),
 ) -> Result<(), Error> {
-    match random.below(10) {
-        0..=4 => append(stream, random, tell),
-        5..=8 => sync(stream, random, tell),
-        _ => trim(stream, random, tell).map(drop),
+    match random.below(20) {
+        0..=9 => append(stream, random, tell),
+        10..=17 => sync(stream, random, tell),
+        18 => trim(stream, random, tell).map(drop),
+        _ => mend(stream, random),
     }
 }
 

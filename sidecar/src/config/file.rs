@@ -58,6 +58,7 @@ pub(super) struct Apply {
 pub(super) struct Journal {
     pub(super) budget: Option<Spanned<String>>,
     pub(super) retention: Option<Spanned<String>>,
+    pub(super) scrub: Option<Spanned<String>>,
     pub(super) segment: Option<Spanned<String>>,
     pub(super) on_full: Option<Spanned<String>>,
 }

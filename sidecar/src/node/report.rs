@@ -52,6 +52,7 @@ impl Node {
             pressure,
             hours_left,
             mended_segments: self.mended.load(Relaxed),
+            scrubbed_seconds_ago: self.scrubbed_seconds_ago(),
         }
     }
 
@@ -142,6 +143,7 @@ impl Node {
 fn peer_stream((at, pending): (&PeerStream, Pending)) -> status::PeerStream {
     status::PeerStream {
         origin: at.id.origin.to_string(),
+        epoch: at.id.epoch.to_string(),
         shipped: at.shipped.get(),
         acked: at.acked.get(),
         applied: at.applied.get(),

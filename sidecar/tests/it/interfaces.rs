@@ -61,8 +61,7 @@ fn ip(arguments: &[&str]) -> bool {
 #[test]
 fn an_interface_that_vanishes_and_comes_back_with_another_address_is_weather() {
     let Some(network) = Network::new() else {
-        eprintln!("skipped: making network namespaces needs root and `ip`");
-        return;
+        return crate::skip("interfaces", "making network namespaces needs root and `ip`");
     };
     let schema = "create table t (id bigint primary key)";
     let mut source = Site::new("edge", CAPTURE, schema);

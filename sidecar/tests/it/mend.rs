@@ -103,6 +103,29 @@ fn an_origin_whose_last_segment_is_damaged_gets_it_back_and_captures_on() {
 }
 
 #[test]
+fn damage_that_nobody_reads_is_found_in_the_background_and_mended() {
+    let journal = "[journal]\nsegment = \"64KiB\"\nscrub = \"3s\"\n";
+    let source = Site::new("edge", &format!("{CAPTURE}{journal}"), SCHEMA);
+    let target = Site::new("hq", &format!("{APPLY}{JOURNAL}"), SCHEMA);
+    let mut pair = Pair::of(source, target, lively());
+    pair.start();
+    fill(&pair.source, 0);
+    pair.wait_equal(LONG);
+    let files = segments(&pair.source);
+    let sound = fs::read(&files[1]).unwrap();
+    flip(&files[1]);
+    let status = wait_for("the mended segment", LONG, || {
+        let status = pair.source.status();
+        (status.journal.mended_segments == 1).then_some(status)
+    });
+    assert!(status.halted().is_none(), "{status:?}");
+    assert_eq!(fs::metadata(&files[1]).unwrap().len(), sound.len() as u64);
+    wait_for("the end of a round", LONG, || {
+        pair.source.status().journal.scrubbed_seconds_ago.filter(|ago| *ago < 10)
+    });
+}
+
+#[test]
 fn what_no_peer_holds_halts_with_the_place_and_is_not_touched() {
     let mut pair = pair();
     pair.link.cut();

@@ -19,6 +19,7 @@ use thinwire_cluster::Cluster;
 use crate::{
     kills::StopOnDrop,
     site::{DB, Pair, lively},
+    skip,
 };
 
 /// What changes the disk, and what others are told by; with the most calls of its kind that a thread may still make,
@@ -38,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[test]
 fn a_sidecar_killed_at_any_system_call_loses_and_repeats_nothing() {
     if let Err(reason) = can_trace() {
-        return say(&format!("kills at system calls: skipped: {reason}"));
+        return skip("kills at system calls", &reason);
     }
     let mut pair = Pair::new(lively(), "create table ledger (n bigint primary key, note text)");
     pair.start();

@@ -22,6 +22,29 @@ impl Stream {
         self.damage.subscribe()
     }
 
+    /// The first records of its segments.
+    pub fn segments(&self) -> Vec<Offset> {
+        self.state().segments.iter().map(|(base, _)| *base).collect()
+    }
+
+    /// Reads the segment that begins with the record at `base`, as far as it is durable, from the device, so that damage is
+    /// met while somebody has what was there. It counts as met by any reader. Touches the disk.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for what is not as it was written, [`Error::Trimmed`] if the segment is held no more.
+    pub fn scrub(self: &Arc<Self>, base: Offset) -> Result<(), Error> {
+        let mut reader = self.read(base)?;
+        reader.forget_cached()?;
+        // Its head was read before, from the cache.
+        reader = self.read(base)?;
+        while self.segment_with(reader.next_offset()) == Some(base) {
+            if reader.next_block()?.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Begins to mend the segment that holds the record at `offset`. The stream can be used meanwhile. Touches the disk.
     ///
     /// # Errors
