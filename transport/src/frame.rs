@@ -8,12 +8,14 @@
 mod control;
 mod data;
 mod ids;
+mod priming;
 
 pub use control::{
     Ack, Control, ControlDecoder, CopyRequest, Excerpt, Hello, Holding, PROTOCOL_VERSION,
     STREAMS_PER_FRAME_MAX, Stop,
 };
 pub use data::{DataDecoder, DataFrame, Opening, data_header, put_opening};
+pub use priming::{PRIMINGS_MAX, Priming, put_primings, read_primings};
 
 use thinwire_engine::codec::DecodeError;
 

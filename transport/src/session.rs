@@ -21,6 +21,7 @@
 
 pub(crate) mod cursor;
 pub(crate) mod excerpt;
+pub(crate) mod history;
 pub(crate) mod receiver;
 pub(crate) mod sender;
 

@@ -34,6 +34,9 @@ pub enum WireError {
     /// A chunk beyond its bound.
     #[error("a chunk of {0} bytes is above the limit")]
     Chunk(usize),
+    /// What both ends were to know was not learnt.
+    #[error("frames that build on what this end has not learnt")]
+    Unprimed,
     /// A packet that cannot be read.
     #[error(transparent)]
     Packet(#[from] packet::PacketError),

@@ -1,6 +1,7 @@
 //! One connection from handshake to end: greeting, deciding whether it counts, and what others may ask of it.
 
 mod fetch;
+mod priming;
 mod pumps;
 
 use std::{
@@ -88,6 +89,8 @@ pub(crate) enum End {
     NoHello,
     #[error("another connection to the same node took over")]
     Superseded,
+    #[error("the two ends do not hold the same history; the next connection begins without")]
+    Unprimed,
     #[error("the node stops")]
     Stopping,
     #[error("{0}")]
@@ -101,6 +104,7 @@ impl End {
             Self::Barred(bar) => return bar.code(),
             Self::Stopping | Self::Lost(_) => CLOSE_BYE,
             Self::Superseded => CLOSE_SUPERSEDED,
+            Self::Unprimed => CLOSE_UNPRIMED,
             Self::NoHello => CLOSE_NO_HELLO,
             Self::Frame(FrameError::Version { .. }) => CLOSE_VERSION,
             Self::Frame(_) | Self::Violation(_) | Self::Wire(_) | Self::Unreadable(_) => {
@@ -109,15 +113,24 @@ impl End {
         })
     }
 
+    /// Whether the peer did not hold what it was primed with.
+    pub(crate) fn says_unprimed(&self) -> bool {
+        let Self::Lost(ConnectionError::ApplicationClosed(close)) = self else { return false };
+        close.error_code == VarInt::from_u32(CLOSE_UNPRIMED)
+    }
+
     /// Whether it belongs to the ordinary course of things.
     fn is_quiet(&self) -> bool {
         match self {
             Self::Superseded
+            | Self::Unprimed
             | Self::Stopping
             | Self::Barred(_)
             | Self::Lost(ConnectionError::LocallyClosed) => true,
             Self::Lost(ConnectionError::ApplicationClosed(close)) => {
-                [CLOSE_BYE, CLOSE_SUPERSEDED].map(VarInt::from_u32).contains(&close.error_code)
+                [CLOSE_BYE, CLOSE_SUPERSEDED, CLOSE_UNPRIMED]
+                    .map(VarInt::from_u32)
+                    .contains(&close.error_code)
             }
             _ => false,
         }
@@ -450,5 +463,7 @@ const CLOSE_SUPERSEDED: u32 = 1;
 const CLOSE_NO_HELLO: u32 = 2;
 /// Another version of the protocol.
 const CLOSE_VERSION: u32 = 3;
+/// The peer does not hold what it was primed with.
+const CLOSE_UNPRIMED: u32 = 6;
 /// The peer did what no honest one does.
 const CLOSE_MISBEHAVED: u32 = 4;

@@ -79,6 +79,7 @@ struct Inner {
     bar: Option<Bar>,
     /// The peer has asked not to be dialled before.
     not_before: Option<Instant>,
+    unprimed: bool,
 }
 
 /// Bytes of whole packets, headers of IP and UDP included.
@@ -263,8 +264,11 @@ impl Link {
         }
     }
 
-    /// Leaves the peer alone if that is how it ended a connection. `random` spreads those that were asked at once.
+    /// Leaves the peer alone, or begins without a common history, if that is how it ended a connection. `random` spreads those that were asked at once.
     pub(crate) fn heed(&self, end: &End, random: u64) {
+        if end.says_unprimed() {
+            self.lock().unprimed = true;
+        }
         if let End::Lost(error) = end
             && let Some(peace) = asks_for_peace(error)
         {
@@ -278,6 +282,11 @@ impl Link {
         self.lock().not_before = None;
         // The dialler looks again.
         self.health.send_modify(|_| {});
+    }
+
+    /// Whether both ends learn from what both hold, as long as that was never found to differ.
+    pub(crate) fn primes(&self) -> bool {
+        !self.lock().unprimed
     }
 
     /// When the peer may be dialled, if it has asked for peace.

@@ -329,6 +329,26 @@ impl Sender {
         self.shipping.iter().any(|shipping| !shipping.unacked.is_empty())
     }
 
+    /// Streams that go to the peer and of which it has said to hold something durably: their numbers, from where on, and
+    /// the offset behind it. At most so many; those with the fewest records to come last.
+    pub(crate) fn known(&self, most: usize) -> Vec<(u32, Arc<Stream>, Offset, Offset)> {
+        let mut known: Vec<_> = self
+            .shipping
+            .iter()
+            .enumerate()
+            .filter_map(|(place, shipping)| {
+                let held = self.held.get(&shipping.stream.id())?;
+                let until = held.durable.min(held.last).next();
+                let pending = shipping.stream.watermarks().synced.since(until.prev());
+                let is_going = matches!(shipping.state, State::New | State::Live(_));
+                (is_going && held.first < until)
+                    .then(|| (pending, (index(place), shipping.stream.clone(), held.first, until)))
+            })
+            .collect();
+        known.sort_by_key(|(pending, _)| std::cmp::Reverse(*pending));
+        known.into_iter().take(most).map(|(_, known)| known).collect()
+    }
+
     /// How far all streams that go to the peer are there.
     pub(crate) fn marks(&self) -> impl Iterator<Item = (StreamId, PeerMarks)> + '_ {
         self.shipping.iter().map(|shipping| (shipping.stream.id(), shipping.marks))

@@ -1,6 +1,7 @@
 //! Two lanes in one stream of bytes: packets, and frames under zstd, LZ4 or nothing.
 //!
-//! The stream is a byte, its version and the form of the lane of frames, and then chunks. A chunk is an integer, its length with the lane in the lowest bit, and so
+//! The stream is a byte, its version, the form of the lane of frames and whether it begins with what both ends know, and then
+//! chunks. A chunk is an integer, its length with the lane in the lowest bit, and so
 //! many bytes. Frames keep their order: what is in the lane of frames is flushed before a packet follows.
 
 use std::io;
@@ -17,7 +18,7 @@ use super::{
     packet::{Packer, RECORDS_BYTES_MAX, Unpacker},
 };
 use crate::{
-    frame::{DataDecoder, DataFrame},
+    frame::{DataDecoder, DataFrame, Priming, put_primings, read_primings},
     peer::Compression,
 };
 
@@ -93,6 +94,23 @@ impl Outlet {
         self.compression == Compression::Packets && records.bytes().len() <= RECORDS_BYTES_MAX
     }
 
+    /// Begins the stream with what both ends know already. Before anything else is sent.
+    pub fn begin_primed(&mut self, primings: &[Priming], out: &mut Vec<u8>) {
+        debug_assert!(!self.begun, "what both ends know is said first");
+        self.begun = true;
+        out.push(PRIMED | self.head());
+        put_primings(primings, out);
+    }
+
+    /// Learns from records of a stream that both ends hold, up to the offset behind them.
+    pub fn learn(&mut self, index: u32, next: Offset, records: impl Iterator<Item = Bytes>) {
+        self.packer.get_or_insert_default().learn(index, next, records);
+    }
+
+    fn head(&self) -> u8 {
+        (self.form() as u8) << VERSION_BITS | WIRE_VERSION
+    }
+
     fn form(&self) -> Form {
         match self.compression {
             Compression::Packets | Compression::Zstd => Form::Zstd,
@@ -104,7 +122,7 @@ impl Outlet {
     fn put(&mut self, lane: u64, out: &mut Vec<u8>) {
         if !self.begun {
             self.begun = true;
-            out.push((self.form() as u8) << VERSION_BITS | WIRE_VERSION);
+            out.push(self.head());
         }
         if !self.chunk.is_empty() {
             put_varint((self.chunk.len() as u64) << 1 | lane, out);
@@ -117,6 +135,10 @@ impl Outlet {
 #[derive(Debug, Default)]
 pub struct Inlet {
     begun: bool,
+    /// Whether what both ends know is still to be read.
+    primed: bool,
+    /// What was read of it and not learnt.
+    primings: Vec<Priming>,
     held: BytesMut,
     form: Form,
     reader: Option<FormReader>,
@@ -132,6 +154,20 @@ impl Inlet {
     /// Takes more bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.held.extend_from_slice(bytes);
+    }
+
+    /// What the sender says that both ends know. It must be learnt before the next frame is asked for.
+    ///
+    /// # Errors
+    /// For what no sender says.
+    pub fn primings(&mut self) -> Result<Vec<Priming>, WireError> {
+        self.begin()?;
+        Ok(std::mem::take(&mut self.primings))
+    }
+
+    /// Learns from records of a stream that both ends hold, up to the offset behind them.
+    pub fn learn(&mut self, index: u32, next: Offset, records: impl Iterator<Item = Bytes>) {
+        self.unpacker.get_or_insert_default().learn(index, next, records);
     }
 
     /// The next whole frame.
@@ -170,16 +206,33 @@ impl Inlet {
         Ok(())
     }
 
-    /// The next whole chunk and its lane.
-    fn chunk(&mut self) -> Result<Option<(u64, Bytes)>, WireError> {
+    /// Reads the head of the stream; says whether it is whole.
+    fn begin(&mut self) -> Result<bool, WireError> {
         if !self.begun {
-            let Some(&head) = self.held.first() else { return Ok(None) };
-            let (form, version) = (head >> VERSION_BITS, head & ((1 << VERSION_BITS) - 1));
+            let Some(&head) = self.held.first() else { return Ok(false) };
+            let form = (head & !PRIMED) >> VERSION_BITS;
+            let version = head & ((1 << VERSION_BITS) - 1);
             self.form = Form::of(form)
                 .filter(|_| version == WIRE_VERSION)
                 .ok_or(WireError::Version(head))?;
             self.held.advance(1);
-            self.begun = true;
+            (self.begun, self.primed) = (true, head & PRIMED > 0);
+        }
+        if self.primed {
+            let Some((primings, length)) = read_primings(&self.held)? else { return Ok(false) };
+            self.held.advance(length);
+            (self.primings, self.primed) = (primings, false);
+        }
+        Ok(true)
+    }
+
+    /// The next whole chunk and its lane.
+    fn chunk(&mut self) -> Result<Option<(u64, Bytes)>, WireError> {
+        if !self.begin()? {
+            return Ok(None);
+        }
+        if !self.primings.is_empty() {
+            return Err(WireError::Unprimed);
         }
         let mut head = 0_u64;
         for (at, byte) in self.held.iter().take(HEAD_DIGITS).enumerate() {
@@ -208,6 +261,9 @@ const WIRE_VERSION: u8 = 1;
 
 /// Above it stands the form of the lane of frames.
 const VERSION_BITS: u32 = 4;
+
+/// Whether what both ends know comes next.
+const PRIMED: u8 = 1 << 7;
 
 const STREAM: u64 = 0;
 const PACKET: u64 = 1;
@@ -276,8 +332,9 @@ mod tests {
 
         #[test]
         fn garbage_never_panics(bytes in vec(any::<u8>(), 0..600)) {
-            for form in 0..4_u8 {
-                let _ = received(&[&[form << VERSION_BITS | WIRE_VERSION], &bytes[..]].concat(), 100);
+            for form in 0..=15_u8 {
+                let head = form << VERSION_BITS | WIRE_VERSION;
+                let _ = received(&[&[head], &bytes[..]].concat(), 100);
             }
         }
 

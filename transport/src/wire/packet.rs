@@ -80,6 +80,13 @@ impl Packer {
     }
 }
 
+impl Packer {
+    /// Learns from records of a stream as if they had passed, up to the offset behind them.
+    pub fn learn(&mut self, stream: u32, next: Offset, records: impl Iterator<Item = Bytes>) {
+        learn(&mut self.model, stream, next, records);
+    }
+}
+
 impl Default for Unpacker {
     fn default() -> Self {
         Self { model: Model::new() }
@@ -87,6 +94,11 @@ impl Default for Unpacker {
 }
 
 impl Unpacker {
+    /// Learns from records of a stream as if they had passed, up to the offset behind them.
+    pub fn learn(&mut self, stream: u32, next: Offset, records: impl Iterator<Item = Bytes>) {
+        learn(&mut self.model, stream, next, records);
+    }
+
     /// What is in a packet.
     ///
     /// # Errors
@@ -112,6 +124,19 @@ impl Unpacker {
         model.flow(stream).next = first.get().wrapping_add(records.span());
         Ok(Unpacked { stream, first, records })
     }
+}
+
+/// Writing teaches a model the same as reading does, so both ends write, to nobody.
+fn learn(model: &mut Model, stream: u32, next: Offset, records: impl Iterator<Item = Bytes>) {
+    let (mut nowhere, mut again) = (Vec::new(), Vec::new());
+    let mut writer = Writer::new(&mut nowhere);
+    model.mind.room = usize::MAX;
+    for record in records {
+        // With all the room there is, nothing is too long.
+        let _ = model.record(&mut writer, stream, &record, &mut again);
+        again.clear();
+    }
+    model.flow(stream).next = next.get();
 }
 
 /// Codes what stands before the records.

@@ -5,6 +5,7 @@ mod hub;
 mod loopback;
 mod mend;
 mod misbehaviour;
+mod priming;
 mod raw;
 mod resume;
 mod room;

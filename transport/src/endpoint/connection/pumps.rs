@@ -139,6 +139,7 @@ impl Conversation {
         let outlet = Outlet::new(self.link.peer.rules.compression);
         let (mut outlet, mut pace) = (outlet, Pace::default());
         let mut wire = Vec::with_capacity(2 * WRITE_BYTES);
+        let mut begun = false;
         loop {
             let (batch, effects) = {
                 let mut sender = self.sender();
@@ -149,6 +150,9 @@ impl Conversation {
             if batch.is_empty() {
                 self.ship.notified().await;
                 continue;
+            }
+            if !std::mem::replace(&mut begun, true) {
+                blocking(|| self.prime(&mut outlet, &mut wire));
             }
             let size = batch.iter().map(Outgoing::size).sum();
             let (packs, began) = (pace.packs(size), Instant::now());
@@ -205,6 +209,7 @@ impl Conversation {
                 Ok(None) => return Err(Violation("ends its data stream".into()).into()),
                 Err(error) => return Err(read_failed(error)),
             }
+            blocking(|| self.be_primed(&mut inlet))?;
             while let Some(frame) = blocking(|| inlet.next_frame())? {
                 self.take(frame).await?;
                 // What arrived may take long to unpack, and others have something to say meanwhile.
