@@ -488,8 +488,13 @@ fn a_nondeterministic_collation_finds_what_the_target_finds_equal() {
     equal(&pair, &["keyed", "keyless"], "streamed");
     // The target has the row under another spelling.
     pair.target.sql("update keyed set k = 'b' where v = 'b'");
-    pair.source.sql("update keyed set v = 'found' where k = 'b'");
-    equal(&pair, &["keyed"], "found");
+    pair.target.sql("update keyless set k = 'A' where v = 'low'");
+    pair.source.sql(
+        "update keyed set v = 'found' where k = 'b'; update keyless set v = 'found' where v = 'low'",
+    );
+    catch_up(&pair, "found");
+    assert_eq!(pair.target.sql("select k, v from keyed where v = 'found'"), "B|found");
+    assert_eq!(pair.target.sql("select v from keyless where k = 'a' order by v"), "found\nx");
 }
 
 #[test]
@@ -525,4 +530,103 @@ fn a_row_filter_of_the_targets_own_triggers_and_references_is_kept() {
     wait_for("the node to say so", Duration::from_secs(10), || {
         pair.target.status().halted().is_none().then_some(())
     });
+}
+
+#[test]
+fn triggers_of_a_targets_partitions_fire_for_the_rows_that_come_to_them() {
+    let source = "create table t (a int primary key, v text)";
+    let target = "create table t (a int primary key, v text) partition by list (a);
+         create table t_1 partition of t for values in (1, 2); create table t_rest partition of t default;
+         create table fired (tab text, op text, a int);
+         create function note() returns trigger language plpgsql as
+           $$ begin insert into public.fired values (tg_relname, tg_op, coalesce(new.a, old.a)); return null; end $$;
+         create trigger note after insert or update or delete on t for each row execute function note();
+         alter table only t enable replica trigger note; alter table t_1 enable replica trigger note;
+         alter table t_rest disable trigger note";
+    let mut pair = pair_of(source, target);
+    start(&mut pair);
+    pair.source.sql(
+        "insert into t values (1, 'a'), (5, 'b'); update t set v = 'c' where a = 1; update t set a = 2 where a = 1;
+         update t set a = 6 where a = 5; update t set a = 7 where a = 2; delete from t where a = 6",
+    );
+    equal(&pair, &["t"], "streamed");
+    let fired = "select string_agg(concat_ws(' ', tab, op, a), ', ' order by op, a) from fired";
+    assert_eq!(pair.target.sql(fired), "t_1 DELETE 2, t_1 INSERT 1, t_1 UPDATE 1, t_1 UPDATE 2");
+}
+
+#[test]
+fn a_copy_that_the_target_refuses_goes_on_once_it_is_mended() {
+    let schema = "create table t (id int primary key, v text); create table u (id int primary key)";
+    let mut pair = pair_of(schema, &format!("{schema}; alter table t add check (v <> 'bad')"));
+    pair.source.sql("insert into t select i, 'v' from generate_series(1, 500) i; insert into t values (1000, 'bad'); insert into u values (1)");
+    pair.start();
+    let (code, detail) = halt_of(&pair.target);
+    assert_eq!(code, "constraint", "{detail}");
+    assert_eq!(pair.target.sql("select (select count(*) from t), (select count(*) from u)"), "0|0");
+    pair.source.sql("update t set v = 'good' where id = 1000; insert into u values (2)");
+    pair.target.sql("alter table t drop constraint t_v_check");
+    pair.target.node.run(&["retry"]).unwrap();
+    equal(&pair, &["t", "u"], "mended");
+    // Afterwards rows that are there already halt, and go on once they are gone.
+    pair.target.sql("insert into t values (2000, 'here')");
+    pair.source.sql("insert into t values (2000, 'there')");
+    let (code, _) = halt_of(&pair.target);
+    assert_eq!(code, "insert_exists");
+    pair.target.sql("delete from t where id = 2000");
+    pair.target.node.run(&["retry"]).unwrap();
+    equal(&pair, &["t"], "mended again");
+}
+
+#[test]
+fn a_target_that_is_altered_under_way_is_used_as_it_is() {
+    let source = "create table t (a int not null, b int); create unique index t_a on t (a);
+         alter table t replica identity using index t_a; create table plain (id int primary key, v text)";
+    let target = "create table t (a int not null, b int, c int) partition by list (a);
+         create table t_1 partition of t default; create unique index t_a on t (a);
+         alter table t replica identity using index t_a; alter table t_1 replica identity using index t_1_a_idx;
+         create table plain (id int primary key, v text)";
+    let mut pair = pair_of(source, target);
+    start(&mut pair);
+    let rows = |pair: &Pair| pair.target.sql("select a, b, c from t order by a");
+    pair.source.sql("insert into t values (1, 1); update t set a = 2 where a = 1; insert into plain values (1, 'a')");
+    catch_up(&pair, "at first");
+    assert_eq!(rows(&pair), "2|1|");
+    pair.target.sql(
+        "alter table t detach partition t_1; alter table t_1 drop column b; alter table t_1 add b int;
+         alter table t attach partition t_1 default; update t set b = 1;
+         alter table plain add extra int default 7; alter table plain alter v type varchar(50)",
+    );
+    pair.source.sql("update t set a = 3 where a = 2; update plain set v = 'b'; insert into plain values (2, 'c')");
+    catch_up(&pair, "after the target was altered");
+    assert_eq!(rows(&pair), "3|1|");
+    assert_eq!(pair.target.sql("select * from plain order by id"), "1|b|7\n2|c|7");
+    pair.source.sql(
+        "alter table t drop column b, add column c int; alter table t add column b int; update t set c = 1 where a = 3",
+    );
+    catch_up(&pair, "after the source was altered");
+    assert_eq!(rows(&pair), "3||1");
+    pair.target.sql(
+        "alter table t replica identity nothing; drop index t_a; alter table plain drop column extra;
+         alter table plain drop constraint plain_pkey",
+    );
+    pair.source.sql("update t set a = 4 where a = 3; update plain set v = 'd' where id = 1; delete from plain where id = 2");
+    catch_up(&pair, "without an index at the target");
+    assert_eq!(rows(&pair), "4||1");
+    assert_eq!(pair.target.sql("select * from plain"), "1|d");
+}
+
+#[test]
+fn what_is_done_to_a_partition_as_a_whole_is_not_carried() {
+    // PostgreSQL sends a partition's rows as its root's, and nothing of what happens to the partition itself.
+    let schema = "create table t (id int primary key, v text) partition by range (id);
+         create table t_1 partition of t for values from (0) to (10); create table t_2 partition of t default";
+    let mut pair = pair_of(schema, schema);
+    pair.source.sql("insert into t select i, 'v' from generate_series(1, 20) i");
+    start(&mut pair);
+    pair.source.sql("truncate t_1; insert into t values (21, 'w')");
+    catch_up(&pair, "a partition emptied");
+    assert_eq!(pair.source.sql("select count(*) from t"), "12");
+    assert_eq!(pair.target.sql("select count(*) from t"), "21");
+    pair.source.sql("truncate t; insert into t values (1, 'x')");
+    equal(&pair, &["t"], "the table emptied");
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use thinwire_cluster::Options;
 
-use super::{server, tables, transactions, values};
+use super::{pair_on, server, tables, transactions, values};
+use crate::site::{CAPTURE, Site};
 
 /// Schemas are compared for so long between each two versions.
 const TIME: Duration = Duration::from_secs(4);
@@ -70,4 +71,60 @@ fn most_arrives_from_17_at_18() {
 #[test]
 fn most_arrives_from_18_at_16() {
     most(18, 16);
+}
+
+#[test]
+fn keys_without_overlaps_tell_rows_apart() {
+    let Some(options) = servers(18, 18) else { return };
+    // Each named after its replica identity; keys over periods, alone and of several columns.
+    let schema = "create extension btree_gist;
+         create table by_default (id int4range, valid daterange, v text, primary key (id, valid without overlaps));
+         create table by_full (id int4range, valid daterange, v text, primary key (id, valid without overlaps));
+         alter table by_full replica identity full;
+         create table by_index (id int4range not null, valid daterange not null, v text,
+             constraint by_index_key unique (id, valid without overlaps));
+         alter table by_index replica identity using index by_index_key;
+         create table no_key (id int4range, valid daterange, v text);
+         create table mixed (id int, valid tstzmultirange, v text, primary key (id, valid without overlaps));
+         create table unique_only (id int4range, valid daterange, v text, unique (id, valid without overlaps))";
+    let mut pair = pair_on(options, schema, schema);
+    let tables = ["by_default", "by_full", "by_index", "no_key", "mixed", "unique_only"];
+    let (ranges, mixed) = tables.split_at(4);
+    for table in [ranges, &mixed[1..]].concat() {
+        pair.source.sql(&format!(
+            "insert into {table} select int4range(i, i + 1), daterange('2000-01-01'::date + 10 * i, '2000-01-05'::date + 10 * i), 'v'
+             from generate_series(1, 6) i"
+        ));
+    }
+    pair.source.sql("insert into mixed select i, '{[2000-01-01 00:00+00,2001-01-01 00:00+00)}', 'v' from generate_series(1, 4) i");
+    super::start(&mut pair);
+    super::equal(&pair, &tables, "copied");
+    for table in [ranges, &mixed[1..]].concat() {
+        pair.source.sql(&format!(
+            "update {table} set v = 'w' where id = '[2,3)'; update {table} set id = '[12,13)', v = 'x' where id = '[3,4)';
+             update {table} set valid = '[2010-01-01,2011-01-01)' where id = '[4,5)'; delete from {table} where id = '[5,6)';
+             insert into {table} values ('[2,3)', '[2015-01-01,2016-01-01)', 'another period')"
+        ));
+    }
+    pair.source.sql(
+        "update mixed set v = 'w' where id = 1; update mixed set valid = '{[1999-01-01 00:00+00,2000-01-01 00:00+00),[2005-01-01 00:00+00,)}' where id = 2;
+         delete from mixed where id = 3; insert into mixed values (1, '{[2003-01-01 00:00+00,2004-01-01 00:00+00)}', 'later')",
+    );
+    super::equal(&pair, &tables, "streamed");
+}
+
+#[test]
+fn a_table_of_18_that_its_publication_would_lock_is_refused_by_name() {
+    let Some(options) = servers(18, 18) else { return };
+    let schema =
+        "create table fine (id int primary key, twice int generated always as (id * 2) stored,
+             more int generated always as (id * 3) virtual);
+         create table keyless (id int, twice int generated always as (id * 2) stored)";
+    let [source, _] = options;
+    let site = Site::with("edge", CAPTURE, schema, source);
+    let refused = site.node.init().unwrap_err().to_string();
+    assert!(refused.contains("public.keyless has generated columns and no key"), "{refused}");
+    site.sql("alter table keyless add primary key (id)");
+    site.node.init().unwrap();
+    site.sql("insert into fine values (1); update fine set id = 2; insert into keyless values (1); update keyless set id = 2");
 }

@@ -365,14 +365,14 @@ const KINDS: &[Kind] = &[
     ),
     of("ext.citext", true, &["A", "a", "ÄÖ", "äö", "", "a b"]),
     of("mood", true, MOODS),
-    of("pair", false, PAIRS),
+    of("pair", true, PAIRS),
     of("fine", true, &["1", "-1", "2147483647"]),
     of("short", true, &["", "a", "é'\"\\"]),
     of("deep", true, &["", "a", "é'\"\\"]),
     of("list", false, &["{}", "{1,NULL,3}", "{{1,2},{3,4}}"]),
     made(
         "nested",
-        false,
+        true,
         How::Sql(&[
             "row(null, null, null, null)",
             "row(row(1, 'a \"b\" \\ ''c''', '\\x00'), array['sad', 'it''s', '', null]::mood[], array[1.0, 'NaN'], '')",
