@@ -1,6 +1,6 @@
 //! Tables of every shape: keys, identities, partitions, names, and targets that are not like their source.
 
-use std::time::Duration;
+use std::{thread::sleep, time::Duration};
 
 use thinwire_cluster::Options;
 
@@ -29,6 +29,13 @@ const KEYS: &str = r#"
     create unique index partial_key_idx on expression_key (k) where k > double(0);
     create table hash_index (k int, v text);
     create index hash_index_idx on hash_index using hash (v);
+    -- A type without a binary form, and without an order.
+    create type plain;
+    create function plain_in(cstring) returns plain language internal immutable strict as 'textin';
+    create function plain_out(plain) returns cstring language internal immutable strict as 'textout';
+    create type plain (input = plain_in, output = plain_out);
+    create table own_type (k int primary key, v plain);
+    create table own_type_only (v plain);
     create table mixed_index (k int, v text);
     create index mixed_index_idx on mixed_index (v, k, (v || '!'));
     alter table hash_index replica identity full;
@@ -57,6 +64,8 @@ pub(super) fn keys(options: [Options; 2]) {
         "expression_key",
         "hash_index",
         "mixed_index",
+        "own_type",
+        "own_type_only",
     ];
     pair.source.sql(
         "insert into pair_key select i, 'b' || i % 3, 'v' from generate_series(1, 20) i;
@@ -73,7 +82,8 @@ pub(super) fn keys(options: [Options; 2]) {
          insert into wide_key select repeat(chr(96 + i), 2000), 'v' from generate_series(1, 5) i;
          insert into expression_key values (1, 'A'), (2, 'b'), (-1, 'c'), (-1, 'd');
          insert into hash_index select i % 2, 'v' || i % 3 from generate_series(1, 12) i;
-         insert into mixed_index select i % 4, 'v' || i % 3 from generate_series(1, 12) i",
+         insert into mixed_index select i % 4, 'v' || i % 3 from generate_series(1, 12) i;
+         insert into own_type values (1, 'a b'), (2, ''), (3, null); insert into own_type_only values ('a'), ('a'), ('b'), (null)",
     );
     start(&mut pair);
     equal(&pair, &tables, "copied");
@@ -99,6 +109,9 @@ pub(super) fn keys(options: [Options; 2]) {
          update hash_index set k = null where ctid = (select min(ctid) from hash_index);
          delete from hash_index where ctid = (select max(ctid) from hash_index where k = 1);
          update mixed_index set v = null where v = 'v1'; delete from mixed_index where k = 2;
+         update own_type set v = 'c' where k = 1; update own_type set k = 4 where k = 2;
+         update own_type_only set v = 'c' where ctid = (select min(ctid) from own_type_only);
+         delete from own_type_only where v is null;
          commit",
     );
     // Two rows exchange their keys, by way of a third.
@@ -509,8 +522,13 @@ fn a_nondeterministic_collation_finds_what_the_target_finds_equal() {
 #[test]
 fn a_row_filter_of_the_targets_own_triggers_and_references_is_kept() {
     let source = "create table parent (id int primary key); create table child (id int primary key, p int references parent);
+         create table g (id int primary key, v int, twice int generated always as (v * 2) stored);
          create table t (id int primary key, v text)";
     let target = "create table parent (id int primary key); create table child (id int primary key, p int references parent);
+         create table g (id int primary key, v int, twice int generated always as (v * 20) stored);
+         create function more() returns trigger language plpgsql as $$ begin new.v := new.v + 1; return new; end $$;
+         create trigger more before insert or update on g for each row execute function more();
+         alter table g enable replica trigger more;
          create table t (id int primary key, v text); create table fired (what text);
          create function note() returns trigger language plpgsql as
            $$ begin insert into public.fired values (tg_name); return new; end $$;
@@ -531,7 +549,9 @@ fn a_row_filter_of_the_targets_own_triggers_and_references_is_kept() {
          insert into t values (1, 'a'), (2, 'unwanted'), (3, 'c'); update t set v = 'b' where id = 1;
          update t set v = 'unwanted' where id = 3; update t set id = 10 where id = 1",
     );
+    pair.source.sql("insert into g values (1, 10), (2, 20); update g set v = 30 where id = 2");
     catch_up(&pair, "triggers");
+    assert_eq!(pair.target.sql("select v, twice from g order by id"), "11|220\n31|620");
     assert_eq!(pair.target.sql("select * from t order by id"), "3|c\n10|b");
     // All columns are written, so a trigger on one of them fires whichever has changed.
     assert_eq!(pair.target.sql("select what, count(*) from fired group by 1"), "replica|2");
@@ -650,4 +670,24 @@ fn what_is_done_to_a_partition_as_a_whole_is_not_carried() {
     assert_eq!(pair.target.sql("select count(*) from t"), "21");
     pair.source.sql("truncate t; insert into t values (1, 'x')");
     equal(&pair, &["t"], "the table emptied");
+}
+
+#[test]
+fn a_table_that_left_the_publication_is_sent_no_more() {
+    let schema = "create table t (id int primary key); create table u (id int primary key)";
+    let mut pair = pair_of(schema, schema);
+    pair.source.sql("insert into t values (1); insert into u values (1)");
+    start(&mut pair);
+    pair.source.sql(
+        "insert into t values (2); alter publication thinwire_edge drop table t; insert into t values (3); insert into u values (2)",
+    );
+    equal(&pair, &["u"], "the other goes on");
+    assert_eq!(pair.target.sql("select max(id) from t"), "2");
+    // The node looks every few seconds which tables are published, and has to see that this one is not.
+    sleep(Duration::from_secs(10));
+    pair.source.sql("delete from t where id = 1");
+    pair.source.node.init().unwrap();
+    copied(&pair, &["t"], "it comes back");
+    pair.source.sql("insert into t values (4)");
+    equal(&pair, &["t", "u"], "it goes on");
 }

@@ -1,12 +1,16 @@
 //! Transactions of every shape: what was rolled back in part, prepared, emptied or interrupted arrives as it ended.
 
-use std::{process::Command, thread, time::Duration};
+use std::{
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use thinwire_bench::node::binary;
-use thinwire_cluster::Options;
+use thinwire_cluster::{Options, digest};
 
 use super::{PATIENCE, catch_up, equal, pair_of, pair_of_all, pair_on, start};
-use crate::site::{DB, Pair, wait_for};
+use crate::site::{APPLY, CAPTURE, DB, Pair, Site, wait_for};
 
 const SCHEMA: &str = "create table t (id int primary key, v text); create table k (v text)";
 
@@ -161,7 +165,7 @@ pub(super) fn prepared(options: [Options; 2]) {
         "nested",
         "savepoint a; insert into t values (101, 'gone'); rollback to a; insert into t values (101, 'nested')",
     );
-    prepare(&pair, "empty", "select from t for share");
+    prepare(&pair, "empty", "select from t where id = 5 for share");
     prepare(&pair, "", "insert into t values (102, 'of no name')");
     prepare(&pair, "it''s \"odd\"", "insert into k values ('odd')");
     pair.source.sql("insert into t values (200, 'between')");
@@ -244,4 +248,58 @@ fn messages_and_transactions_without_changes_do_no_harm() {
         );
         (pair.source.sql(&moved) == "t").then_some(())
     });
+}
+
+#[test]
+fn a_source_that_waits_for_its_standby_is_answered_once_the_journal_has_it() {
+    let mut pair = pair_of(SCHEMA, SCHEMA);
+    start(&mut pair);
+    pair.source.cluster.set("synchronous_standby_names", "*").unwrap();
+    let begun = Instant::now();
+    pair.source.sql("set statement_timeout = '60s'; insert into t values (1, 'a'), (2, 'b')");
+    equal(&pair, &["t"], "inserts");
+    pair.source.sql("set statement_timeout = '60s'; truncate t; insert into k values ('c')");
+    equal(&pair, &["t", "k"], "truncate");
+    assert!(begun.elapsed() < PATIENCE, "the source was not answered");
+    pair.source.cluster.set("synchronous_standby_names", "").unwrap();
+}
+
+#[test]
+fn prepared_transactions_pass_through_a_node_between() {
+    let site = |name: &str, sections: &str| {
+        let options = Options::default().with("max_prepared_transactions", "10");
+        let mut site = Site::with(name, sections, SCHEMA, options);
+        site.init();
+        site
+    };
+    let (mut left, mut hub, mut right) =
+        (site("left", CAPTURE), site("hub", APPLY), site("right", APPLY));
+    left.peer("hub", &hub.key, Some(hub.listen), "");
+    right.peer("hub", &hub.key, Some(hub.listen), "receive = \"*\"");
+    hub.peer("left", &left.key, None, "");
+    hub.peer("right", &right.key, None, "send = \"*\"");
+    left.sql("insert into t values (1, 'a'), (2, 'b')");
+    for site in [&mut hub, &mut left, &mut right] {
+        site.node.start().unwrap();
+    }
+    left.sql(
+        "begin; insert into t values (11, 'c'); prepare transaction 'a'; commit prepared 'a';
+         begin; insert into t values (12, 'gone'); prepare transaction 'b'; rollback prepared 'b';
+         begin; insert into t values (21, 'd'); savepoint s; insert into t values (22, 'gone'); rollback to s;
+           prepare transaction 'c'; commit prepared 'c';
+         begin; insert into t select i, md5(i::text) from generate_series(100, 5000) i; update t set v = null where id % 2 = 0;
+           delete from t where id % 3 = 0; prepare transaction 'd'; commit prepared 'd';
+         begin; insert into k values ('kept'); savepoint s; insert into k select md5(i::text) from generate_series(1, 5000) i;
+           delete from t; rollback to s; prepare transaction 'e'; commit prepared 'e'",
+    );
+    for site in [&hub, &right] {
+        wait_for("the last one", PATIENCE, || {
+            (site.sql("select v from k") == "kept").then_some(())
+        });
+        for table in ["public.t", "public.k"] {
+            let of = |site: &Site| digest::digest(&site.cluster, DB, table).unwrap();
+            assert_eq!(of(site), of(&left), "{table} at {}", site.node.name());
+        }
+        assert_eq!(site.sql("select count(*) from pg_prepared_xacts"), "0");
+    }
 }
