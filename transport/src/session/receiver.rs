@@ -319,7 +319,9 @@ impl Receiver {
         if mended {
             stream.set_halted(HaltedBy::Transport, None);
         }
-        let told = self.said.get(&id).copied().unwrap_or_default();
+        // A peer that begins before what it was told has not heard it yet, and will not heed it when it does.
+        let heard = |(durable, _): &&Told| opening.next > *durable;
+        let told = self.said.get(&id).filter(heard).copied().unwrap_or_default();
         Ok(Going { stream, told, ends: VecDeque::new() })
     }
 }

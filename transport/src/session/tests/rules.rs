@@ -381,3 +381,15 @@ fn an_origin_nobody_heard_of_is_no_trouble() {
     flow.run(&b);
     assert_eq!(flow.shipped, 0);
 }
+
+#[test]
+fn a_peer_that_opens_before_what_it_was_told_is_told_again_in_acks() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    a.append(&transaction(1, 3, 10));
+    let mut late = Flow::new(&a, &b);
+    // The same comes by another way, and what is said of it crosses the opening.
+    Flow::new(&a, &b).run(&b);
+    assert_eq!(late.receiver.holdings().len(), 1);
+    late.run(&b);
+    assert_eq!(acked(&late.sender), Offset::new(5));
+}
