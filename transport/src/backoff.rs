@@ -22,14 +22,23 @@ pub fn dial_beside_delay(failures: u32, random: u64) -> Duration {
     dial_delay(u32::MAX, random) * 2_u32.pow(doublings)
 }
 
-/// How long one dial may take. Mostly as long as links with a round trip of a second need; each fourth
-/// one long enough for a link on which a single handshake packet takes seconds.
-pub fn dial_timeout(failures: u32) -> Duration {
-    match failures % 4 {
-        3 => DIAL_TIMEOUT_SLOW,
-        _ => DIAL_TIMEOUT,
+/// How long one dial may go unanswered, and the round trip that it is to expect. Mostly what links with a round trip of a
+/// second need; each fourth one suits a link on which a handshake packet takes seconds, each eighth one on which
+/// it waits behind all that earlier dials left in a queue. Who expects a longer round trip repeats itself less, and on
+/// such a link it is the repetitions that fill the queue.
+pub fn dial_patience(failures: u32) -> (Duration, Duration) {
+    match failures % DIAL_ROUND {
+        7 => (DIAL_TIMEOUT_CRAWL, RTT_CRAWL),
+        3 => (DIAL_TIMEOUT_SLOW, RTT_SLOW),
+        _ => (DIAL_TIMEOUT, RTT_USUAL),
     }
 }
+
+/// After how many failures patience starts over.
+pub const DIAL_ROUND: u32 = 8;
+
+/// How long one dial may take that was answered at all.
+pub const DIAL_TIMEOUT_ANSWERED: Duration = DIAL_TIMEOUT_CRAWL;
 
 /// How long to wait between probes of a link that has been silent for so long.
 pub fn probe_interval(silence: Duration) -> Duration {
@@ -51,6 +60,10 @@ const DOUBLINGS_MAX: u32 = 3;
 const BESIDE_DOUBLINGS_MAX: u32 = 4;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT_SLOW: Duration = Duration::from_secs(20);
+const DIAL_TIMEOUT_CRAWL: Duration = Duration::from_secs(60);
+const RTT_USUAL: Duration = Duration::from_millis(333);
+const RTT_SLOW: Duration = Duration::from_secs(2);
+const RTT_CRAWL: Duration = Duration::from_secs(5);
 
 /// Outages up to an hour end within two seconds of the link's return.
 const PROBE_BRISK: Duration = Duration::from_secs(3_600);

@@ -21,7 +21,7 @@ use super::{
     settings,
 };
 use crate::{
-    backoff::{dial_beside_delay, dial_delay, dial_timeout},
+    backoff::{DIAL_ROUND, DIAL_TIMEOUT_ANSWERED, dial_beside_delay, dial_delay, dial_patience},
     congestion::InFlight,
     identity::Identity,
 };
@@ -101,6 +101,7 @@ impl Dialer {
     pub(crate) async fn run(self) {
         let mut connections = JoinSet::new();
         tokio::select! {
+            biased;
             () = self.dial_for_ever(&mut connections) => {}
             () = self.node.stopped() => {}
         }
@@ -131,6 +132,7 @@ impl Dialer {
             let paid_at = ration.and_then(|ration| ration.opens_at(now.into_std()));
             let due = due.max(paid_at.map(Instant::from_std)).unwrap_or(now);
             tokio::select! {
+                biased;
                 () = sleep_until(due) => {}
                 _ = health.changed() => continue,
             }
@@ -138,6 +140,7 @@ impl Dialer {
             last = Some(Instant::now());
             failures += 1;
             let dialled = tokio::select! {
+                biased;
                 dialled = self.dial(failures - 1) => dialled,
                 () = dialling_unwanted(&mut health) => continue,
             };
@@ -149,6 +152,7 @@ impl Dialer {
                     connections.spawn(converse(self.node.clone(), self.link.clone(), fresh));
                     // Until it counts, or has ended.
                     tokio::select! {
+                        biased;
                         () = dialling_unwanted(&mut health) => counted = true,
                         _ = connections.join_next() => {}
                     }
@@ -169,7 +173,9 @@ impl Dialer {
             Ok(Err(error)) => return Err(format!("cannot resolve {address}: {error}")),
             Err(_) => return Err(format!("cannot resolve {address}: no answer")),
         };
-        let turn = (failures as usize).checked_rem(found.len());
+        // Shifted each round, so that patience does not always fall to the same address.
+        let turn = (failures + failures / DIAL_ROUND) as usize;
+        let turn = turn.checked_rem(found.len());
         let Some(target) = turn.and_then(|turn| found.get(turn).copied()) else {
             return Err(format!("{address} stands for no address"));
         };
@@ -179,14 +185,20 @@ impl Dialer {
             .endpoint(ipv6)
             .map_err(|error| format!("no socket for {target}: {error}"))?;
         let in_flight = Arc::new(InFlight::default());
-        let config = settings::dialling(self.crypto.clone(), in_flight.clone());
-        let connecting = endpoint.connect_with(config, target, SERVER_NAME).map_err(|error| {
-            if matches!(error, ConnectError::EndpointStopping) {
-                self.sockets.forget(ipv6);
-            }
-            format!("cannot dial {target}: {error}")
-        })?;
-        let reason = match timeout(dial_timeout(failures), connecting).await {
+        let (patience, rtt) = dial_patience(failures);
+        let config = settings::dialling(self.crypto.clone(), in_flight.clone(), rtt);
+        let mut connecting =
+            endpoint.connect_with(config, target, SERVER_NAME).map_err(|error| {
+                if matches!(error, ConnectError::EndpointStopping) {
+                    self.sockets.forget(ipv6);
+                }
+                format!("cannot dial {target}: {error}")
+            })?;
+        let mut dialled = timeout(patience, &mut connecting).await;
+        if dialled.is_err() && in_flight.acks() > 0 {
+            dialled = timeout(DIAL_TIMEOUT_ANSWERED - patience, connecting).await;
+        }
+        let reason = match dialled {
             Ok(Ok(connection)) => return Ok((connection, in_flight)),
             Ok(Err(error)) => format!("{target}: {}", describe(&error)),
             Err(_) => format!("{target} does not answer"),

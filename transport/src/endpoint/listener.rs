@@ -24,7 +24,7 @@ use super::{
     settings,
 };
 use crate::{
-    backoff::dial_delay,
+    backoff::{DIAL_TIMEOUT_ANSWERED, dial_delay},
     congestion::InFlight,
     identity::{Identity, PublicKey, tls::key_of},
 };
@@ -80,6 +80,7 @@ impl Listener {
                 },
             };
             tokio::select! {
+                biased;
                 () = this.clone().accept(&bound, &mut connections) => {}
                 () = this.node.stopped() => {
                     while connections.join_next().await.is_some() {}
@@ -94,6 +95,7 @@ impl Listener {
         for failures in 1.. {
             let delay = dial_delay(failures, self.node.random());
             tokio::select! {
+                biased;
                 () = sleep(delay) => {}
                 () = self.node.stopped() => return None,
             }
@@ -165,4 +167,5 @@ impl Listener {
 }
 
 const HANDSHAKES_MAX: usize = 64;
-const HANDSHAKE: Duration = Duration::from_secs(30);
+/// As long as who dials waits on a crawling link.
+const HANDSHAKE: Duration = DIAL_TIMEOUT_ANSWERED;

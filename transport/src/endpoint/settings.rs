@@ -41,9 +41,14 @@ pub(crate) fn accepting(base: &ServerConfig, shared: Arc<InFlight>) -> Arc<Serve
     Arc::new(config)
 }
 
-/// For one connection that is dialled.
-pub(crate) fn dialling(crypto: Arc<QuicClientConfig>, shared: Arc<InFlight>) -> ClientConfig {
+/// For one connection that is dialled, over a link that is expected to have this round trip.
+pub(crate) fn dialling(
+    crypto: Arc<QuicClientConfig>,
+    shared: Arc<InFlight>,
+    rtt: Duration,
+) -> ClientConfig {
     let mut transport = transport(shared);
+    transport.initial_rtt(rtt);
     // Who dials may sit behind address translation, which forgets a silent flow after half a minute.
     transport.keep_alive_interval(Some(KEEP_ALIVE));
     let mut config = ClientConfig::new(crypto);
