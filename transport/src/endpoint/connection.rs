@@ -161,6 +161,7 @@ async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) -> End {
     let connection = fresh.connection.clone();
     let patience = hello_timeout(connection.rtt());
     let greeted = tokio::select! {
+        biased;
         greeted = greet(&node, &link, fresh) => greeted,
         () = tokio::time::sleep(patience) => Err(End::NoHello),
         () = node.stopped() => Err(End::Stopping),

@@ -37,6 +37,8 @@ pub(crate) struct Signs {
     pub(crate) acks: u64,
     /// How many frames were sent that ask for one.
     pub(crate) asking: u64,
+    /// How many packets have come.
+    pub(crate) heard: u64,
     pub(crate) rtt: Duration,
 }
 
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     fn signs(left: u64, acks: u64, asking: u64) -> Signs {
-        Signs { left, acks, asking, rtt: Duration::from_millis(600) }
+        Signs { left, acks, asking, heard: 0, rtt: Duration::from_millis(600) }
     }
 
     fn at(start: Instant, ms: u64) -> Instant {

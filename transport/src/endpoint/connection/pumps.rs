@@ -29,14 +29,16 @@ impl Conversation {
     pub(super) async fn pump(self: &Arc<Self>, streams: Streams) -> End {
         let Streams { write, outbox, read, decoder, .. } = streams;
         let end = tokio::select! {
+            biased;
+            // Those that may be busy for long come last, so that they keep none waiting.
             end = self.write_control(write, outbox) => end,
             end = self.read_control(read, decoder) => end,
-            end = self.write_data() => end,
-            end = self.read_data() => end,
             end = self.watch_streams() => end,
             end = self.watch_room() => end,
-            end = self.answer_fetches() => end,
             end = self.keep_vigil() => end,
+            end = self.answer_fetches() => end,
+            end = self.read_data() => end,
+            end = self.write_data() => end,
             error = self.connection.closed() => Err(error.into()),
         };
         match end {
@@ -331,6 +333,7 @@ impl Conversation {
                 self.ack.notify_one();
             }
             tokio::select! {
+                biased;
                 changed = watch.changed() => if changed.is_err() { return },
                 changed = damage.changed() => {
                     let before = std::mem::replace(&mut damaged, damage.borrow_and_update().len());
@@ -346,7 +349,7 @@ impl Conversation {
     /// Probes a silent connection, lets it be dialled beside, and fits what waits in it to the link.
     async fn keep_vigil(self: &Arc<Self>) -> Result<Never, End> {
         let mut vigil = Vigil::new(Instant::now());
-        let mut window = 0;
+        let (mut window, mut heard) = (0, 0);
         loop {
             let waits = vigil.waits(self.signs());
             let pause = if waits { TICK } else { IDLE_TICK };
@@ -358,8 +361,13 @@ impl Conversation {
                 tracing::info!(peer = self.link.peer.name, suspect, "silence");
                 self.link.suspect(self, suspect);
             }
-            // Who only listens stays quiet while the link is down, unless it is the one who has to dial.
-            if advice.probe && (self.facts.dialled || self.sender().awaits_acks()) {
+            // Who only listens stays quiet while the link is down, unless it is the one who has to dial. Once it hears
+            // something the link is up, and what it has said and was lost would else be said again minutes later.
+            let hears = signs.heard != heard;
+            if advice.probe {
+                heard = signs.heard;
+            }
+            if advice.probe && (hears || self.facts.dialled || self.sender().awaits_acks()) {
                 self.in_flight.grant_probe();
                 let _ = self.connection.send_datagram(Bytes::from_static(PROBE));
             }
@@ -377,6 +385,7 @@ impl Conversation {
             left: self.in_flight.left(),
             acks: self.in_flight.acks(),
             asking: asking(&stats.frame_tx),
+            heard: stats.udp_rx.datagrams,
             rtt: stats.path.rtt,
         }
     }
