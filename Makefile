@@ -13,9 +13,11 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile
 
-# Two million power cuts, every outcome of every short life of a journal, and every mistake on purpose.
+# Two million power cuts, every outcome of every short life of a journal, ten thousand lives of a link, and every
+# mistake on purpose.
 test: prerequisites ## all tests, the end-to-end ones on real Postgres servers included
 	THINWIRE_CRASHES=$${THINWIRE_CRASHES:-2000000} THINWIRE_SCOPE=$${THINWIRE_SCOPE:-4} \
+	    THINWIRE_LINK_SEEDS=$${THINWIRE_LINK_SEEDS:-10000} \
 	    cargo test --workspace --exclude thinwire-fuzz
 	cargo test -p thinwire-engine --features mutants --test mutants
 
@@ -23,13 +25,14 @@ test: prerequisites ## all tests, the end-to-end ones on real Postgres servers i
 postgres-versions: ## PostgreSQL 14 to 18 into target/postgres, for the tests across versions
 	bench/cluster/versions.sh $${CARGO_TARGET_DIR:-target}/postgres
 
-soak: prerequisites ## every process killed thirty times under load, a hundred million power cuts, 20,000 on real file systems
+soak: prerequisites ## every process killed thirty times under load, a hundred million power cuts, 20,000 on real file systems, a million lives of a link
 	THINWIRE_KILL_CYCLES=30 cargo test -p thinwire-sidecar --test it -- --nocapture kills
 	THINWIRE_CRASHES=100000000 THINWIRE_SCOPE=5 THINWIRE_WORKLOADS=10000 THINWIRE_IMAGES=10000000 \
 	    THINWIRE_RECOVERY_CRASHES=10000000 \
 	    cargo test -p thinwire-engine --test it -- crash scope errors classify recovery
 	THINWIRE_REAL_POWER_CUTS=5000 THINWIRE_REAL_FAILED_BLOCKS=1000 THINWIRE_REAL_FULL_CYCLES=1000 \
 	    THINWIRE_REAL_CALLS_PERCENT=100 cargo test -p thinwire-engine --test real -- --nocapture
+	THINWIRE_LINK_SEEDS=1000000 cargo test -p thinwire-transport --test it -- weather cut
 	THINWIRE_CALL_CYCLES=200 cargo test -p thinwire-sidecar --test it -- --nocapture syscalls
 
 # Seconds that each target is fuzzed for.

@@ -3,7 +3,8 @@
 //! Only this module knows QUIC. A peer pair has one connection that counts; either side may dial, and both ship over
 //! it. Connections live through outages and are probed by the application; one that has been silent for seconds
 //! is dialled beside, and the loser is closed. What is missing, now or later (an address, an interface,
-//! a name server, the peer), is tried again for ever; only what a user has to mend ends the start.
+//! a name server, the peer), is tried again for ever; only what a user has to mend ends the start. Whatever is waited
+//! for together is looked at in one order, so that a simulation repeats itself exactly.
 
 mod bar;
 mod connection;

@@ -10,5 +10,7 @@ mod raw;
 mod resume;
 mod room;
 mod rules;
+mod seeds;
 mod sim;
 mod site;
+mod weather;

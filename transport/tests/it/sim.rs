@@ -1,11 +1,12 @@
-//! A network in memory: seeded links in virtual time.
+//! A network in memory: seeded links in virtual time, and all that can go wrong on them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -15,7 +16,12 @@ use quinn::{
     udp::{RecvMeta, Transmit},
 };
 use thinwire_transport::{Network, endpoint::Resolving};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::site::PORT;
 
 /// What a link is like, in each direction.
 #[derive(Clone, Copy, Debug)]
@@ -29,10 +35,28 @@ pub struct Kind {
 pub const SATELLITE: Kind =
     Kind { bits_per_second: 512_000.0, delay: Duration::from_millis(300), loss: 0.01 };
 
+/// What goes wrong for a while, beside what the link is like anyway.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// The share of packets that are lost.
+    pub loss: f64,
+    /// The share that comes twice.
+    pub duplicate: f64,
+    /// The share that comes late, and so behind others, by up to a second.
+    pub late: f64,
+    /// The share in which a bit is flipped.
+    pub corrupt: f64,
+    /// Longer packets vanish.
+    pub size_max: Option<usize>,
+    /// The machine that nothing reaches.
+    pub deaf: Option<u8>,
+}
+
 /// All hosts, and the links between them.
 #[derive(Debug)]
 pub struct Sim {
     kind: Kind,
+    start: Instant,
     state: Mutex<State>,
     post: mpsc::UnboundedSender<Packet>,
 }
@@ -41,16 +65,27 @@ pub struct Sim {
 struct State {
     random: u64,
     up: bool,
+    faults: Faults,
     free_at: BTreeMap<(IpAddr, IpAddr), Instant>,
     sockets: BTreeMap<SocketAddr, Arc<Socket>>,
     next_port: u16,
+    /// By how much address translation shifts the ports that a machine dials from.
+    shifts: BTreeMap<IpAddr, u16>,
     sent_bytes: u64,
+    sent_packets: u64,
+    /// How many bytes the link carries before it loses all that follows.
+    lifetime: Option<u64>,
     missing: bool,
+    /// Where from and when connections were dialled, and what tells one from another.
+    dials: Vec<(Instant, IpAddr)>,
+    dialled: BTreeSet<(IpAddr, Vec<u8>)>,
+    trace: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Packet {
     at: Instant,
+    number: u64,
     from: SocketAddr,
     to: SocketAddr,
     bytes: Vec<u8>,
@@ -58,49 +93,78 @@ struct Packet {
 
 impl Sim {
     pub fn new(kind: Kind, seed: u64) -> Arc<Self> {
-        let (post, mut posted) = mpsc::unbounded_channel::<Packet>();
+        let (post, posted) = mpsc::unbounded_channel::<Packet>();
         let state = State {
             random: seed,
             up: true,
+            faults: Faults::default(),
             free_at: BTreeMap::new(),
             sockets: BTreeMap::new(),
             next_port: 40_000,
+            shifts: BTreeMap::new(),
             sent_bytes: 0,
+            sent_packets: 0,
+            lifetime: None,
             missing: false,
+            dials: Vec::new(),
+            dialled: BTreeSet::new(),
+            trace: 0,
         };
-        let sim = Arc::new(Self { kind, state: Mutex::new(state), post });
-        let carrier = Arc::downgrade(&sim);
-        tokio::spawn(async move {
-            while let Some(packet) = posted.recv().await {
-                let carrier = carrier.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep_until(packet.at).await;
-                    if let Some(sim) = carrier.upgrade() {
-                        sim.deliver(packet);
-                    }
-                });
-            }
-        });
+        let sim = Arc::new(Self { kind, start: Instant::now(), state: Mutex::new(state), post });
+        tokio::spawn(carry(Arc::downgrade(&sim), posted));
         sim
     }
 
     /// The link comes up or goes down; what is on its way is lost.
     pub fn set_up(&self, up: bool) {
-        self.state.lock().unwrap().up = up;
+        self.state().up = up;
+    }
+
+    /// What goes wrong from here on.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state().faults = faults;
     }
 
     /// Whether addresses can be bound at all.
     pub fn set_missing(&self, missing: bool) {
-        self.state.lock().unwrap().missing = missing;
+        self.state().missing = missing;
+    }
+
+    /// Lets the link carry so many bytes more; the packet in which they end comes cut. `None` for any number.
+    pub fn set_lifetime(&self, bytes: Option<u64>) {
+        self.state().lifetime = bytes;
+    }
+
+    /// What a machine dials from has another address from here on, and nothing finds the old one.
+    pub fn readdress(&self, number: u8) {
+        *self.state().shifts.entry(ip(number)).or_default() += SHIFT;
     }
 
     /// Bytes of whole packets that were offered to links.
     pub fn sent_bytes(&self) -> u64 {
-        self.state.lock().unwrap().sent_bytes
+        self.state().sent_bytes
+    }
+
+    /// What of those is no header of IP and UDP.
+    pub fn sent_payload(&self) -> u64 {
+        let state = self.state();
+        state.sent_bytes - HEADERS * state.sent_packets
+    }
+
+    /// When a machine dialled.
+    pub fn dials(&self, number: u8) -> Vec<Instant> {
+        let state = self.state();
+        let of_it = state.dials.iter().filter(|(_, from)| *from == ip(number));
+        of_it.map(|(at, _)| *at).collect()
+    }
+
+    /// A number that is the same if all packets were, at the same times.
+    pub fn trace(&self) -> u64 {
+        self.state().trace
     }
 
     pub fn random(&self) -> u64 {
-        self.state.lock().unwrap().random()
+        self.state().random()
     }
 
     pub fn host(self: &Arc<Self>, number: u8) -> Arc<Host> {
@@ -109,41 +173,133 @@ impl Sim {
 
     /// A packet from anywhere arrives.
     pub fn throw(&self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
-        self.deliver(Packet { at: Instant::now(), from, to, bytes });
+        self.deliver(Packet { at: Instant::now(), number: 0, from, to, bytes });
     }
 
     fn send(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        let mut state = self.state.lock().unwrap();
-        let size = bytes.len() as u64 + 28;
-        state.sent_bytes += size;
         let now = Instant::now();
+        let mut state = self.state();
+        let size = bytes.len() as u64 + HEADERS;
+        state.note(now, now - self.start, from, to, bytes);
+        let Some(bytes) = state.spoil(to, bytes) else { return };
         let free_at = state.free_at.get(&(from.ip(), to.ip())).copied().unwrap_or(now).max(now);
-        // A queue of one second.
         let lost = state.chance() < self.kind.loss;
-        if !state.up || lost || free_at - now > Duration::from_secs(1) {
+        // A queue of one second, or of a few packets where those take longer.
+        let takes = |bytes: f64| Duration::from_secs_f64(bytes * 8.0 / self.kind.bits_per_second);
+        if lost || free_at - now > takes(QUEUE_MIN).max(Duration::from_secs(1)) {
             return;
         }
-        let sent = free_at + Duration::from_secs_f64(size as f64 * 8.0 / self.kind.bits_per_second);
+        let sent = free_at + takes(size as f64);
         state.free_at.insert((from.ip(), to.ip()), sent);
-        let packet = Packet { at: sent + self.kind.delay, from, to, bytes: bytes.to_vec() };
-        self.post.send(packet).unwrap();
+        let copies = 1 + u32::from(state.chance() < state.faults.duplicate);
+        for _ in 0..copies {
+            let late = match state.chance() < state.faults.late {
+                true => Duration::from_secs_f64(state.chance()),
+                false => Duration::ZERO,
+            };
+            let (at, number) = (sent + self.kind.delay + late, state.sent_packets);
+            self.post.send(Packet { at, number, from, to, bytes: bytes.clone() }).unwrap();
+        }
     }
 
     fn deliver(&self, packet: Packet) {
         let socket = {
-            let state = self.state.lock().unwrap();
+            let state = self.state();
             if !state.up {
                 return;
             }
-            state.sockets.get(&packet.to).cloned()
+            state.behind_translation(packet.to)
         };
         if let Some(socket) = socket {
             socket.push(packet.from, packet.bytes);
         }
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+/// Brings packets when they are due.
+async fn carry(sim: Weak<Sim>, mut posted: mpsc::UnboundedReceiver<Packet>) {
+    let mut due = BinaryHeap::<Reverse<Packet>>::new();
+    loop {
+        let next = due.peek().map(|Reverse(packet)| packet.at);
+        tokio::select! {
+            biased;
+            packet = posted.recv() => match packet {
+                Some(packet) => due.push(Reverse(packet)),
+                None => return,
+            },
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                let Some(sim) = sim.upgrade() else { return };
+                if let Some(Reverse(packet)) = due.pop() {
+                    sim.deliver(packet);
+                }
+            }
+        }
+    }
 }
 
 impl State {
+    /// Writes down that a packet was sent.
+    fn note(&mut self, now: Instant, at: Duration, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        self.sent_bytes += bytes.len() as u64 + HEADERS;
+        self.sent_packets += 1;
+        let at = u64::from(at.subsec_nanos()) ^ at.as_secs().rotate_left(32);
+        for number in [at, from.port().into(), to.port().into(), bytes.len() as u64] {
+            self.trace = (self.trace.rotate_left(5) ^ number).wrapping_mul(0x517C_C1B7_2722_0A95);
+        }
+        let dials = to.port() == PORT && from.port() != PORT;
+        if let Some(id) = initial_source(bytes).filter(|_| dials)
+            && self.dialled.insert((from.ip(), id))
+        {
+            self.dials.push((now, from.ip()));
+        }
+    }
+
+    /// What is left of a packet.
+    fn spoil(&mut self, to: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
+        let faults = self.faults;
+        let mut bytes = bytes.to_vec();
+        if let Some(left) = &mut self.lifetime {
+            let whole = bytes.len() as u64;
+            bytes.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left = left.saturating_sub(whole);
+        }
+        let vanishes = faults.size_max.is_some_and(|max| bytes.len() > max)
+            || faults.deaf.is_some_and(|number| to.ip() == ip(number))
+            || !self.up
+            || self.chance() < faults.loss;
+        if vanishes || bytes.is_empty() {
+            return None;
+        }
+        if self.chance() < faults.corrupt {
+            let bit = usize::try_from(self.random() % (bytes.len() as u64 * 8)).unwrap();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        Some(bytes)
+    }
+
+    /// The socket that an address stands for.
+    fn behind_translation(&self, to: SocketAddr) -> Option<Arc<Socket>> {
+        let shift = self.shifts.get(&to.ip()).copied().unwrap_or_default();
+        let port = match to.port() {
+            PORT => PORT,
+            port => port.checked_sub(shift)?,
+        };
+        self.sockets.get(&SocketAddr::new(to.ip(), port)).cloned()
+    }
+
+    /// What others see of an address.
+    fn translated(&self, from: SocketAddr) -> SocketAddr {
+        let shift = self.shifts.get(&from.ip()).copied().unwrap_or_default();
+        match from.port() {
+            PORT => from,
+            port => SocketAddr::new(from.ip(), port + shift),
+        }
+    }
+
     fn random(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.random;
@@ -164,22 +320,17 @@ pub struct Host {
     number: u8,
 }
 
-impl Host {
-    fn ip(&self) -> IpAddr {
-        Ipv4Addr::new(10, 0, 0, self.number).into()
-    }
-}
-
 impl Network for Host {
     fn bind(&self, local: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        let mut state = self.sim.state.lock().unwrap();
+        let mut state = self.sim.state();
         if state.missing {
             return Err(io::ErrorKind::AddrNotAvailable.into());
         }
         state.next_port += 1;
         let port = if local.port() == 0 { state.next_port } else { local.port() };
-        let address = SocketAddr::new(self.ip(), port);
-        let socket = Arc::new(Socket { address, sim: self.sim.clone(), inbox: Mutex::default() });
+        let address = SocketAddr::new(ip(self.number), port);
+        let sim = Arc::downgrade(&self.sim);
+        let socket = Arc::new(Socket { address, sim, inbox: Mutex::default() });
         state.sockets.insert(address, socket.clone());
         Ok(socket)
     }
@@ -202,7 +353,7 @@ type Inbox = (VecDeque<(SocketAddr, Vec<u8>)>, Option<Waker>);
 #[derive(Debug)]
 struct Socket {
     address: SocketAddr,
-    sim: Arc<Sim>,
+    sim: Weak<Sim>,
     inbox: Mutex<Inbox>,
 }
 
@@ -231,7 +382,10 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.sim.send(self.address, transmit.destination, transmit.contents);
+        if let Some(sim) = self.sim.upgrade() {
+            let from = sim.state().translated(self.address);
+            sim.send(from, transmit.destination, transmit.contents);
+        }
         Ok(())
     }
 
@@ -266,3 +420,28 @@ impl AsyncUdpSocket for Socket {
         false
     }
 }
+
+fn ip(number: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, number).into()
+}
+
+/// The connection id that the sender of an Initial packet of QUIC version 1 gave itself.
+fn initial_source(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (first, rest) = bytes.split_first()?;
+    let (version, rest) = rest.split_first_chunk::<4>()?;
+    if first & 0xF0 != 0xC0 || *version != [0, 0, 0, 1] {
+        return None;
+    }
+    let (length, rest) = rest.split_first()?;
+    let (length, rest) = rest.get(usize::from(*length)..)?.split_first()?;
+    rest.get(..usize::from(*length)).map(<[u8]>::to_vec)
+}
+
+/// Of IP and UDP.
+const HEADERS: u64 = 28;
+
+/// What a queue holds at least.
+const QUEUE_MIN: f64 = 6_000.0;
+
+/// By how much a change of address moves a port.
+const SHIFT: u16 = 1_000;

@@ -34,7 +34,7 @@ pub const PORT: u16 = 7420;
 /// Runs in virtual time.
 pub fn simulate<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
+        .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
@@ -162,10 +162,16 @@ impl Site {
         self.disk.put(&files[segment], bytes);
     }
 
-    /// As a power cut does it: what was not durable is gone, nobody is told.
+    /// The process ends at once, and nobody is told.
     pub async fn kill(&mut self) {
         self.end_life().await;
-        self.disk = self.disk.power_cut(&mut |_| 0);
+        self.disk = self.disk.copy();
+    }
+
+    /// The same of the whole machine: of what was not durable `choose` says what is left.
+    pub async fn cut_power(&mut self, choose: &mut dyn FnMut(usize) -> usize) {
+        self.end_life().await;
+        self.disk = self.disk.power_cut(choose);
     }
 
     async fn end_life(&mut self) {
@@ -198,10 +204,25 @@ impl Site {
     }
 
     pub fn append(&self, records: &[Record]) {
+        self.stage(records);
+        self.own().sync().unwrap();
+    }
+
+    /// Appends records, which are durable soon.
+    pub fn stage(&self, records: &[Record]) {
         let mut buf = RecordsBuf::new();
         records.iter().for_each(|record| buf.push(record));
         self.own().append(buf.take()).unwrap();
-        self.own().sync().unwrap();
+    }
+
+    /// All that is held of a stream.
+    pub fn records(&self, id: StreamId) -> Vec<Record> {
+        let stream = self.journal().stream(id).unwrap();
+        let (mut reader, mut all) = (stream.read(Offset::FIRST).unwrap(), Vec::new());
+        while let Some(block) = reader.next_block().unwrap() {
+            all.extend(block.records.decode(block.first).map(|record| record.unwrap().1));
+        }
+        all
     }
 
     /// Last record and running checksum of a stream, once that is durable; before, only the durable record.
