@@ -17,7 +17,7 @@ help: ## this list
 # mistake on purpose.
 test: prerequisites ## all tests, the end-to-end ones on real Postgres servers included
 	THINWIRE_CRASHES=$${THINWIRE_CRASHES:-2000000} THINWIRE_SCOPE=$${THINWIRE_SCOPE:-4} \
-	    THINWIRE_LINK_SEEDS=$${THINWIRE_LINK_SEEDS:-10000} \
+	    THINWIRE_LINK_SEEDS=$${THINWIRE_LINK_SEEDS:-10000} THINWIRE_LINK_DAYS=$${THINWIRE_LINK_DAYS:-30} \
 	    cargo test --workspace --exclude thinwire-fuzz
 	cargo test -p thinwire-engine --features mutants --test mutants
 
@@ -32,7 +32,7 @@ soak: prerequisites ## every process killed thirty times under load, a hundred m
 	    cargo test -p thinwire-engine --test it -- crash scope errors classify recovery
 	THINWIRE_REAL_POWER_CUTS=5000 THINWIRE_REAL_FAILED_BLOCKS=1000 THINWIRE_REAL_FULL_CYCLES=1000 \
 	    THINWIRE_REAL_CALLS_PERCENT=100 cargo test -p thinwire-engine --test real -- --nocapture
-	THINWIRE_LINK_SEEDS=1000000 cargo test -p thinwire-transport --test it -- weather cut
+	THINWIRE_LINK_SEEDS=1000000 THINWIRE_LINK_DAYS=365 cargo test -p thinwire-transport --test it -- weather cut
 	THINWIRE_CALL_CYCLES=200 cargo test -p thinwire-sidecar --test it -- --nocapture syscalls
 
 # Seconds that each target is fuzzed for.

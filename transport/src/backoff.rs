@@ -40,6 +40,9 @@ pub const DIAL_ROUND: u32 = 8;
 /// How long one dial may take that was answered at all.
 pub const DIAL_TIMEOUT_ANSWERED: Duration = DIAL_TIMEOUT_CRAWL;
 
+/// How long it may wait for the next answer: who answered may have been restarted since, and knows nothing of it.
+pub const DIAL_PATIENCE_ANSWERED: Duration = Duration::from_secs(15);
+
 /// How long to wait between probes of a link that has been silent for so long.
 pub fn probe_interval(silence: Duration) -> Duration {
     match silence {

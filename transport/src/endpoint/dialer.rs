@@ -21,7 +21,10 @@ use super::{
     settings,
 };
 use crate::{
-    backoff::{DIAL_ROUND, DIAL_TIMEOUT_ANSWERED, dial_beside_delay, dial_delay, dial_patience},
+    backoff::{
+        DIAL_PATIENCE_ANSWERED, DIAL_ROUND, DIAL_TIMEOUT_ANSWERED, dial_beside_delay, dial_delay,
+        dial_patience,
+    },
     congestion::InFlight,
     identity::Identity,
 };
@@ -194,14 +197,17 @@ impl Dialer {
                 }
                 format!("cannot dial {target}: {error}")
             })?;
-        let mut dialled = timeout(patience, &mut connecting).await;
-        if dialled.is_err() && in_flight.acks() > 0 {
-            dialled = timeout(DIAL_TIMEOUT_ANSWERED - patience, connecting).await;
-        }
-        let reason = match dialled {
-            Ok(Ok(connection)) => return Ok((connection, in_flight)),
-            Ok(Err(error)) => format!("{target}: {}", describe(&error)),
-            Err(_) => format!("{target} does not answer"),
+        let (began, mut patience, mut answers) = (Instant::now(), patience, 0);
+        let reason = loop {
+            match timeout(patience, &mut connecting).await {
+                Ok(Ok(connection)) => return Ok((connection, in_flight)),
+                Ok(Err(error)) => break format!("{target}: {}", describe(&error)),
+                // Each answer earns it some more time.
+                Err(_) if in_flight.acks() > answers && began.elapsed() < DIAL_TIMEOUT_ANSWERED => {
+                    (answers, patience) = (in_flight.acks(), DIAL_PATIENCE_ANSWERED);
+                }
+                Err(_) => break format!("{target} does not answer"),
+            }
         };
         self.link.waste(&in_flight);
         Err(reason)

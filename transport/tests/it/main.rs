@@ -1,6 +1,7 @@
 //! Two and more ends over simulated and real links.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+mod cut;
 mod hub;
 mod loopback;
 mod mend;

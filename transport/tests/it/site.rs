@@ -191,6 +191,10 @@ impl Site {
         transport.shutdown().await;
     }
 
+    pub fn is_alive(&self) -> bool {
+        self.life.is_some()
+    }
+
     pub fn transport(&self) -> &Transport {
         self.life.as_ref().unwrap().transport.as_ref().unwrap()
     }
