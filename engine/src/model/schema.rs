@@ -297,12 +297,78 @@ impl Definitions {
     /// They are not what [`Definitions::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let malformed = DecodeError::Malformed("definitions that no encoder writes");
-        let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
+        let mut rest = bytes;
+        let mut decoder = rmp_serde::Deserializer::new(&mut rest);
         decoder.set_max_depth(DEPTH_MAX);
         let definitions = Self::deserialize(&mut decoder).map_err(|_| malformed.clone())?;
-        match decoder.get_ref().is_empty() {
+        match rest.is_empty() {
             true => Ok(definitions),
             false => Err(malformed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_read_as_they_were_written() {
+        let column = TableColumn {
+            number: 1,
+            name: "a".into(),
+            data_type: "integer".into(),
+            collation: None,
+            not_null: true,
+            default: Some("1".into()),
+            missing: None,
+            generated: Some(Generated::IdentityAlways),
+            comment: None,
+        };
+        let table = Table {
+            columns: vec![column],
+            constraints: vec![],
+            indexes: vec![Index { name: "i".into(), definition: "CREATE INDEX".into() }],
+            identity: ReplicaIdentity::Full,
+            identity_index: None,
+            partition_key: None,
+            partition_of: None,
+            inherits: vec![("s".into(), "t".into())],
+        };
+        let sequence = Sequence {
+            data_type: "bigint".into(),
+            start: 1,
+            increment: 1,
+            min: 1,
+            max: i64::MAX,
+            cache: 1,
+            cycle: false,
+            owned_by: Some((u32::MAX, 1)),
+            identity: false,
+            value: Some(7),
+        };
+        let bodies = [
+            Body::Schema {},
+            Body::Enum { labels: vec!["x".into()] },
+            Body::Sequence(sequence),
+            Body::Table(table),
+        ];
+        let object = |body| Object {
+            id: 1,
+            schema: "s".into(),
+            name: "n".into(),
+            owner: "o".into(),
+            comment: None,
+            body,
+        };
+        let objects = bodies.into_iter().map(object).collect();
+        let dropped = Dropped { id: 2, kind: Kind::Table, schema: "s".into(), name: "d".into() };
+        let definitions = Definitions { objects, dropped: vec![dropped] };
+        let bytes = definitions.encode();
+        assert_eq!(Definitions::decode(&bytes), Ok(definitions));
+        for cut in 0..bytes.len() {
+            assert!(Definitions::decode(&bytes[..cut]).is_err(), "{cut}");
+        }
+        assert!(Definitions::decode(&[&bytes[..], b"x"].concat()).is_err());
     }
 }
