@@ -237,6 +237,7 @@ impl Tail {
             Record::Schema(schema) => {
                 // If the transaction is aborted, what became stale in it is copied once too often.
                 self.copied.retain(|id| !schema.stale.contains(id));
+                self.copying.retain(|id| !schema.stale.contains(id));
                 self.copying.extend(schema.born);
             }
             Record::Relation(relation) => {
@@ -382,6 +383,7 @@ mod tests {
         assert_eq!(take(&[begin.clone(), schema(&[7, 8], &[])]), [] as [u32; 0]);
         assert_eq!(take(&[commit.clone()]), [7, 8]);
         assert_eq!(take(&[begin.clone(), schema(&[9], &[]), Record::Abort]), [7, 8]);
-        assert_eq!(take(&[begin, schema(&[], &[7]), commit]), [8]);
+        assert_eq!(take(&[begin.clone(), schema(&[], &[7]), commit.clone()]), [8]);
+        assert_eq!(take(&[begin, schema(&[9], &[]), schema(&[], &[9]), commit]), [8]);
     }
 }

@@ -6,8 +6,10 @@
 //!   the stream. What a transaction becomes therefore depends on the stream's tail and the transaction alone, not
 //!   on what the session sent before, and a transaction that is sent again becomes the same records.
 //! - Rows of tables that no copy has brought into the stream are dropped: their copy will hold them.
+//! - Rows of tables that a schema change in the same transaction says are born here pass; those of stale ones are dropped.
 //! - Transactions replayed from another node (an origin named `thinwire_…`) are dropped, and so are those before the
-//!   stream's last commit or mark, which it holds or was not to capture.
+//!   stream's last commit or mark, which it holds or was not to capture. Of a foreign one stays which tables were born
+//!   and which are gone: what is changed in them here from then on is our own.
 //! - A session that starts inside a transaction of which the stream holds a part drops exactly that part, and only
 //!   if its hash is the one the stream recorded. Otherwise the part is aborted, and the session must start over.
 
@@ -17,7 +19,9 @@ use super::{Message, Misread};
 use crate::{
     codec::{encode, put_varint},
     journal::{Open, Tail},
-    model::{Lsn, Record, Relation, RelationId, Row, Running, Timestamp},
+    model::{
+        Definitions, Kind, Lsn, Record, Relation, RelationId, Row, Running, Schema, Timestamp,
+    },
 };
 
 /// Replication origins whose names begin with this are Thinwire's own: what they replay was captured elsewhere.
@@ -60,6 +64,8 @@ pub enum Step {
 /// The transaction that the last message stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InTransaction {
+    /// Its id at the source.
+    pub xid: u32,
     /// Where its commit record begins.
     pub lsn: Lsn,
     /// Whether a part of it is in the stream.
@@ -81,6 +87,8 @@ struct Transaction {
     lsn: Lsn,
     time: Timestamp,
     fate: Fate,
+    /// What a foreign transaction leaves behind: tables that were born in it, and tables that are gone.
+    left: Schema,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +157,7 @@ impl Translator {
     /// The transaction that the last message stands in; none between two.
     pub fn transaction(&self) -> Option<InTransaction> {
         self.transaction.as_ref().map(|it| InTransaction {
+            xid: it.xid,
             lsn: it.lsn,
             emitted: matches!(it.fate, Fate::Emitted | Fate::Compared { .. }),
         })
@@ -243,12 +252,46 @@ impl Translator {
         }
     }
 
+    /// Takes a change of the source's schema that stands here in the current transaction: objects, tables that are
+    /// born, and tables whose rows changed untold.
+    ///
+    /// # Errors
+    /// [`Misread`] between transactions.
+    pub fn schema(
+        &mut self,
+        definitions: &Definitions,
+        born: Vec<RelationId>,
+        mut stale: Vec<RelationId>,
+        out: &mut Vec<Record>,
+    ) -> Result<Step, Misread> {
+        if self.broken {
+            return Ok(Step::Restart);
+        }
+        let gone = definitions.dropped.iter().filter(|it| it.kind == Kind::Table);
+        let gone: Vec<RelationId> = gone.map(|it| RelationId(it.id)).collect();
+        self.in_transaction()?;
+        if let Some(Transaction { fate: Fate::Foreign, left, .. }) = &mut self.transaction {
+            left.born.retain(|id| !gone.contains(id));
+            left.born.extend(born);
+            left.stale.extend(gone);
+            return Ok(Step::Next);
+        }
+        stale.extend(gone);
+        self.put_schema(Schema { born, stale, definitions: definitions.encode() }, out)
+    }
+
+    /// Whether what stands here in the current transaction goes to the stream, or is compared with what it holds.
+    pub fn is_heeded(&self) -> bool {
+        let ignored = |it: &Transaction| matches!(it.fate, Fate::Held | Fate::Foreign);
+        self.transaction.as_ref().is_some_and(|it| !ignored(it))
+    }
+
     fn begin(&mut self, lsn: Lsn, time: Timestamp, xid: u32) -> Result<Step, Misread> {
         if self.transaction.is_some() {
             return Err(Misread::OutOfPlace("a transaction inside another"));
         }
         let fate = if lsn < self.held { Fate::Held } else { Fate::Fresh };
-        self.transaction = Some(Transaction { xid, lsn, time, fate });
+        self.transaction = Some(Transaction { xid, lsn, time, fate, left: Schema::default() });
         Ok(Step::Next)
     }
 
@@ -263,6 +306,10 @@ impl Translator {
     }
 
     fn commit(&mut self, end: Lsn, out: &mut Vec<Record>) -> Result<Step, Misread> {
+        match self.leave_behind(out)? {
+            Step::Next => {}
+            step => return Ok(step),
+        }
         let transaction = self.transaction.take();
         let transaction = transaction.ok_or(Misread::OutOfPlace("a commit without a begin"))?;
         match transaction.fate {
@@ -275,6 +322,27 @@ impl Translator {
             _ if self.is_resumed_by(&transaction) => Ok(self.abort(out)),
             _ => Ok(Step::Ended { end, emitted: false }),
         }
+    }
+
+    /// Writes what a foreign transaction leaves behind, if it does.
+    fn leave_behind(&mut self, out: &mut Vec<Record>) -> Result<Step, Misread> {
+        let Some(transaction) = &mut self.transaction else { return Ok(Step::Next) };
+        let mut left = std::mem::take(&mut transaction.left);
+        if transaction.fate != Fate::Foreign || left.born.is_empty() && left.stale.is_empty() {
+            return Ok(Step::Next);
+        }
+        transaction.fate = Fate::Fresh;
+        left.definitions = Definitions::default().encode();
+        self.put_schema(left, out)
+    }
+
+    fn put_schema(&mut self, schema: Schema, out: &mut Vec<Record>) -> Result<Step, Misread> {
+        let gate = self.gate(out)?;
+        if !matches!(gate, Gate::Shut(_)) {
+            self.forget(&schema.stale.iter().copied().collect());
+            self.copied.extend(&schema.born);
+        }
+        Ok(self.put(gate, Record::Schema(schema), out))
     }
 
     fn truncate(
@@ -359,7 +427,7 @@ impl Translator {
 
     /// Where a record of the current transaction goes. Begins the transaction if this is its first.
     fn gate(&mut self, out: &mut Vec<Record>) -> Result<Gate, Misread> {
-        let &Transaction { xid, lsn, time, fate } = self.in_transaction()?;
+        let &Transaction { xid, lsn, time, fate, .. } = self.in_transaction()?;
         match fate {
             Fate::Held | Fate::Foreign => return Ok(Gate::Shut(Step::Next)),
             Fate::Emitted => return Ok(Gate::Open),
