@@ -105,6 +105,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 pub(crate) mod sqlstate {
     /// The object is in use, such as a slot that another connection streams from.
     pub(crate) const OBJECT_IN_USE: &str = "55006";
+    /// The login may not do it.
+    pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// A lock was not granted in time.
     pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 }

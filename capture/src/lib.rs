@@ -15,6 +15,7 @@ mod error;
 mod pattern;
 mod replication;
 mod runner;
+mod schema;
 pub mod slot;
 mod source;
 mod sql;
@@ -55,10 +56,22 @@ pub struct Options {
     pub stream: Arc<Stream>,
     /// The tables that are meant, to tell of those that `init` has not published yet.
     pub patterns: Patterns,
+    /// What to do about schema changes.
+    pub ddl: Ddl,
     /// What to do while the journal is full.
     pub on_full: OnFull,
     /// How often to do what is done regularly.
     pub pace: Pace,
+}
+
+/// What to do about schema changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ddl {
+    /// Nothing is installed at the source, and nothing is said of them: one that the target cannot take stops it.
+    #[default]
+    Stop,
+    /// They travel in their place among the rows, and new tables are captured from their birth.
+    Replicate,
 }
 
 /// What to do while the journal is full.

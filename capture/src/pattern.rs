@@ -51,6 +51,14 @@ impl Patterns {
         self.literals().any(|it| it.matches(schema, table))
     }
 
+    /// The same for the source's own functions: JSON, each part a regular expression.
+    pub(crate) fn to_json(&self) -> String {
+        let excluded = self.excluded.iter().map(|it| it.to_json(true));
+        let all: Vec<_> =
+            self.included.iter().map(|it| it.to_json(false)).chain(excluded).collect();
+        serde_json::Value::from(all).to_string()
+    }
+
     /// The patterns without wildcards that include a table.
     pub(crate) fn literals(&self) -> impl Iterator<Item = &Pattern> {
         self.included.iter().filter(|it| it.is_literal())
@@ -74,6 +82,12 @@ impl Pattern {
     /// Whether it names this table.
     pub fn matches(&self, schema: &str, table: &str) -> bool {
         self.schema.matches(schema) && self.table.matches(table)
+    }
+
+    fn to_json(&self, excluded: bool) -> serde_json::Value {
+        let (schema, name) = (self.schema.to_regex(), self.table.to_regex());
+        let literal = self.is_literal();
+        serde_json::json!({ "excluded": excluded, "literal": literal, "schema": schema, "name": name })
     }
 
     fn is_literal(&self) -> bool {
@@ -113,6 +127,23 @@ impl Part {
                 None => return Ok((Self(vec![name]), after)),
             }
         }
+    }
+
+    /// A regular expression as PostgreSQL has them.
+    fn to_regex(&self) -> String {
+        let escaped = |piece: &String| {
+            let mut out = String::with_capacity(piece.len());
+            for it in piece.chars() {
+                // Behind a backslash, any character but a letter or digit stands for itself.
+                if it.is_ascii() && !it.is_ascii_alphanumeric() {
+                    out.push('\\');
+                }
+                out.push(it);
+            }
+            out
+        };
+        let pieces: Vec<String> = self.0.iter().map(escaped).collect();
+        format!("^{}$", pieces.join(".*"))
     }
 
     fn matches(&self, name: &str) -> bool {

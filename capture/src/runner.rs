@@ -105,6 +105,8 @@ pub(crate) struct Runner {
     copies: Copies,
     poller: Poller,
     reporter: Option<Reporter>,
+    /// Whether the next schema change that cannot be read is passed over: somebody said `retry` where one halted us.
+    forgives: bool,
     /// Since when the slot has been found in use.
     occupied: Option<Instant>,
     /// Failures in a row.
@@ -125,6 +127,7 @@ impl Runner {
             shared,
             commands,
             reporter: None,
+            forgives: false,
             occupied: None,
             failures: 0,
         }
@@ -169,11 +172,12 @@ impl Runner {
         check_writable(&stream)?;
         self.shared.set_state(State::Connecting);
         let control = self.options.source.connect().await?;
+        self.copies.note(&stream);
         let mut replication = Connection::open(&self.options.source).await?;
         if stream.tail().mark.is_some_and(|mark| mark.released) {
             self.reopen(&control, &mut replication).await?;
         }
-        let Admitted { from, mark, identity, silence, tables } =
+        let Admitted { from, mark, identity, silence, tables, secret } =
             admit(&control, &mut replication, &self.options, &self.confirm).await?;
         let started = replication.start(&self.options.slot, from, &self.options.publication).await;
         let (incoming, outgoing) = match started {
@@ -204,7 +208,8 @@ impl Runner {
             silence,
         ));
         let mut translator = Translator::new(&stream.tail());
-        translator.forget(self.copies.follow(&stream, &tables));
+        self.copies.follow(&stream, &tables);
+        translator.forget(self.copies.left());
         tracing::info!(slot = self.options.slot, %from, "streaming");
         self.shared.set_state(State::Streaming);
         self.shared.set_error(None);
@@ -225,12 +230,14 @@ impl Runner {
             poller: &mut self.poller,
             halts: stream.halted(),
             identity,
+            secret: secret.as_ref(),
             records: Vec::new(),
             stalled: None,
             seen: from,
             covered: from,
             marked: Instant::now(),
             is_barred,
+            forgives: &mut self.forgives,
         };
         session.run().await
     }
@@ -305,7 +312,11 @@ impl Runner {
                 () = tokio::time::sleep_until(deadline) => return,
                 Some(command) = self.commands.recv() => match command {
                     Command::Copy(request) => self.copies.request(request),
-                    Command::Retry => return,
+                    Command::Retry => {
+                        let halt = self.options.stream.halted_by(HaltedBy::Capture);
+                        self.forgives = halt.is_some_and(|it| it.code == SCHEMA_UNREADABLE);
+                        return;
+                    }
                 },
             }
         }
@@ -347,6 +358,9 @@ const RECORD_TOO_LARGE: &str = "record_too_large";
 fn barred(stream: &Stream) -> Option<Halt> {
     stream.halted_by(HaltedBy::Capture).filter(|halt| halt.code == RECORD_TOO_LARGE)
 }
+
+/// The code of a schema change that the source could not describe.
+const SCHEMA_UNREADABLE: &str = "schema_unreadable";
 
 /// The code by which the exchange with peers says so.
 const PEER_AHEAD: &str = "peer_ahead";

@@ -9,11 +9,13 @@
 //! still there was never read from, which is the only state in which an empty journal may begin to read it.
 
 mod check;
+mod following;
 mod init;
 mod inventory;
 mod plan;
 
 pub use check::{Check, check};
+pub(crate) use following::secret;
 pub use init::{InitOptions, Report, drop, init, plan};
 pub(crate) use inventory::{SlotState, published, slot_state};
 

@@ -1,5 +1,7 @@
 //! The only place where SQL and replication commands are made: one quoter, values as parameters.
 
+pub(crate) mod schema;
+
 use thinwire_engine::model::Lsn;
 
 /// What every session of ours is set to, at its start. The text form of values depends on them, so copied rows and

@@ -50,6 +50,8 @@ pub struct CaptureStatus {
     pub copy: Vec<CopyProgress>,
     /// Tables that the patterns mean and that `init` has not published yet.
     pub unpublished: Vec<String>,
+    /// Messages about the schema that the triggers at the source did not write.
+    pub forged: u64,
     /// The last thing that went wrong, until it goes right.
     pub last_error: Option<String>,
 }
@@ -82,6 +84,10 @@ impl Shared {
 
     pub(crate) fn set_retained(&self, bytes: u64) {
         self.lock().retained_wal_bytes = bytes;
+    }
+
+    pub(crate) fn count_forged(&self) {
+        self.lock().forged += 1;
     }
 
     pub(crate) fn set_unpublished(&self, tables: Vec<String>) {

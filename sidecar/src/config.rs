@@ -15,7 +15,7 @@ use std::{
 pub use error::ConfigError;
 use file::{Document, File};
 use thinwire_apply::{Conflicts, Existing};
-use thinwire_capture::{OnFull, Patterns};
+use thinwire_capture::{Ddl, OnFull, Patterns};
 use thinwire_engine::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use thinwire_transport::{Peer, PublicKey, Streams};
 use toml::Spanned;
@@ -54,6 +54,8 @@ pub struct Config {
 pub struct Capture {
     /// The tables.
     pub tables: Patterns,
+    /// What to do about schema changes.
+    pub ddl: Ddl,
 }
 
 /// How streams are applied.
@@ -207,13 +209,13 @@ fn capture(document: &Document<'_>, table: &file::Capture) -> Result<Capture, Co
     {
         return Err(document.error("capture.mode", mode.span(), "only \"slot\" is known"));
     }
-    if let Some(ddl) = &table.ddl
-        && ddl.get_ref() != "stop"
-    {
-        let why =
-            "only \"stop\" is known: a schema change that the target cannot take stops the stream";
-        return Err(document.error("capture.ddl", ddl.span(), why));
-    }
+    let ddl = match table.ddl.as_ref().map(|word| (word.get_ref().as_str(), word.span())) {
+        None | Some(("stop", _)) => Ddl::Stop,
+        Some(("replicate", _)) => Ddl::Replicate,
+        Some((_, span)) => {
+            return Err(document.error("capture.ddl", span, "\"stop\" or \"replicate\""));
+        }
+    };
     if table.tables.is_empty() {
         let why = "name at least one table, such as \"public.*\"";
         return Err(document.error("capture.tables", 0..0, why));
@@ -225,7 +227,7 @@ fn capture(document: &Document<'_>, table: &file::Capture) -> Result<Capture, Co
     let texts: Vec<_> = table.tables.iter().map(Spanned::get_ref).collect();
     let tables = Patterns::parse(&texts)
         .map_err(|error| document.error("capture.tables", 0..0, error.to_string()))?;
-    Ok(Capture { tables })
+    Ok(Capture { tables, ddl })
 }
 
 fn apply(document: &Document<'_>, table: &file::Apply) -> Result<Apply, ConfigError> {

@@ -5,14 +5,16 @@ use std::sync::{
     atomic::{AtomicI32, Ordering},
 };
 
-use thinwire_engine::model::{Lsn, RelationId};
+use thinwire_engine::model::{Definitions, Lsn, RelationId};
 use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_postgres::Client;
 
 use super::{Description, describe};
 use crate::{
+    Ddl, Options,
     error::{Error, Result, sqlstate},
     replication::Connection,
+    schema,
     source::Source,
     sql,
 };
@@ -26,6 +28,8 @@ pub(crate) struct Prepared {
     pub(crate) lsn: Lsn,
     /// The tables, with the source's estimate of their rows.
     pub(crate) tables: Vec<(Description, u64)>,
+    /// Their definitions, where schema changes travel.
+    pub(crate) definitions: Option<Definitions>,
 }
 
 /// A task that takes a snapshot, and ends with its owner.
@@ -45,11 +49,12 @@ struct Waiting {
 
 impl Preparation {
     /// Begins to take a snapshot of `tables`. Waits for the transactions that are running now.
-    pub(crate) fn start(source: &Source, slot: &str, tables: &[RelationId]) -> Self {
-        let waiting = Arc::new(Waiting { source: source.clone(), pid: AtomicI32::new(0) });
-        let (slot, tables) = (slot.to_owned(), tables.to_vec());
+    pub(crate) fn start(options: &Options, tables: &[RelationId]) -> Self {
+        let source = options.source.clone();
+        let waiting = Arc::new(Waiting { source, pid: AtomicI32::new(0) });
+        let (options, tables) = (options.clone(), tables.to_vec());
         let at = waiting.clone();
-        let task = tokio::spawn(async move { prepare(&at, &slot, &tables).await });
+        let task = tokio::spawn(async move { prepare(&at, &options, &tables).await });
         Self { task, waiting }
     }
 
@@ -81,12 +86,12 @@ impl Drop for Preparation {
     }
 }
 
-async fn prepare(waiting: &Waiting, slot: &str, tables: &[RelationId]) -> Result<Prepared> {
+async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) -> Result<Prepared> {
     let source = &waiting.source;
     let mut replication = Connection::open(source).await?;
     let pid = replication.backend_pid();
     waiting.pid.store(pid, Ordering::SeqCst);
-    let created = replication.create_temporary_slot(&temporary_slot(slot, pid)).await;
+    let created = replication.create_temporary_slot(&temporary_slot(&options.slot, pid)).await;
     waiting.pid.store(0, Ordering::SeqCst);
     let (lsn, snapshot) = created?;
     let client = source.connect().await?;
@@ -114,7 +119,28 @@ async fn prepare(waiting: &Waiting, slot: &str, tables: &[RelationId]) -> Result
         let estimate = estimate(&client, &table).await?;
         prepared.push((table, estimate));
     }
-    Ok(Prepared { client, lsn, tables: prepared })
+    let definitions = match options.ddl {
+        Ddl::Stop => None,
+        Ddl::Replicate => Some(definitions(&client, &options.publication, tables).await?),
+    };
+    Ok(Prepared { client, lsn, tables: prepared, definitions })
+}
+
+/// The tables with all that they need, in the session's snapshot.
+async fn definitions(
+    client: &Client,
+    publication: &str,
+    tables: &[RelationId],
+) -> Result<Definitions> {
+    let ids: Vec<u32> = tables.iter().map(|id| id.0).collect();
+    let row = client.query_one(sql::schema::DESCRIBE, &[&publication, &ids]).await?;
+    let text: String = row.try_get(0)?;
+    let objects = schema::objects(&text).map_err(|error| {
+        Error::Handshake(format!(
+            "the source describes its tables in words that are not known: {error}"
+        ))
+    })?;
+    Ok(Definitions { objects, dropped: vec![] })
 }
 
 /// What the planner thinks, which also holds for tables that were never analyzed.

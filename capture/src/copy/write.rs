@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
-use thinwire_engine::model::{Copy, CopyTable, Offset, Origin, Record};
+use thinwire_engine::model::{Copy, CopyTable, Offset, Origin, Record, Schema};
 
 use super::{Description, Prepared, text};
 use crate::{
@@ -45,6 +45,10 @@ pub(crate) async fn write(
         tables: tables.collect(),
     }));
     let begin = appender.flush().await?;
+    if let Some(definitions) = &prepared.definitions {
+        let definitions = definitions.encode();
+        appender.take(Record::Schema(Schema { definitions, ..Schema::default() })).await?;
+    }
     let mut rows = 0;
     for (at, (table, _)) in prepared.tables.iter().enumerate() {
         rows += write_table(prepared, table, at, appender, shared).await?;

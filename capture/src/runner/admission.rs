@@ -11,16 +11,17 @@ use tokio_postgres::Client;
 
 use super::{Trouble, poll::Tables};
 use crate::{
-    Options,
+    Ddl, Options,
     confirm::Confirm,
-    error::{Error, Result},
+    error::{Error, Result, sqlstate},
     replication::{Connection, System},
-    slot::{SlotState, published, slot_state},
+    schema::Secret,
+    slot::{SlotState, published, secret, slot_state},
     sql,
 };
 
 /// What a session starts with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Admitted {
     /// Where to begin to read: all before it is in the journal or was not captured.
     pub(super) from: Lsn,
@@ -32,6 +33,8 @@ pub(super) struct Admitted {
     pub(super) silence: Duration,
     /// The tables that are published.
     pub(super) tables: Tables,
+    /// What proves messages about the schema, if they are wanted.
+    pub(super) secret: Option<Secret>,
 }
 
 /// What a position of a source's log belongs to.
@@ -78,6 +81,10 @@ pub(super) async fn admit(
         Err(Error::Refused(why)) => return Err(halt("publication_missing", why)),
         found => found?,
     };
+    let secret = match options.ddl {
+        Ddl::Stop => None,
+        Ddl::Replicate => Some(proof(control, &options.publication).await?),
+    };
     let found = Found {
         system,
         history,
@@ -97,8 +104,27 @@ pub(super) async fn admit(
             identity,
             silence,
             tables: tables.into_iter().collect(),
+            secret,
         })
         .map_err(Trouble::Halt)
+}
+
+/// What proves messages about the schema.
+async fn proof(control: &Client, publication: &str) -> Result<Secret, Trouble> {
+    match secret(control, publication).await {
+        Ok(Some(secret)) => Ok(secret),
+        Ok(None) => Err(halt(
+            "ddl_not_installed",
+            "`[capture] ddl = \"replicate\"` is wanted, but nothing at the source follows schema changes for this \
+             node: run `thinwire init`"
+                .to_owned(),
+        )),
+        Err(error) if error.code() == Some(sqlstate::INSUFFICIENT_PRIVILEGE) => Err(halt(
+            "ddl_not_installed",
+            format!("the login may not follow schema changes: run `thinwire init` ({error})"),
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The decision itself.

@@ -47,6 +47,8 @@ pub(super) struct Copies {
     error: Option<String>,
     /// Tables that were copied and are not, or were not all the time, published.
     left: BTreeSet<RelationId>,
+    /// Tables that were copied when it was last looked at which are published.
+    known: BTreeSet<RelationId>,
     /// The room that there was for the copy that was begun last.
     room: u64,
     /// What a copy needs at the least, because one did not fit that the estimate said would.
@@ -78,6 +80,11 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
+    /// Whether somebody waits for it.
+    pub(super) fn is_requested(&self) -> bool {
+        self.request.is_some()
+    }
+
     pub(super) fn target(&self) -> Target {
         self.request.as_ref().map(|request| request.target.clone()).unwrap_or_default()
     }
@@ -117,11 +124,39 @@ impl Copies {
         self.error.clone()
     }
 
-    /// Follows which tables are published, and returns those of the copied ones whose changes were not all seen.
-    pub(super) fn follow(&mut self, stream: &Stream, tables: &Tables) -> &BTreeSet<RelationId> {
+    /// Notes which tables are copied, before it is looked at which are published: whoever looks may see less than was
+    /// read already, and a table that came in between has left nothing.
+    pub(super) fn note(&mut self, stream: &Stream) {
+        self.known = stream.tail().copied;
+    }
+
+    /// Follows which tables are published.
+    pub(super) fn follow(&mut self, stream: &Stream, tables: &Tables) {
         let copied = stream.tail().copied;
-        self.left.extend(copied.into_iter().filter(|id| !tables.contains_key(id)));
+        let known = std::mem::replace(&mut self.known, copied.clone());
+        let gone = known.into_iter().filter(|id| copied.contains(id) && !tables.contains_key(id));
+        self.left.extend(gone);
+        // What does not count as copied is copied anyway.
+        self.left.retain(|id| copied.contains(id));
+    }
+
+    /// Those of the copied tables whose changes were not all seen.
+    pub(super) fn left(&self) -> &BTreeSet<RelationId> {
         &self.left
+    }
+
+    /// Takes out of a copy for everybody what is in the stream by now: tables that were born in it.
+    pub(super) fn spare(&self, stream: &Stream, wanted: &Wanted, prepared: &mut Prepared) {
+        let copied = stream.tail().copied;
+        let is_needed = |id: &RelationId| {
+            wanted.request.is_some() || !copied.contains(id) || self.left.contains(id)
+        };
+        prepared.tables.retain(|(table, _)| is_needed(&table.relation.id));
+    }
+
+    /// A copy turned out to be of nothing.
+    pub(super) fn spared(&mut self) {
+        (self.failures, self.impatience, self.not_before) = (0, 0, None);
     }
 
     /// Whether it was a copy that did not fit since this was asked last: changes may.
@@ -389,7 +424,7 @@ async fn start(
         tracing::info!("{why}");
         return Err(Refusal::Later(why));
     }
-    Ok((from, Preparation::start(&options.source, &options.slot, tables)))
+    Ok((from, Preparation::start(options, tables)))
 }
 
 /// The part by which the next try asks for more room than the last one had.

@@ -8,9 +8,10 @@ use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_postgres::Client;
 
 use crate::{
-    Options,
+    Ddl, Options,
     error::Result,
     slot::{published, slot_state, unpublished},
+    sql,
     status::Shared,
 };
 
@@ -74,6 +75,9 @@ async fn ask(
     };
     if let Some(slot) = slot_state(client, &options.slot).await? {
         shared.set_retained(slot.retained_bytes);
+    }
+    if options.ddl == Ddl::Replicate && round.is_multiple_of(ROUNDS) {
+        client.execute(sql::schema::PUBLISH_MISSING, &[&options.publication]).await?;
     }
     let (tables, _) = published(client, &options.publication).await?;
     found.send_replace(Some(tables.into_iter().collect()));

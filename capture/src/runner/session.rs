@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    Command, Trouble,
+    Command, SCHEMA_UNREADABLE, Trouble,
     admission::Identity,
     copies::{Copies, Verdict},
     poll::Poller,
@@ -26,6 +26,7 @@ use crate::{
     copy,
     error::Error,
     replication::{Frame, Incoming},
+    schema::{self, Change, Secret, Told},
     status::{Shared, State},
 };
 
@@ -43,6 +44,8 @@ pub(super) struct Session<'a> {
     /// Why the stream stands still, whoever says so.
     pub(super) halts: watch::Receiver<Option<Halt>>,
     pub(super) identity: Identity,
+    /// What proves messages about the schema, if they are wanted.
+    pub(super) secret: Option<&'a Secret>,
     pub(super) records: Vec<Record>,
     /// A message that waits for a copy, and since when.
     pub(super) stalled: Option<(Message, Instant)>,
@@ -54,6 +57,8 @@ pub(super) struct Session<'a> {
     pub(super) marked: Instant,
     /// Whether a record that did not fit may still be in the way.
     pub(super) is_barred: bool,
+    /// Whether somebody said to go on where a schema change could not be read.
+    pub(super) forgives: &'a mut bool,
 }
 
 /// What ended a run through what was read.
@@ -92,7 +97,12 @@ impl Session<'_> {
         tokio::select! {
             filled = self.incoming.fill(), if !is_stalled => filled?,
             () = self.copies.prepared() => self.show_copies(),
-            () = self.poller.asked() => self.begin_copy().await,
+            () = self.poller.asked() => {
+                if let Some(tables) = self.poller.tables() {
+                    self.copies.follow(&self.options.stream, &tables);
+                }
+                self.begin_copy().await;
+            }
             Some(command) = self.commands.recv() => {
                 if let Command::Copy(request) = command {
                     self.copies.request(request);
@@ -113,7 +123,7 @@ impl Session<'_> {
 
     async fn begin_copy(&mut self) {
         if let Some(tables) = self.poller.tables() {
-            self.translator.forget(self.copies.follow(&self.options.stream, &tables));
+            self.translator.forget(self.copies.left());
             self.copies.begin(self.options, &tables).await;
             self.show_copies();
         }
@@ -166,6 +176,11 @@ impl Session<'_> {
     }
 
     async fn take(&mut self, message: Message) -> Result<(), Trouble> {
+        if let Message::Logical { prefix, content, .. } = &message
+            && prefix == schema::PREFIX
+        {
+            return self.take_schema(content).await;
+        }
         let lone = match &message {
             Message::Logical { transactional: false, lsn, .. } => Some(*lsn),
             _ => None,
@@ -180,6 +195,36 @@ impl Session<'_> {
             self.mark()?;
         }
         Ok(())
+    }
+
+    /// Takes a message under the prefix of the source's triggers, which anybody may have written.
+    async fn take_schema(&mut self, content: &[u8]) -> Result<(), Trouble> {
+        let (Some(secret), Some(transaction)) = (self.secret, self.translator.transaction()) else {
+            return Ok(());
+        };
+        let publication = &self.options.publication;
+        let Change { definitions, born, stale } =
+            match schema::read(content, secret, publication, transaction.xid) {
+                Told::Change(change) => change,
+                Told::NotOurs => return Ok(()),
+                Told::Forged => {
+                    tracing::warn!(xid = transaction.xid, "a message about the schema is forged");
+                    self.shared.count_forged();
+                    return Ok(());
+                }
+                Told::Failed(_) if !self.translator.is_heeded() => return Ok(()),
+                Told::Failed(_) if *self.forgives => self.all_anew(),
+                Told::Failed(why) => return Err(Trouble::Halt(unreadable(&why))),
+            };
+        *self.forgives = false;
+        let taken = self.translator.schema(&definitions, born, stale, &mut self.records);
+        self.follow(taken.map_err(Error::from)?).await
+    }
+
+    /// What stands for a change that nobody could describe: all tables are copied again, with their definitions.
+    fn all_anew(&self) -> Change {
+        let stale = self.stream().tail().copied.into_iter().collect();
+        Change { stale, ..Change::default() }
     }
 
     /// Appends what the translator made, and goes where it says.
@@ -254,7 +299,12 @@ impl Session<'_> {
 
     /// Writes the copy that is ready. Nothing else is read meanwhile; reporting goes on.
     async fn place(&mut self) -> Result<(), Trouble> {
-        let Some((wanted, prepared)) = self.copies.take() else { return Ok(()) };
+        let Some((wanted, mut prepared)) = self.copies.take() else { return Ok(()) };
+        self.copies.spare(&self.options.stream, &wanted, &mut prepared);
+        if prepared.tables.is_empty() && !wanted.is_requested() {
+            self.copies.spared();
+            return Ok(());
+        }
         let before = self.shared.set_state(State::Copying);
         // All before the copy has been read, and rows of its tables were dropped. If the source sent them again once
         // the copy is in the stream, they would count twice; the mark, which is durable if the copy is, says not to.
@@ -298,6 +348,16 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+fn unreadable(why: &str) -> Halt {
+    Halt::new(
+        SCHEMA_UNREADABLE,
+        format!(
+            "a schema change could not be followed: {why}; bring the target into the same shape by hand if it is not, \
+             then `thinwire retry` goes on and copies all tables again"
+        ),
+    )
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -6,10 +6,12 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 
 use super::{
+    following,
     inventory::{self, Inventory, RunAs, Table},
     name_for, plan as planning,
 };
 use crate::{
+    Ddl,
     error::{Error, Result, sqlstate},
     pattern::Patterns,
     source::Source,
@@ -23,6 +25,8 @@ pub struct InitOptions {
     pub node: String,
     /// The tables to capture.
     pub patterns: Patterns,
+    /// What to do about schema changes.
+    pub ddl: Ddl,
     /// The login that will run, if it is another than the one that initialises.
     pub run_as: Option<String>,
 }
@@ -74,6 +78,9 @@ pub async fn plan(admin: &Source, options: &InitOptions) -> Result<Vec<String>> 
 pub async fn drop(admin: &Source, node: &str) -> Result<()> {
     let client = admin.connect().await?;
     let name = name_for(node);
+    for statement in following::removal(&client, &name).await? {
+        client.batch_execute(&statement).await?;
+    }
     client.execute(sql::DROP_SLOT, &[&name]).await?;
     client.batch_execute(&sql::drop_publication(&name)).await?;
     Ok(())
@@ -99,8 +106,12 @@ async fn prepare(
              drop it, or give the node another name"
         )));
     }
+    let following = following::look(client, &found, options, &name).await?;
     let selected = planning::select(&found, &options.patterns)?;
-    let statements = planning::statements(&found, &selected, &name, &options.node)?;
+    let mut statements = planning::statements(&found, &selected, &name, &options.node)?;
+    // What creates the slot stays the last.
+    let at = statements.len() - usize::from(found.slot.is_none());
+    statements.splice(at..at, following::statements(&found, &following, options, &name)?);
     let tables = selected.into_iter().map(Table::label).collect();
     Ok((found, statements, tables))
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use thinwire_capture::{Pace, Source, State};
+use thinwire_capture::{Ddl, Pace, Source, State};
 use thinwire_engine::{
     model::{Offset, Origin, Record},
     storage::disk::RealDisk,
@@ -286,7 +286,10 @@ async fn what_a_copy_holds_is_not_captured_again_when_the_source_sends_it_again(
     // Nothing but the copy itself makes a mark.
     let pace = Pace { mark: Duration::from_secs(3600), ..PACE };
     let disk = Arc::new(RealDisk);
-    let start = || Node::start_on(disk.clone(), rig.source(), rig.dir.path(), 1 << 30, SLOT, pace);
+    let start = || {
+        let (disk, source) = (disk.clone(), rig.source());
+        Node::start_on(disk, source, rig.dir.path(), 1 << 30, SLOT, pace, Ddl::Stop)
+    };
     let node = start();
     node.until("all is copied", Node::has_copied).await;
     rig.sql("select pg_terminate_backend(active_pid) from pg_replication_slots where active");

@@ -2,14 +2,14 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use thinwire_capture::State;
+use thinwire_capture::{Ddl, State};
 use thinwire_engine::storage::memory::{Fault, MemoryDisk};
 
 use crate::rig::{Node, PACE, Rig, SLOT};
 
 fn node_on(disk: &MemoryDisk, rig: &Rig) -> Node {
     let disk = Arc::new(disk.clone());
-    Node::start_on(disk, rig.source(), Path::new("/journal"), 1 << 30, SLOT, PACE)
+    Node::start_on(disk, rig.source(), Path::new("/journal"), 1 << 30, SLOT, PACE, Ddl::Stop)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,5 +7,6 @@ mod halts;
 mod model;
 mod restarts;
 mod rig;
+mod schema;
 mod slots;
 mod tls;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use thinwire_engine::model::{OldRow, Origin, Record, Relation, RelationId, Row, Value};
+use thinwire_engine::model::{OldRow, Origin, Record, Relation, RelationId, Row, Schema, Value};
 
 type Values = Vec<Option<Bytes>>;
 
@@ -15,6 +15,8 @@ pub(crate) struct Model {
     pub(crate) aborts: u64,
     pub(crate) copies: u64,
     pub(crate) messages: Vec<(String, Bytes)>,
+    /// What was said of the schema, complete transactions and copies only.
+    pub(crate) schemas: Vec<Schema>,
     /// Who looks; `None` for one that is in no audience.
     viewer: Option<Origin>,
     /// Records of what is open.
@@ -77,6 +79,7 @@ impl Model {
                 self.close();
             }
             Record::Message { transactional: false, .. } => self.apply(record),
+            Record::Schema(_) if self.open.is_empty() => self.apply(record),
             record if self.open.is_empty() => panic!("outside of a transaction: {record:?}"),
             record => self.open.push(record),
         }
@@ -107,11 +110,18 @@ impl Model {
                 self.table(relation).remove(&old);
             }
             Record::Truncate { relations, .. } => relations.into_iter().for_each(|id| {
-                let table = self.table(id);
-                table.rows.clear();
-                table.by_key.clear();
+                self.table(id).clear();
             }),
             Record::Message { prefix, content, .. } => self.messages.push((prefix, content)),
+            Record::Schema(schema) => {
+                // Their rows come anew.
+                for id in &schema.stale {
+                    if let Some(table) = self.tables.get_mut(id) {
+                        table.clear();
+                    }
+                }
+                self.schemas.push(schema);
+            }
             Record::Begin { .. } | Record::CopyBegin(_) => {}
             other => panic!("{other:?}"),
         }
@@ -156,6 +166,11 @@ impl Model {
 }
 
 impl Table {
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.by_key.clear();
+    }
+
     fn has_key(&self) -> bool {
         use thinwire_engine::model::ReplicaIdentity::{Default, Index};
         matches!(self.relation.identity, Default | Index)
@@ -168,13 +183,15 @@ impl Table {
     }
 
     fn describe(&mut self, relation: Relation) {
-        let all = std::mem::take(&mut self.by_key);
-        let (had, has) = (self.relation.columns.len(), relation.columns.len());
-        assert!(has >= had, "columns only come in these tests");
-        self.relation = relation;
-        for (_, mut row) in all {
-            row.resize(has, None);
-            self.insert(row);
+        let keyed = std::mem::take(&mut self.by_key).into_values().map(|row| (row, 1));
+        let all: Vec<_> = keyed.chain(std::mem::take(&mut self.rows)).collect();
+        let before = std::mem::replace(&mut self.relation, relation);
+        // By name: these tests do not rename and give no defaults.
+        let at = |name: &str| before.columns.iter().position(|column| column.name == name);
+        let from: Vec<_> = self.relation.columns.iter().map(|column| at(&column.name)).collect();
+        for (row, count) in all {
+            let row: Values = from.iter().map(|at| at.and_then(|at| row[at].clone())).collect();
+            (0..count).for_each(|_| self.insert(row.clone()));
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 use thinwire_capture::{
-    Capture, CaptureStatus, OnFull, Options, Pace, Patterns, Source,
+    Capture, CaptureStatus, Ddl, OnFull, Options, Pace, Patterns, Source,
     slot::{self, InitOptions, Report},
 };
 use thinwire_cluster::Cluster;
@@ -107,6 +107,7 @@ pub(crate) fn init_options(patterns: &[&str]) -> InitOptions {
     InitOptions {
         node: NODE.to_owned(),
         patterns: Patterns::parse(patterns).unwrap(),
+        ddl: Ddl::Stop,
         run_as: None,
     }
 }
@@ -161,7 +162,7 @@ impl Node {
     }
 
     pub(crate) fn start_with(source: Source, dir: &Path, budget: u64, slot: &str) -> Self {
-        Self::start_on(Arc::new(RealDisk), source, dir, budget, slot, PACE)
+        Self::start_on(Arc::new(RealDisk), source, dir, budget, slot, PACE, Ddl::Stop)
     }
 
     pub(crate) fn start_on(
@@ -171,6 +172,7 @@ impl Node {
         budget: u64,
         slot: &str,
         pace: Pace,
+        ddl: Ddl,
     ) -> Self {
         let (journal, stream) = open(disk, dir, budget);
         let held = Arc::new(AtomicBool::new(false));
@@ -181,6 +183,7 @@ impl Node {
             publication: slot.to_owned(),
             stream: stream.clone(),
             patterns: Patterns::parse(&["*.*"]).unwrap(),
+            ddl,
             on_full: OnFull::HoldWal,
             pace,
         });

@@ -68,6 +68,7 @@ fn capture_setup(config: &Config, database: &Database) -> Option<InitOptions> {
     Some(InitOptions {
         node: config.name.clone(),
         patterns: capture.tables.clone(),
+        ddl: capture.ddl,
         run_as: database.config.get_user().map(str::to_owned),
     })
 }

@@ -1,0 +1,164 @@
+//! What follows schema changes at the source: installed where a node replicates them, taken away with the last that does.
+
+use tokio_postgres::Client;
+
+use super::{
+    InitOptions,
+    inventory::{Inventory, RunAs},
+};
+use crate::{
+    Ddl,
+    error::{Error, Result},
+    schema::Secret,
+    sql::schema as sql,
+};
+
+/// What is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Following {
+    /// Whether anything is installed at all.
+    is_installed: bool,
+    /// Which edition, if it is whole and fires.
+    edition: Option<String>,
+    /// Who owns the schema, if that is no superuser.
+    humble_owner: Option<String>,
+    /// Whether the node is registered just as it would be now; none if it is not registered.
+    is_registered: Option<bool>,
+    /// Whether other nodes are.
+    has_others: bool,
+    /// Whether the login that runs may ask all that it has to.
+    may_ask: bool,
+    /// Whether whoever initialises may install.
+    may_install: bool,
+}
+
+/// Looks at it.
+pub(super) async fn look(
+    client: &Client,
+    found: &Inventory,
+    options: &InitOptions,
+    publication: &str,
+) -> Result<Following> {
+    let role = client.query_one(crate::sql::ROLE, &[&found.server.user]).await?;
+    let mut following = Following {
+        is_installed: client.query_one(sql::IS_INSTALLED, &[]).await?.try_get(0)?,
+        may_install: role.try_get(1)?,
+        ..Following::default()
+    };
+    let edition = client.query_one(sql::EDITION, &[]).await?;
+    following.edition = edition.try_get(0)?;
+    following.humble_owner = edition.try_get(1)?;
+    if !following.is_installed {
+        return Ok(following);
+    }
+    let patterns = options.patterns.to_json();
+    for row in client.query(sql::REGISTERED, &[&publication, &patterns]).await? {
+        let (node, reader): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        if !row.try_get::<_, bool>(3)? {
+            following.has_others = true;
+            continue;
+        }
+        let is_same = node == options.node && reader.as_deref() == Some(reader_of(found));
+        following.is_registered = Some(is_same && row.try_get::<_, bool>(2)?);
+    }
+    // Of another edition, what may be asked is not known.
+    if following.edition.as_deref() == Some(&sql::edition()) {
+        let may_ask = client.query_one(sql::MAY_ASK, &[&reader_of(found)]).await;
+        following.may_ask = may_ask.is_ok_and(|row| row.get(0));
+    }
+    Ok(following)
+}
+
+/// What has to be done about it, in its order.
+pub(super) fn statements(
+    found: &Inventory,
+    following: &Following,
+    options: &InitOptions,
+    publication: &str,
+) -> Result<Vec<String>> {
+    if options.ddl == Ddl::Stop {
+        return Ok(remove(following, publication));
+    }
+    let mut out = Vec::new();
+    if following.edition.as_deref() != Some(&sql::edition()) {
+        permitted(found, following)?;
+        out.push(sql::install());
+    }
+    let is_new = !out.is_empty();
+    if following.is_registered != Some(true) {
+        let patterns = options.patterns.to_json();
+        out.push(sql::register(publication, &options.node, reader_of(found), &patterns));
+    }
+    let is_there = found.run_as.as_ref().is_none_or(|it| it.exists);
+    if is_there && (is_new || !following.may_ask) {
+        out.push(sql::grant_asking(reader_of(found)));
+    }
+    // Without a slot there is nobody yet who listens, and the first copy tells all.
+    if !out.is_empty() && found.slot.is_some() {
+        out.push(sql::tell_all(publication));
+    }
+    Ok(out)
+}
+
+/// What takes a node's part away.
+pub(super) async fn removal(client: &Client, publication: &str) -> Result<Vec<String>> {
+    if !client.query_one(sql::IS_INSTALLED, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(vec![]);
+    }
+    let mut following = Following { is_installed: true, ..Following::default() };
+    for row in client.query(sql::REGISTERED, &[&publication, &"[]"]).await? {
+        match row.try_get(3)? {
+            true => following.is_registered = Some(true),
+            false => following.has_others = true,
+        }
+    }
+    Ok(remove(&following, publication))
+}
+
+/// What proves the messages for a node; none if it is not registered.
+///
+/// # Errors
+/// What the server said, for instance that we may not know it.
+pub(crate) async fn secret(client: &Client, publication: &str) -> Result<Option<Secret>> {
+    if !client.query_one(sql::IS_INSTALLED, &[]).await?.try_get::<_, bool>(0)? {
+        return Ok(None);
+    }
+    match client.query_opt(sql::SECRET, &[&publication]).await? {
+        Some(row) => Ok(Some(Secret::new(row.try_get(0)?))),
+        None => Ok(None),
+    }
+}
+
+fn remove(following: &Following, publication: &str) -> Vec<String> {
+    match following {
+        Following { is_installed: false, .. } => vec![],
+        Following { has_others: false, .. } => vec![sql::UNINSTALL.trim_end().to_owned()],
+        Following { is_registered: Some(_), .. } => vec![sql::unregister(publication)],
+        _ => vec![],
+    }
+}
+
+fn permitted(found: &Inventory, following: &Following) -> Result<()> {
+    if !following.may_install {
+        return Err(Error::Refused(format!(
+            "`[capture] ddl = \"replicate\"` needs event triggers, which only a superuser can create, and {} is \
+             none: run `thinwire init` with `--admin-url` of one, or hand the output of `--print-sql` to one",
+            found.server.user
+        )));
+    }
+    if let Some(owner) = &following.humble_owner {
+        return Err(Error::Refused(format!(
+            "the schema thinwire belongs to {owner}, who could replace what runs with a superuser's rights: give \
+             it to a superuser with `ALTER SCHEMA thinwire OWNER TO CURRENT_USER`"
+        )));
+    }
+    Ok(())
+}
+
+/// The login that captures.
+fn reader_of(found: &Inventory) -> &str {
+    match &found.run_as {
+        Some(RunAs { name, .. }) => name,
+        None => &found.server.user,
+    }
+}

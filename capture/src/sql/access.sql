@@ -1,0 +1,106 @@
+-- What the login that captures may call. Everything here says only what concerns its own publication.
+
+-- Tables, with all that they need, as the session's snapshot shows them.
+CREATE OR REPLACE FUNCTION thinwire.describe_tables(captured_by name, tables oid[])
+RETURNS text LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
+SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
+SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content'
+AS $function$
+    SELECT pg_catalog.jsonb_strip_nulls(thinwire.definitions(captured_by,
+        coalesce(pg_catalog.array_agg('pg_catalog.pg_class'::pg_catalog.regclass::oid), '{}'),
+        coalesce(pg_catalog.array_agg(m.id), '{}')))::text
+    FROM (SELECT t.id FROM pg_catalog.unnest(tables) AS t (id)
+          WHERE thinwire.is_captured(captured_by, t.id)
+          UNION
+          SELECT p.relid FROM pg_catalog.unnest(tables) AS t (id),
+          LATERAL pg_catalog.pg_partition_tree(t.id) AS p
+          WHERE thinwire.is_captured(captured_by, t.id)) AS m (id)
+$function$;
+
+-- Publishes what is meant and was left to later.
+CREATE OR REPLACE FUNCTION thinwire.publish_missing(captured_by name)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+    capture thinwire.captures;
+    relation oid;
+BEGIN
+    SELECT c.* INTO capture FROM thinwire.captures AS c WHERE c.publication = captured_by;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    FOR relation IN
+        SELECT c.oid FROM pg_catalog.pg_class AS c
+        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND thinwire.is_fit(capture.patterns, c.oid)
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS r
+                        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
+                        WHERE p.pubname = captured_by AND r.prrelid = c.oid)
+    LOOP
+        PERFORM thinwire.settle(capture, relation);
+    END LOOP;
+END
+$function$;
+
+-- Where the sequences of captured tables and of schemas that are meant are: an array of objects.
+CREATE OR REPLACE FUNCTION thinwire.sequences(captured_by name)
+RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+    SELECT coalesce(pg_catalog.jsonb_agg(d.description ORDER BY s.oid), '[]')::text
+    FROM thinwire.captures AS k
+    CROSS JOIN pg_catalog.pg_class AS s
+    CROSS JOIN LATERAL thinwire.describe('pg_catalog.pg_class'::pg_catalog.regclass, s.oid) AS d
+    WHERE k.publication = captured_by AND s.relkind = 'S' AND s.relpersistence = 'p'
+    AND (thinwire.is_carried(k, 'pg_catalog.pg_class'::pg_catalog.regclass, s.oid)
+         OR EXISTS (SELECT FROM pg_catalog.pg_depend AS o
+                    WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = s.oid
+                    AND o.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                    AND o.deptype IN ('a', 'i') AND thinwire.is_captured(captured_by, o.refobjid)))
+$function$;
+
+-- Tells of all tables that are captured: for a target that was not told of them before.
+CREATE OR REPLACE FUNCTION thinwire.tell_all(captured_by name)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
+SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
+SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content'
+AS $function$
+DECLARE
+    capture thinwire.captures;
+    tables oid[];
+BEGIN
+    SELECT c.* INTO STRICT capture FROM thinwire.captures AS c WHERE c.publication = captured_by;
+    SELECT coalesce(pg_catalog.array_agg(DISTINCT m.id), '{}') INTO tables FROM (
+        SELECT r.prrelid FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = captured_by
+        UNION
+        SELECT t.relid FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
+        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.prrelid) AS t WHERE p.pubname = captured_by) AS m (id);
+    INSERT INTO thinwire.parts SELECT i.indexrelid, i.indrelid FROM pg_catalog.pg_index AS i
+    WHERE i.indrelid = ANY (tables) AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = i.indexrelid);
+    INSERT INTO thinwire.parts SELECT h.inhrelid, h.inhparent FROM pg_catalog.pg_inherits AS h
+    WHERE h.inhparent = ANY (tables) AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = h.inhrelid);
+    PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
+        'objects', thinwire.definitions(captured_by, pg_catalog.array_fill(
+            'pg_catalog.pg_class'::pg_catalog.regclass::oid, ARRAY[pg_catalog.cardinality(tables)]), tables),
+        'born', '[]'::jsonb, 'stale', '[]'::jsonb));
+END
+$function$;
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA thinwire FROM PUBLIC;
+
+DROP EVENT TRIGGER IF EXISTS thinwire_command;
+DROP EVENT TRIGGER IF EXISTS thinwire_drop;
+DROP EVENT TRIGGER IF EXISTS thinwire_rewrite;
+CREATE EVENT TRIGGER thinwire_command ON ddl_command_end WHEN TAG IN (
+    'ALTER DOMAIN', 'ALTER FUNCTION', 'ALTER INDEX', 'ALTER MATERIALIZED VIEW', 'ALTER PROCEDURE', 'ALTER ROUTINE',
+    'ALTER SCHEMA', 'ALTER SEQUENCE', 'ALTER TABLE', 'ALTER TYPE', 'ALTER VIEW', 'COMMENT', 'CREATE DOMAIN',
+    'CREATE FUNCTION', 'CREATE INDEX', 'CREATE MATERIALIZED VIEW', 'CREATE PROCEDURE', 'CREATE SCHEMA',
+    'CREATE SEQUENCE', 'CREATE TABLE', 'CREATE TABLE AS', 'CREATE TYPE', 'CREATE VIEW', 'SELECT INTO')
+    EXECUTE FUNCTION thinwire.follow();
+CREATE EVENT TRIGGER thinwire_drop ON sql_drop EXECUTE FUNCTION thinwire.follow();
+CREATE EVENT TRIGGER thinwire_rewrite ON table_rewrite EXECUTE FUNCTION thinwire.follow();
+ALTER EVENT TRIGGER thinwire_command ENABLE ALWAYS;
+ALTER EVENT TRIGGER thinwire_drop ENABLE ALWAYS;
+ALTER EVENT TRIGGER thinwire_rewrite ENABLE ALWAYS;

@@ -1,0 +1,442 @@
+-- What follows the users' own statements: new tables are published in the transaction that makes them, and what changed
+-- is told in a message that stands among the rows. None of it may make a statement of the users fail.
+
+CREATE OR REPLACE FUNCTION thinwire.emit(capture thinwire.captures, content jsonb)
+RETURNS void LANGUAGE plpgsql AS $function$
+DECLARE
+    body bytea := pg_catalog.convert_to((pg_catalog.jsonb_strip_nulls(content) || pg_catalog.jsonb_build_object(
+        'publication', capture.publication,
+        -- A message that somebody repeats in another transaction is none.
+        'xid', pg_catalog.pg_current_xact_id()::xid::text::int8))::text, 'UTF8');
+    proof bytea := pg_catalog.sha256(capture.secret || pg_catalog.sha256(capture.secret || body));
+BEGIN
+    PERFORM pg_catalog.pg_logical_emit_message(true, 'thinwire.schema', proof || body);
+END
+$function$;
+
+-- Lets the login that captures read a table.
+CREATE OR REPLACE FUNCTION thinwire.grant_to_reader(capture thinwire.captures, relation oid)
+RETURNS void LANGUAGE plpgsql AS $function$
+DECLARE
+    c record;
+BEGIN
+    SELECT r.relname, n.nspname, n.oid INTO c FROM pg_catalog.pg_class AS r
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = r.relnamespace WHERE r.oid = relation;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = capture.reader) THEN
+        RETURN;
+    END IF;
+    IF NOT pg_catalog.has_schema_privilege(capture.reader, c.oid, 'USAGE') THEN
+        EXECUTE pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', c.nspname, capture.reader);
+    END IF;
+    IF NOT pg_catalog.has_table_privilege(capture.reader, relation, 'SELECT') THEN
+        EXECUTE pg_catalog.format('GRANT SELECT ON TABLE %I.%I TO %I', c.nspname, c.relname, capture.reader);
+    END IF;
+END
+$function$;
+
+-- Gives a table and its partitions an identity, so that publishing them breaks no update. One that has got a key
+-- since is told by it again.
+CREATE OR REPLACE FUNCTION thinwire.identify(relation oid)
+RETURNS void LANGUAGE plpgsql AS $function$
+DECLARE
+    member record;
+    root_is_full boolean;
+BEGIN
+    SELECT r.relreplident = 'f' AND NOT EXISTS (SELECT FROM thinwire.keyless AS k WHERE k.id = r.oid)
+        INTO root_is_full FROM pg_catalog.pg_class AS r WHERE r.oid = relation;
+    FOR member IN
+        SELECT c.oid, n.nspname, c.relname, c.relreplident,
+               EXISTS (SELECT FROM thinwire.keyless AS k WHERE k.id = c.oid) AS is_ours,
+               EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid
+                       AND i.indisprimary AND i.indimmediate AND i.indisvalid) AS has_primary
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p') AND (c.oid = relation
+            OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(relation) AS t))
+    LOOP
+        IF member.relreplident = 'f' THEN
+            IF member.is_ours AND member.has_primary AND NOT root_is_full THEN
+                EXECUTE pg_catalog.format('ALTER TABLE ONLY %I.%I REPLICA IDENTITY DEFAULT',
+                    member.nspname, member.relname);
+                DELETE FROM thinwire.keyless AS k WHERE k.id = member.oid;
+            END IF;
+        ELSIF root_is_full OR NOT thinwire.has_key(member.oid) THEN
+            EXECUTE pg_catalog.format('ALTER TABLE ONLY %I.%I REPLICA IDENTITY FULL',
+                member.nspname, member.relname);
+            INSERT INTO thinwire.keyless VALUES (member.oid);
+        END IF;
+    END LOOP;
+END
+$function$;
+
+-- Puts a table into the publication or takes it out, as the patterns say; returns what was done. The publication is
+-- locked for it until the transaction ends, so a transaction that has to wait for another leaves it to later: users who
+-- make tables at the same time never wait for each other because of us.
+CREATE OR REPLACE FUNCTION thinwire.settle(capture thinwire.captures, relation oid)
+RETURNS text LANGUAGE plpgsql AS $function$
+DECLARE
+    is_wanted boolean := thinwire.is_fit(capture.patterns, relation);
+    is_listed boolean := EXISTS (
+        SELECT FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
+        WHERE p.pubname = capture.publication AND r.prrelid = relation);
+    called text;
+    patience text := pg_catalog.current_setting('lock_timeout');
+BEGIN
+    IF is_wanted THEN
+        PERFORM thinwire.identify(relation);
+    END IF;
+    IF is_wanted = is_listed THEN
+        RETURN CASE WHEN is_listed THEN 'kept' ELSE 'out' END;
+    END IF;
+    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
+    BEGIN
+        PERFORM pg_catalog.set_config('lock_timeout', '250ms', true);
+        IF is_wanted THEN
+            EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', capture.publication, called);
+            PERFORM thinwire.grant_to_reader(capture, relation);
+        ELSE
+            EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
+        END IF;
+        PERFORM pg_catalog.set_config('lock_timeout', patience, true);
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN 'later';
+    END;
+    RETURN CASE WHEN is_wanted THEN 'added' ELSE 'removed' END;
+END
+$function$;
+
+-- Whether an object that is no table travels: by its name if all that it needs does, or because a captured table
+-- needs it.
+CREATE OR REPLACE FUNCTION thinwire.is_carried(capture thinwire.captures, class oid, object oid)
+RETURNS boolean LANGUAGE plpgsql STABLE AS $function$
+DECLARE
+    at record;
+BEGIN
+    IF class = 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN
+        SELECT '' AS called, n.nspname AS in_schema, true AS is_kind INTO at
+        FROM pg_catalog.pg_namespace AS n WHERE n.oid = object;
+    ELSIF class = 'pg_catalog.pg_class'::pg_catalog.regclass THEN
+        SELECT c.relname AS called, n.nspname AS in_schema,
+               c.relkind IN ('v', 'm', 'S') AND c.relpersistence <> 't' AS is_kind INTO at
+        FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE c.oid = object;
+    ELSIF class = 'pg_catalog.pg_type'::pg_catalog.regclass THEN
+        SELECT t.typname AS called, n.nspname AS in_schema, t.typtype IN ('e', 'd', 'r') OR EXISTS (
+                   SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = t.typrelid AND c.relkind = 'c') AS is_kind INTO at
+        FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+        WHERE t.oid = object;
+    ELSIF class = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN
+        SELECT p.proname AS called, n.nspname AS in_schema, p.prokind IN ('f', 'p', 'w') AS is_kind INTO at
+        FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+        WHERE p.oid = object;
+    END IF;
+    IF NOT coalesce(at.is_kind AND thinwire.is_users(at.in_schema), false) THEN
+        RETURN false;
+    END IF;
+    IF thinwire.matches(capture.patterns, at.in_schema, at.called) THEN
+        -- One that speaks of a table that is not captured has no place at the target.
+        RETURN NOT EXISTS (
+            SELECT FROM pg_catalog.pg_depend AS d
+            JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
+            JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'n'
+            AND thinwire.is_users(n.nspname)
+            AND (d.classid = class AND d.objid = object
+                 OR d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+                 AND d.objid IN (SELECT r.oid FROM pg_catalog.pg_rewrite AS r WHERE r.ev_class = object
+                                 AND class = 'pg_catalog.pg_class'::pg_catalog.regclass))
+            AND NOT CASE WHEN c.relkind IN ('r', 'p') THEN thinwire.is_captured(capture.publication, c.oid)
+                         WHEN c.relkind IN ('v', 'm') AND c.oid <> object THEN thinwire.is_carried(capture, d.refclassid, c.oid)
+                         ELSE c.relkind <> 'f' END);
+    END IF;
+    RETURN EXISTS (
+        SELECT FROM (
+            SELECT pg_catalog.array_agg(d.refclassid) AS classes, pg_catalog.array_agg(r.prrelid) AS tables
+            FROM pg_catalog.pg_publication_rel AS r
+            JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = capture.publication
+            CROSS JOIN (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid) AS d (refclassid)) AS all_tables,
+        LATERAL thinwire.needs(capture.publication, all_tables.classes, all_tables.tables) AS n
+        WHERE n.class = is_carried.class AND n.object = is_carried.object);
+END
+$function$;
+
+-- What an object of a command belongs to: a table for its indexes and constraints, itself otherwise.
+CREATE OR REPLACE FUNCTION thinwire.whole(class oid, object oid)
+RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, coalesce(
+               (SELECT i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = c.oid), c.oid)
+    FROM pg_catalog.pg_class AS c
+    WHERE $1 = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = $2 AND c.relkind <> 'c'
+    UNION ALL
+    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, c.reltype FROM pg_catalog.pg_class AS c
+    WHERE $1 = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = $2 AND c.relkind = 'c'
+    UNION ALL
+    SELECT CASE WHEN c.conrelid <> 0 THEN 'pg_catalog.pg_class'::pg_catalog.regclass
+                ELSE 'pg_catalog.pg_type'::pg_catalog.regclass END,
+           CASE WHEN c.conrelid <> 0 THEN c.conrelid ELSE c.contypid END
+    FROM pg_catalog.pg_constraint AS c
+    WHERE $1 = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND c.oid = $2
+    UNION ALL
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, d.adrelid FROM pg_catalog.pg_attrdef AS d
+    WHERE $1 = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.oid = $2
+    UNION ALL
+    SELECT $1, $2 WHERE $1 IN ('pg_catalog.pg_type'::pg_catalog.regclass,
+        'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_namespace'::pg_catalog.regclass)
+$function$;
+
+-- All that is in a schema, because it has the schema's name.
+CREATE OR REPLACE FUNCTION thinwire.contents(in_schema oid)
+RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, c.oid FROM pg_catalog.pg_class AS c
+    WHERE c.relnamespace = in_schema AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+    UNION ALL
+    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type AS t
+    WHERE t.typnamespace = in_schema AND t.typtype IN ('e', 'd', 'r', 'c')
+    UNION ALL
+    SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_proc AS p
+    WHERE p.pronamespace = in_schema
+$function$;
+
+-- Remembers what a table consists of; returns partitions that came or went with rows since this was done last.
+CREATE OR REPLACE FUNCTION thinwire.moved_partitions(relation oid, created oid[])
+RETURNS oid[] LANGUAGE plpgsql AS $function$
+DECLARE
+    moved oid[] := '{}';
+    part record;
+    has_rows boolean;
+BEGIN
+    INSERT INTO thinwire.parts SELECT i.indexrelid, relation FROM pg_catalog.pg_index AS i
+    WHERE i.indrelid = relation
+    AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = i.indexrelid);
+    FOR part IN
+        SELECT c.oid, n.nspname, c.relname, c.relkind, now.relid IS NOT NULL AS is_here
+        FROM (SELECT p.id FROM thinwire.parts AS p WHERE p.part_of = relation) AS was (id)
+        FULL JOIN (SELECT t.relid FROM pg_catalog.pg_partition_tree(relation) AS t
+                   WHERE t.parentrelid = relation) AS now ON now.relid = was.id
+        JOIN pg_catalog.pg_class AS c ON c.oid = coalesce(now.relid, was.id) AND c.relkind IN ('r', 'p', 'f')
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE was.id IS NULL OR now.relid IS NULL
+    LOOP
+        IF part.is_here THEN
+            INSERT INTO thinwire.parts VALUES (part.oid, relation);
+        ELSE
+            DELETE FROM thinwire.parts AS k WHERE k.id = part.oid;
+        END IF;
+        IF part.oid = ANY (created) THEN
+            CONTINUE;
+        END IF;
+        has_rows := true;
+        IF part.relkind IN ('r', 'p') THEN
+            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %I.%I)', part.nspname, part.relname) INTO has_rows;
+        END IF;
+        IF has_rows THEN
+            moved := moved || part.oid;
+        END IF;
+    END LOOP;
+    RETURN moved;
+END
+$function$;
+
+-- Tells of objects: settles the tables among them, and describes what travels. `created` are tables that held nothing
+-- before this command and got nothing in it.
+CREATE OR REPLACE FUNCTION thinwire.tell(
+    capture thinwire.captures, classes oid[], objects oid[], created oid[], content jsonb)
+RETURNS void LANGUAGE plpgsql AS $function$
+DECLARE
+    relations CONSTANT oid := 'pg_catalog.pg_class'::pg_catalog.regclass;
+    it record;
+    done text;
+    root oid;
+    told_classes oid[] := '{}';
+    told oid[] := '{}';
+    born oid[] := '{}';
+    stale oid[] := '{}';
+    moved oid[];
+BEGIN
+    -- Tables first: what else travels depends on which are captured. Roots come before their partitions.
+    FOR it IN
+        SELECT DISTINCT u.object, c.relispartition FROM ROWS FROM (pg_catalog.unnest(classes), pg_catalog.unnest(objects)) AS u (class, object)
+        JOIN pg_catalog.pg_class AS c ON c.oid = u.object AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND thinwire.is_users(n.nspname)
+        WHERE u.class = relations ORDER BY c.relispartition, u.object
+    LOOP
+        done := thinwire.settle(capture, it.object);
+        root := CASE WHEN it.relispartition THEN pg_catalog.pg_partition_root(it.object) ELSE it.object END;
+        IF done = 'added' AND it.object = ANY (created) THEN
+            born := born || it.object;
+        ELSIF done = 'removed' THEN
+            stale := stale || it.object;
+        END IF;
+        IF done = 'removed' OR thinwire.is_captured(capture.publication, it.object) THEN
+            told_classes := told_classes || relations;
+            told := told || it.object;
+            IF root <> it.object THEN
+                PERFORM thinwire.identify(root);
+            END IF;
+            moved := thinwire.moved_partitions(it.object, created);
+            IF it.relispartition AND NOT EXISTS (SELECT FROM thinwire.parts AS p WHERE p.id = it.object) THEN
+                INSERT INTO thinwire.parts SELECT it.object, h.inhparent FROM pg_catalog.pg_inherits AS h
+                WHERE h.inhrelid = it.object;
+            END IF;
+            IF moved <> '{}' THEN
+                stale := stale || root;
+                FOR i IN 1 .. pg_catalog.cardinality(moved) LOOP
+                    IF thinwire.settle(capture, moved[i]) = 'removed' THEN
+                        stale := stale || moved[i];
+                    END IF;
+                    told_classes := told_classes || relations;
+                    told := told || moved[i];
+                END LOOP;
+            END IF;
+        END IF;
+    END LOOP;
+    FOR it IN
+        SELECT DISTINCT u.class, u.object FROM ROWS FROM (pg_catalog.unnest(classes), pg_catalog.unnest(objects)) AS u (class, object)
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c
+                          WHERE c.oid = u.object AND u.class = relations AND c.relkind NOT IN ('v', 'm', 'S'))
+    LOOP
+        IF NOT (it.object = ANY (told)) AND thinwire.is_carried(capture, it.class, it.object) THEN
+            told_classes := told_classes || it.class;
+            told := told || it.object;
+        END IF;
+    END LOOP;
+    IF told <> '{}' OR stale <> '{}' OR content <> '{}' THEN
+        PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
+            'objects', thinwire.definitions(capture.publication, told_classes, told),
+            'born', pg_catalog.to_jsonb(born::int8[]), 'stale', pg_catalog.to_jsonb(stale::int8[])) || content);
+    END IF;
+END
+$function$;
+
+CREATE OR REPLACE FUNCTION thinwire.tell_command(capture thinwire.captures)
+RETURNS void LANGUAGE plpgsql AS $function$
+DECLARE
+    classes oid[];
+    objects oid[];
+    created oid[];
+BEGIN
+    WITH command AS (
+        SELECT w.class, w.object, c.command_tag
+        FROM pg_catalog.pg_event_trigger_ddl_commands() AS c
+        CROSS JOIN LATERAL thinwire.whole(c.classid, c.objid) AS w
+        WHERE NOT c.in_extension AND c.schema_name IS DISTINCT FROM 'pg_temp'
+    ), all_of_them AS (
+        SELECT c.class, c.object, c.command_tag FROM command AS c
+        UNION
+        SELECT s.class, s.object, c.command_tag FROM command AS c
+        CROSS JOIN LATERAL thinwire.contents(c.object) AS s
+        WHERE c.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND c.command_tag = 'ALTER SCHEMA'
+    )
+    SELECT pg_catalog.array_agg(a.class), pg_catalog.array_agg(a.object),
+           coalesce(pg_catalog.array_agg(a.object) FILTER (
+               WHERE a.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND a.command_tag = 'CREATE TABLE'), '{}')
+        INTO classes, objects, created FROM all_of_them AS a;
+    IF classes IS NOT NULL THEN
+        PERFORM thinwire.tell(capture, classes, objects, created, '{}');
+    END IF;
+END
+$function$;
+
+-- What a command dropped, and the tables that lost something with it.
+CREATE OR REPLACE FUNCTION thinwire.tell_drop(capture thinwire.captures)
+RETURNS void LANGUAGE plpgsql AS $function$
+DECLARE
+    gone jsonb;
+    tables oid[];
+BEGIN
+    SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+               'id', d.objid::int8, 'kind', k.kind, 'schema', coalesce(d.schema_name, ''), 'name', d.object_name))
+        INTO gone
+        FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+        CROSS JOIN LATERAL (SELECT CASE d.object_type
+            WHEN 'table' THEN 'table' WHEN 'view' THEN 'view' WHEN 'materialized view' THEN 'view'
+            WHEN 'sequence' THEN 'sequence' WHEN 'schema' THEN 'schema' WHEN 'function' THEN 'routine'
+            WHEN 'procedure' THEN 'routine' WHEN 'type' THEN 'composite' WHEN 'domain' THEN 'domain' END) AS k (kind)
+        WHERE k.kind IS NOT NULL AND NOT d.is_temporary AND d.objsubid = 0
+        AND (d.object_type <> 'type' OR d.original OR d.normal)
+        AND thinwire.is_users(coalesce(d.schema_name, d.object_name))
+        AND EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(capture.patterns) AS p (excluded boolean, schema text)
+                    WHERE NOT p.excluded AND coalesce(d.schema_name, d.object_name) ~ p.schema);
+    SELECT coalesce(pg_catalog.array_agg(DISTINCT c.oid), '{}') INTO tables FROM (
+        SELECT p.part_of FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+        JOIN thinwire.parts AS p ON p.id = d.objid
+        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0
+        UNION ALL
+        SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', d.address_names[1], d.address_names[2]))
+        FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+        WHERE d.object_type IN ('table column', 'table constraint', 'default value') AND NOT d.is_temporary
+    ) AS t (id) JOIN pg_catalog.pg_class AS c ON c.oid = t.id
+    -- Those that the command was about are told of at its end.
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() AS e WHERE e.objid = c.oid);
+    DELETE FROM thinwire.parts AS p USING pg_catalog.pg_event_trigger_dropped_objects() AS d
+    WHERE (p.id = d.objid OR p.part_of = d.objid)
+    AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
+    DELETE FROM thinwire.keyless AS k USING pg_catalog.pg_event_trigger_dropped_objects() AS d
+    WHERE k.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
+    IF gone IS NOT NULL OR tables <> '{}' THEN
+        PERFORM thinwire.tell(capture, pg_catalog.array_fill('pg_catalog.pg_class'::pg_catalog.regclass::oid,
+                    ARRAY[pg_catalog.cardinality(tables)]), tables, '{}',
+            CASE WHEN gone IS NULL THEN '{}' ELSE pg_catalog.jsonb_build_object('dropped', gone) END);
+    END IF;
+END
+$function$;
+
+-- The rows of a table are made anew, in a way that its definition does not say.
+CREATE OR REPLACE FUNCTION thinwire.tell_rewrite(capture thinwire.captures)
+RETURNS void LANGUAGE plpgsql AS $function$
+DECLARE
+    relation oid := pg_catalog.pg_event_trigger_table_rewrite_oid();
+    root oid := coalesce(pg_catalog.pg_partition_root(relation)::oid, relation);
+BEGIN
+    -- 2: a default for old rows, 4: another type; all others keep the values.
+    IF pg_catalog.pg_event_trigger_table_rewrite_reason() & 6 <> 0
+        AND thinwire.is_captured(capture.publication, relation)
+    THEN
+        PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
+            'objects', '[]'::jsonb, 'born', '[]'::jsonb, 'stale', pg_catalog.jsonb_build_array(root::int8)));
+    END IF;
+END
+$function$;
+
+-- Entered for every statement. Whatever goes wrong inside is told instead of what was to be told, and the statement
+-- stands.
+CREATE OR REPLACE FUNCTION thinwire.follow()
+RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
+SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
+SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content' SET row_security = off
+AS $function$
+DECLARE
+    capture thinwire.captures;
+    problem text;
+    nested CONSTANT text := 'thinwire.nested';
+BEGIN
+    FOR capture IN SELECT c.* FROM thinwire.captures AS c LOOP
+        -- What we do ourselves to a table is told with the command that we do it for. Only we know the secret, so
+        -- nobody else can silence us.
+        CONTINUE WHEN pg_catalog.current_setting(nested, true)
+            = pg_catalog.encode(pg_catalog.sha256(capture.secret || pg_catalog.convert_to(nested, 'UTF8')), 'hex');
+        BEGIN
+            PERFORM pg_catalog.set_config(nested, pg_catalog.encode(
+                pg_catalog.sha256(capture.secret || pg_catalog.convert_to(nested, 'UTF8')), 'hex'), true);
+            IF tg_event = 'ddl_command_end' THEN
+                PERFORM thinwire.tell_command(capture);
+            ELSIF tg_event = 'sql_drop' THEN
+                PERFORM thinwire.tell_drop(capture);
+            ELSE
+                PERFORM thinwire.tell_rewrite(capture);
+            END IF;
+            PERFORM pg_catalog.set_config(nested, '', true);
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT;
+            PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
+                'objects', '[]'::jsonb, 'born', '[]'::jsonb, 'stale', '[]'::jsonb,
+                'failed', pg_catalog.format('%s: %s', tg_tag, problem)));
+        END;
+    END LOOP;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'thinwire does not follow this %: %', tg_tag, sqlerrm;
+END
+$function$;

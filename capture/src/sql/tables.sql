@@ -1,0 +1,22 @@
+-- Who captures what from this database.
+CREATE SCHEMA IF NOT EXISTS thinwire;
+
+-- The secret proves that a message was written here: anybody may write one under any prefix.
+CREATE TABLE IF NOT EXISTS thinwire.captures (
+    publication name PRIMARY KEY,
+    node text NOT NULL,
+    reader name,
+    patterns jsonb NOT NULL,
+    secret bytea NOT NULL
+);
+
+-- Indexes and partitions, each with the table that it is a part of: of what is gone or was detached the catalogs do
+-- not say it any more. Not unique, so that nobody waits for anybody.
+CREATE TABLE IF NOT EXISTS thinwire.parts (id oid NOT NULL, part_of oid NOT NULL);
+CREATE INDEX IF NOT EXISTS parts_id ON thinwire.parts (id);
+CREATE INDEX IF NOT EXISTS parts_part_of ON thinwire.parts (part_of);
+
+-- Tables that got their replica identity from us because they had no key.
+CREATE TABLE IF NOT EXISTS thinwire.keyless (id oid NOT NULL);
+
+REVOKE ALL ON thinwire.captures, thinwire.parts, thinwire.keyless FROM PUBLIC;
