@@ -5,6 +5,7 @@ mod copies;
 mod poll;
 mod release;
 mod report;
+mod sequences;
 mod session;
 
 use std::{
@@ -31,6 +32,7 @@ use self::{
     copies::Copies,
     poll::Poller,
     report::Reporter,
+    sequences::Sequences,
     session::Session,
 };
 use crate::{
@@ -103,6 +105,7 @@ pub(crate) struct Runner {
     confirm: Arc<Confirm>,
     commands: mpsc::UnboundedReceiver<Command>,
     copies: Copies,
+    sequences: Sequences,
     poller: Poller,
     reporter: Option<Reporter>,
     /// Whether the next schema change that cannot be read is passed over: somebody said `retry` where one halted us.
@@ -123,6 +126,7 @@ impl Runner {
             confirm: Arc::new(Confirm::new(options.stream.clone())),
             poller: Poller::start(&options, shared.clone()),
             copies: Copies::new(options.pace.stall),
+            sequences: Sequences::default(),
             options,
             shared,
             commands,
@@ -223,6 +227,7 @@ impl Runner {
             shared: &self.shared,
             commands: &mut self.commands,
             copies: &mut self.copies,
+            sequences: &mut self.sequences,
             reporter,
             incoming,
             appender,

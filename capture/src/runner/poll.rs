@@ -3,13 +3,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use thinwire_engine::model::RelationId;
+use thinwire_engine::model::{Body, Lsn, Object, RelationId, Sequence};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_postgres::Client;
 
 use crate::{
     Ddl, Options,
-    error::Result,
+    error::{Error, Result, sqlstate},
+    schema,
     slot::{published, slot_state, unpublished},
     sql,
     status::Shared,
@@ -18,41 +19,65 @@ use crate::{
 /// The published tables, with their names for people.
 pub(super) type Tables = BTreeMap<RelationId, String>;
 
+/// What the source said last.
+#[derive(Clone, Debug, Default)]
+struct Found {
+    tables: Option<Tables>,
+    /// All sequences that have moved, as they were told last.
+    sequences: Vec<Object>,
+    /// Where the source was when it had been asked for them.
+    as_of: Lsn,
+}
+
+/// A session that asks, and what it was told.
+#[derive(Default)]
+struct Asking {
+    client: Option<Client>,
+    /// All sequences that have moved.
+    known: BTreeMap<u32, Object>,
+}
+
 /// The task that asks.
 #[derive(Debug)]
 pub(super) struct Poller {
-    tables: watch::Receiver<Option<Tables>>,
+    found: watch::Receiver<Found>,
     task: JoinHandle<()>,
 }
 
 impl Poller {
     /// Begins to ask, whatever else goes on.
     pub(super) fn start(options: &Options, shared: Arc<Shared>) -> Self {
-        let (found, tables) = watch::channel(None);
+        let (found, answers) = watch::channel(Found::default());
         let options = options.clone();
         let task = tokio::spawn(async move {
-            let mut client = None;
+            let mut asking = Asking::default();
             for round in 0_u32.. {
-                if let Err(error) = ask(&options, round, &mut client, &shared, &found).await {
+                if let Err(error) = asking.ask(&options, round, &shared, &found).await {
                     // A new session at the next try.
-                    client = None;
+                    asking.client = None;
                     tracing::debug!(%error, "asking the source failed");
                 }
                 sleep(options.pace.poll).await;
             }
         });
-        Self { tables, task }
+        Self { found: answers, task }
     }
 
     /// Waits until the source was asked again.
     pub(super) async fn asked(&mut self) {
         // The task ends only with us.
-        let _ = self.tables.changed().await;
+        let _ = self.found.changed().await;
     }
 
     /// The tables, once they are known.
     pub(super) fn tables(&self) -> Option<Tables> {
-        self.tables.borrow().clone()
+        self.found.borrow().tables.clone()
+    }
+
+    /// The sequences that have moved, and where the source was when it was asked for them.
+    pub(super) fn sequences(&self) -> (Vec<Object>, Lsn) {
+        let found = self.found.borrow();
+        (found.sequences.clone(), found.as_of)
     }
 }
 
@@ -62,30 +87,64 @@ impl Drop for Poller {
     }
 }
 
-async fn ask(
-    options: &Options,
-    round: u32,
-    client: &mut Option<Client>,
-    shared: &Shared,
-    found: &watch::Sender<Option<Tables>>,
-) -> Result<()> {
-    let client = match client {
-        Some(client) => client,
-        None => client.insert(options.source.connect().await?),
+impl Asking {
+    async fn ask(
+        &mut self,
+        options: &Options,
+        round: u32,
+        shared: &Shared,
+        answers: &watch::Sender<Found>,
+    ) -> Result<()> {
+        let client = match &self.client {
+            Some(client) => client,
+            None => self.client.insert(options.source.connect().await?),
+        };
+        if let Some(slot) = slot_state(client, &options.slot).await? {
+            shared.set_retained(slot.retained_bytes);
+        }
+        let follows = options.ddl == Ddl::Replicate;
+        if follows && round.is_multiple_of(ROUNDS) {
+            client.execute(sql::schema::PUBLISH_MISSING, &[&options.publication]).await?;
+        }
+        let (tables, _) = published(client, &options.publication).await?;
+        let mut found = Found { tables: Some(tables.into_iter().collect()), ..Found::default() };
+        if follows {
+            let (moved, as_of) = moved(client, &options.publication, &self.known).await?;
+            self.known.extend(moved.into_iter().map(|object| (object.id, object)));
+            (found.sequences, found.as_of) = (self.known.values().cloned().collect(), as_of);
+        }
+        answers.send_replace(found);
+        if round.is_multiple_of(ROUNDS) {
+            // Looks at all tables there are, so not every time.
+            let tables = unpublished(client, &options.publication, &options.patterns).await?;
+            shared.set_unpublished(tables);
+        }
+        Ok(())
+    }
+}
+
+/// The sequences that moved, and where the source was after that.
+async fn moved(
+    client: &Client,
+    publication: &str,
+    known: &BTreeMap<u32, Object>,
+) -> Result<(Vec<Object>, Lsn)> {
+    let at = known.values().filter_map(|object| match &object.body {
+        Body::Sequence(Sequence { value: Some(next), .. }) => Some((object.id, *next)),
+        _ => None,
+    });
+    let (ids, at): (Vec<u32>, Vec<i64>) = at.unzip();
+    let row = client.query_one(sql::schema::SEQUENCES, &[&publication, &ids, &at]).await;
+    let text: String = match row.map_err(Error::from) {
+        Ok(row) => row.try_get(0)?,
+        // Somebody alters one.
+        Err(error) if error.code() == Some(sqlstate::LOCK_NOT_AVAILABLE) => "[]".to_owned(),
+        Err(error) => return Err(error),
     };
-    if let Some(slot) = slot_state(client, &options.slot).await? {
-        shared.set_retained(slot.retained_bytes);
-    }
-    if options.ddl == Ddl::Replicate && round.is_multiple_of(ROUNDS) {
-        client.execute(sql::schema::PUBLISH_MISSING, &[&options.publication]).await?;
-    }
-    let (tables, _) = published(client, &options.publication).await?;
-    found.send_replace(Some(tables.into_iter().collect()));
-    if round.is_multiple_of(ROUNDS) {
-        // Looks at all tables there are, so not every time.
-        shared.set_unpublished(unpublished(client, &options.publication, &options.patterns).await?);
-    }
-    Ok(())
+    // Whatever made them is before this.
+    let flushed: String = client.query_one(sql::FLUSHED, &[]).await?.try_get(0)?;
+    let moved = schema::objects(&text).map_err(|error| Error::Handshake(error.to_string()))?;
+    Ok((moved, flushed.parse().unwrap_or(Lsn::ZERO)))
 }
 
 /// In which of several rounds it is looked at what is not urgent.

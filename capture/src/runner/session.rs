@@ -4,7 +4,7 @@ use std::{convert::Infallible, time::Duration};
 
 use thinwire_engine::{
     journal::Stream,
-    model::{Halt, HaltedBy, Lsn, Offset, Record},
+    model::{Definitions, Halt, HaltedBy, Lsn, Offset, Record, Schema},
     pgoutput::{Message, Step, Translator, decode},
 };
 use tokio::{
@@ -19,6 +19,7 @@ use super::{
     poll::Poller,
     report::Reporter,
     rolled_back,
+    sequences::Sequences,
 };
 use crate::{
     Options,
@@ -36,6 +37,7 @@ pub(super) struct Session<'a> {
     pub(super) shared: &'a Shared,
     pub(super) commands: &'a mut mpsc::UnboundedReceiver<Command>,
     pub(super) copies: &'a mut Copies,
+    pub(super) sequences: &'a mut Sequences,
     pub(super) reporter: &'a mut Reporter,
     pub(super) incoming: Incoming,
     pub(super) appender: Appender,
@@ -80,6 +82,7 @@ impl Session<'_> {
                 self.place().await?;
                 continue;
             }
+            self.tell_sequences().await?;
             self.wait().await?;
         }
     }
@@ -101,6 +104,8 @@ impl Session<'_> {
                 if let Some(tables) = self.poller.tables() {
                     self.copies.follow(&self.options.stream, &tables);
                 }
+                let (moved, as_of) = self.poller.sequences();
+                self.sequences.note(moved, as_of);
                 self.begin_copy().await;
             }
             Some(command) = self.commands.recv() => {
@@ -116,8 +121,29 @@ impl Session<'_> {
             () = until(mark_due) => self.mark()?,
             () = until(gives_up) => self.copies.give_up(),
             // The server tells how far it is only now and then, unless it is asked.
-            () = sleep(PROBE), if self.copies.ready().is_some() => self.reporter.probe(),
+            () = sleep(PROBE), if self.is_impatient() => self.reporter.probe(),
         }
+        Ok(())
+    }
+
+    /// Whether something waits for the server to say how far it is.
+    fn is_impatient(&self) -> bool {
+        self.copies.ready().is_some() || self.sequences.is_waiting()
+    }
+
+    /// Writes where sequences are, between two transactions.
+    async fn tell_sequences(&mut self) -> Result<(), Trouble> {
+        let due = match self.is_between() {
+            true => self.sequences.due(self.seen),
+            false => return Ok(()),
+        };
+        if due.is_empty() {
+            return Ok(());
+        }
+        let definitions = Definitions { objects: due.clone(), dropped: vec![] }.encode();
+        self.appender.push(&Record::Schema(Schema { definitions, ..Schema::default() }));
+        self.appender.flush().await?;
+        self.sequences.told(&due);
         Ok(())
     }
 

@@ -2,8 +2,12 @@
 
 use tokio_postgres::Client;
 
-use super::inventory::{self, Server, VERSION_MIN};
+use super::{
+    following,
+    inventory::{self, Server, VERSION_MIN},
+};
 use crate::{
+    Ddl,
     error::{Error, Result},
     replication::Connection,
     slot::name_for,
@@ -23,7 +27,7 @@ pub struct Check {
 }
 
 /// Looks at all preconditions as the login that will run. Stops early only where the rest cannot be told.
-pub async fn check(source: &Source, node: &str) -> Vec<Check> {
+pub async fn check(source: &Source, node: &str, ddl: Ddl) -> Vec<Check> {
     let name = name_for(node);
     let mut checks = Checks(Vec::new());
     let client = match source.connect().await {
@@ -34,7 +38,7 @@ pub async fn check(source: &Source, node: &str) -> Vec<Check> {
         }
     };
     checks.holds(format!("the database answers at {}", source.place()));
-    if let Err(error) = all(&client, source, &name, &mut checks).await {
+    if let Err(error) = all(&client, source, &name, ddl, &mut checks).await {
         checks.fails(format!("looking at the database failed: {error}"), "look at its log".into());
     }
     checks.0
@@ -56,12 +60,19 @@ impl Checks {
     }
 }
 
-async fn all(client: &Client, source: &Source, name: &str, checks: &mut Checks) -> Result<()> {
+async fn all(
+    client: &Client,
+    source: &Source,
+    name: &str,
+    ddl: Ddl,
+    checks: &mut Checks,
+) -> Result<()> {
     let server = inventory::server(client).await?;
     server_itself(&server, checks);
     login(client, source, &server, checks).await?;
     slot(client, name, checks).await?;
     publication(client, name, checks).await?;
+    following(client, name, ddl, checks).await?;
     room(client, checks).await
 }
 
@@ -162,6 +173,31 @@ async fn publication(client: &Client, name: &str, checks: &mut Checks) -> Result
         }
     }
     Ok(())
+}
+
+async fn following(client: &Client, name: &str, ddl: Ddl, checks: &mut Checks) -> Result<()> {
+    if ddl == Ddl::Stop {
+        return Ok(());
+    }
+    match following::problem(client, name).await? {
+        None => {
+            checks.holds("schema changes are followed");
+            checks.0.extend(left_out(client, name).await?);
+        }
+        Some(problem) => checks.fails(problem, "run `thinwire init` as a superuser".into()),
+    }
+    Ok(())
+}
+
+/// What does not travel, so that somebody knows it before it is missed.
+async fn left_out(client: &Client, name: &str) -> Result<Option<Check>> {
+    let row = client.query_one(sql::schema::LEFT_OUT, &[&name]).await?;
+    let names: Option<String> = row.try_get(0)?;
+    Ok(names.map(|names| Check {
+        ok: true,
+        what: format!("not carried with the schema: {names}"),
+        cure: Some("make them at the target by hand where they are needed".into()),
+    }))
 }
 
 async fn room(client: &Client, checks: &mut Checks) -> Result<()> {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Ddl,
-    error::{Error, Result},
+    error::{Error, Result, sqlstate},
     schema::Secret,
     sql::schema as sql,
 };
@@ -113,6 +113,22 @@ pub(super) async fn removal(client: &Client, publication: &str) -> Result<Vec<St
         }
     }
     Ok(remove(&following, publication))
+}
+
+/// What is wrong with it for the login that runs; nothing if schema changes are followed as they should be.
+pub(super) async fn problem(client: &Client, publication: &str) -> Result<Option<String>> {
+    let edition: Option<String> = client.query_one(sql::EDITION, &[]).await?.try_get(0)?;
+    if edition.as_deref() != Some(&sql::edition()) {
+        return Ok(Some("the event triggers that follow schema changes are not there, or not as this version has them".to_owned()));
+    }
+    match secret(client, publication).await {
+        Ok(Some(_)) => Ok(None),
+        Ok(None) => Ok(Some("schema changes are not followed for this node".to_owned())),
+        Err(error) if error.code() == Some(sqlstate::INSUFFICIENT_PRIVILEGE) => {
+            Ok(Some("the login may not follow schema changes".to_owned()))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// What proves the messages for a node; none if it is not registered.

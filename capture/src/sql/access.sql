@@ -3,7 +3,7 @@
 -- Tables, with all that they need, as the session's snapshot shows them.
 CREATE OR REPLACE FUNCTION thinwire.describe_tables(captured_by name, tables oid[])
 RETURNS text LANGUAGE sql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET jit = off
 SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
 SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
 SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content'
@@ -21,7 +21,7 @@ $function$;
 
 -- Publishes what is meant and was left to later.
 CREATE OR REPLACE FUNCTION thinwire.publish_missing(captured_by name)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $function$
 DECLARE
     capture thinwire.captures;
     relation oid;
@@ -42,17 +42,25 @@ BEGIN
 END
 $function$;
 
--- Where the sequences of captured tables and of schemas that are meant are: an array of objects.
-CREATE OR REPLACE FUNCTION thinwire.sequences(captured_by name)
-RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
-    SELECT coalesce(pg_catalog.jsonb_agg(d.description ORDER BY s.oid), '[]')::text
+-- Sequences of captured tables and those that are meant themselves, as far as the next value of each is not the one
+-- that is known: an array of objects.
+CREATE OR REPLACE FUNCTION thinwire.sequences(captured_by name, known oid[], at int8[])
+RETURNS text LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '1s' AS $function$
+    SELECT pg_catalog.jsonb_strip_nulls(coalesce(pg_catalog.jsonb_agg(d.description ORDER BY s.seqrelid), '[]'))::text
     FROM thinwire.captures AS k
-    CROSS JOIN pg_catalog.pg_class AS s
-    CROSS JOIN LATERAL thinwire.describe('pg_catalog.pg_class'::pg_catalog.regclass, s.oid) AS d
-    WHERE k.publication = captured_by AND s.relkind = 'S' AND s.relpersistence = 'p'
-    AND (thinwire.is_carried(k, 'pg_catalog.pg_class'::pg_catalog.regclass, s.oid)
+    CROSS JOIN pg_catalog.pg_sequence AS s
+    JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid AND c.relpersistence = 'p'
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LEFT JOIN ROWS FROM (pg_catalog.unnest(known), pg_catalog.unnest(at)) AS was (id, value) ON was.id = c.oid
+    CROSS JOIN LATERAL (SELECT greatest(s.seqmin, least(s.seqmax,
+        pg_catalog.pg_sequence_last_value(c.oid)::numeric + s.seqincrement))) AS now (value)
+    CROSS JOIN LATERAL thinwire.describe('pg_catalog.pg_class'::pg_catalog.regclass, c.oid) AS d
+    WHERE k.publication = captured_by AND thinwire.is_users(n.nspname)
+    AND pg_catalog.pg_sequence_last_value(c.oid) IS NOT NULL AND now.value IS DISTINCT FROM was.value
+    AND (thinwire.matches(k.patterns, n.nspname, c.relname)
          OR EXISTS (SELECT FROM pg_catalog.pg_depend AS o
-                    WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = s.oid
+                    WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = c.oid
                     AND o.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
                     AND o.deptype IN ('a', 'i') AND thinwire.is_captured(captured_by, o.refobjid)))
 $function$;
@@ -60,7 +68,7 @@ $function$;
 -- Tells of all tables that are captured: for a target that was not told of them before.
 CREATE OR REPLACE FUNCTION thinwire.tell_all(captured_by name)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET jit = off
 SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
 SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
 SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content'

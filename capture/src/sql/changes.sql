@@ -114,20 +114,20 @@ DECLARE
     at record;
 BEGIN
     IF class = 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN
-        SELECT '' AS called, n.nspname AS in_schema, true AS is_kind INTO at
+        SELECT ''::text AS called, n.nspname::text AS in_schema, true AS is_kind INTO at
         FROM pg_catalog.pg_namespace AS n WHERE n.oid = object;
     ELSIF class = 'pg_catalog.pg_class'::pg_catalog.regclass THEN
-        SELECT c.relname AS called, n.nspname AS in_schema,
+        SELECT c.relname::text AS called, n.nspname::text AS in_schema,
                c.relkind IN ('v', 'm', 'S') AND c.relpersistence <> 't' AS is_kind INTO at
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE c.oid = object;
     ELSIF class = 'pg_catalog.pg_type'::pg_catalog.regclass THEN
-        SELECT t.typname AS called, n.nspname AS in_schema, t.typtype IN ('e', 'd', 'r') OR EXISTS (
+        SELECT t.typname::text AS called, n.nspname::text AS in_schema, t.typtype IN ('e', 'd', 'r') OR EXISTS (
                    SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = t.typrelid AND c.relkind = 'c') AS is_kind INTO at
         FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
         WHERE t.oid = object;
     ELSIF class = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN
-        SELECT p.proname AS called, n.nspname AS in_schema, p.prokind IN ('f', 'p', 'w') AS is_kind INTO at
+        SELECT p.proname::text AS called, n.nspname::text AS in_schema, p.prokind IN ('f', 'p', 'w') AS is_kind INTO at
         FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
         WHERE p.oid = object;
     END IF;
@@ -344,9 +344,23 @@ RETURNS void LANGUAGE plpgsql AS $function$
 DECLARE
     gone jsonb;
     tables oid[];
+    unpublished int8[];
 BEGIN
+    -- Somebody takes tables out of the publication by hand: what is changed in them until they are back is not seen.
+    SELECT pg_catalog.array_agg(c.oid::int8) INTO unpublished
+        FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+        JOIN pg_catalog.pg_class AS c ON c.oid = pg_catalog.to_regclass(
+            pg_catalog.format('%I.%I', d.address_names[1], d.address_names[2]))
+        WHERE d.object_type = 'publication relation' AND d.address_args[1] = capture.publication;
+    IF unpublished IS NOT NULL THEN
+        PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
+            'objects', '[]'::jsonb, 'born', '[]'::jsonb, 'stale', pg_catalog.to_jsonb(unpublished)));
+    END IF;
     SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-               'id', d.objid::int8, 'kind', k.kind, 'schema', coalesce(d.schema_name, ''), 'name', d.object_name))
+               'id', d.objid::int8, 'kind', k.kind, 'schema', coalesce(d.schema_name, ''),
+               -- What may be overloaded has its name in its address only.
+               'name', coalesce(d.object_name, d.address_names[pg_catalog.cardinality(d.address_names)]))
+               ORDER BY pg_catalog.array_position('{view,routine,table,sequence}', k.kind), k.kind, d.objid)
         INTO gone
         FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
         CROSS JOIN LATERAL (SELECT CASE d.object_type
@@ -403,7 +417,7 @@ $function$;
 -- stands.
 CREATE OR REPLACE FUNCTION thinwire.follow()
 RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET jit = off
 SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
 SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
 SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content' SET row_security = off

@@ -305,9 +305,12 @@ RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
             WHERE a.adrelid = n.object AND n.class = 'pg_catalog.pg_class'::pg_catalog.regclass
             UNION ALL
             SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid FROM pg_catalog.pg_constraint AS c
-            WHERE c.contype IN ('c', 'x')
-            AND (c.conrelid = n.object AND n.class = 'pg_catalog.pg_class'::pg_catalog.regclass
-                 OR c.contypid = n.object AND n.class = 'pg_catalog.pg_type'::pg_catalog.regclass)
+            WHERE c.contype IN ('c', 'x') AND c.conrelid = n.object AND c.conrelid <> 0
+            AND n.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+            UNION ALL
+            SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid FROM pg_catalog.pg_constraint AS c
+            WHERE c.contype = 'c' AND c.contypid = n.object AND c.contypid <> 0
+            AND n.class = 'pg_catalog.pg_type'::pg_catalog.regclass
             UNION ALL
             SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM pg_catalog.pg_index AS i
             WHERE i.indrelid = n.object AND n.class = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -343,8 +346,9 @@ RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
         OR n.oid = coalesce(c.relnamespace, t.typnamespace, p.pronamespace)
     WHERE thinwire.is_users(n.nspname) AND (need.class <> 'pg_catalog.pg_namespace'::pg_catalog.regclass
                                             OR n.nspname <> 'public')
-    AND (c.oid IS NULL OR c.relkind IN ('v', 'm', 'S') OR thinwire.is_captured(captured_by, c.oid)
-         OR c.relkind = 'r' AND c.relhassubclass OR c.oid = ANY (objects))
+    -- A captured table is told of by itself; one that is not is needed only by those that inherit from it.
+    AND (c.oid IS NULL OR c.relkind IN ('v', 'm', 'S') OR c.oid = ANY (objects)
+         OR c.relkind = 'r' AND c.relhassubclass AND NOT thinwire.is_captured(captured_by, c.oid))
 $function$;
 
 -- Objects with all that they need, in an order in which they can be made.

@@ -54,7 +54,7 @@ pub(crate) fn grant_asking(user: &str) -> String {
     format!(
         "GRANT USAGE ON SCHEMA thinwire TO {user}; GRANT SELECT ON thinwire.captures TO {user}; \
          GRANT EXECUTE ON FUNCTION thinwire.describe_tables(name, oid[]), \
-         thinwire.publish_missing(name), thinwire.sequences(name) TO {user}"
+         thinwire.publish_missing(name), thinwire.sequences(name, oid[], int8[]) TO {user}"
     )
 }
 
@@ -93,7 +93,33 @@ pub(crate) const MAY_ASK: &str = "\
        AND pg_catalog.has_function_privilege($1::pg_catalog.name, \
                'thinwire.publish_missing(name)', 'EXECUTE') \
        AND pg_catalog.has_function_privilege($1::pg_catalog.name, \
-               'thinwire.sequences(name)', 'EXECUTE')";
+               'thinwire.sequences(name, oid[], int8[])', 'EXECUTE')";
+
+/// Kinds of things at captured tables that do not travel, with how many there are of each.
+pub(crate) const LEFT_OUT: &str = "\
+    WITH captured (id) AS ( \
+        SELECT t.relid FROM pg_catalog.pg_get_publication_tables($1::pg_catalog.text) AS t) \
+    SELECT pg_catalog.string_agg(pg_catalog.format('%s %s', k.many, k.kind), ', ' ORDER BY k.kind) \
+    FROM ( \
+        SELECT 'triggers', pg_catalog.count(*) FROM pg_catalog.pg_trigger AS t \
+        WHERE NOT t.tgisinternal AND t.tgrelid IN (SELECT c.id FROM captured AS c) \
+        UNION ALL \
+        SELECT 'row-level policies', pg_catalog.count(*) FROM pg_catalog.pg_policy AS p \
+        WHERE p.polrelid IN (SELECT c.id FROM captured AS c) \
+        UNION ALL \
+        SELECT 'rules', pg_catalog.count(*) FROM pg_catalog.pg_rewrite AS r \
+        WHERE r.ev_class IN (SELECT c.id FROM captured AS c) \
+        UNION ALL \
+        SELECT 'extended statistics', pg_catalog.count(*) FROM pg_catalog.pg_statistic_ext AS s \
+        WHERE s.stxrelid IN (SELECT c.id FROM captured AS c) \
+        UNION ALL \
+        SELECT 'extensions', pg_catalog.count(*) FROM pg_catalog.pg_extension AS e \
+        WHERE e.extname <> 'plpgsql' \
+        UNION ALL \
+        SELECT 'aggregates', pg_catalog.count(*) FROM pg_catalog.pg_proc AS p \
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace \
+        WHERE p.prokind = 'a' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+    ) AS k (kind, many) WHERE k.many > 0";
 
 /// What proves a node's messages.
 pub(crate) const SECRET: &str =
@@ -105,5 +131,5 @@ pub(crate) const DESCRIBE: &str = "SELECT thinwire.describe_tables($1::pg_catalo
 /// Publishes what was left to later.
 pub(crate) const PUBLISH_MISSING: &str = "SELECT thinwire.publish_missing($1::pg_catalog.name)";
 
-/// Sequences, where they are now.
-pub(crate) const SEQUENCES: &str = "SELECT thinwire.sequences($1::pg_catalog.name)";
+/// Sequences, where they are now, but for those that are known to be there.
+pub(crate) const SEQUENCES: &str = "SELECT thinwire.sequences($1::pg_catalog.name, $2, $3)";

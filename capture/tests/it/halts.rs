@@ -165,6 +165,6 @@ async fn without_logical_wal_it_says_so() {
     let node = rig.node();
     let halt = node.halts_with("wal_level").await;
     assert!(halt.detail.contains("ALTER SYSTEM"), "{}", halt.detail);
-    let checks = slot::check(&rig.source(), NODE).await;
+    let checks = slot::check(&rig.source(), NODE, Ddl::Stop).await;
     assert!(checks.iter().any(|it| !it.ok && it.what.contains("wal_level")), "{checks:?}");
 }

@@ -24,9 +24,9 @@ pub(super) async fn run(config: Config) -> Result<u8> {
     checks.extend(port(&config, running));
     checks.extend(peers(&config));
     if let Some(database) = &config.database {
-        if config.capture.is_some() {
+        if let Some(capture) = &config.capture {
             let source = Source { config: database.config.clone(), tls: database.tls.clone() };
-            let found = thinwire_capture::slot::check(&source, &config.name).await;
+            let found = thinwire_capture::slot::check(&source, &config.name, capture.ddl).await;
             checks.extend(found.into_iter().map(|found| Check {
                 ok: found.ok,
                 what: found.what,
