@@ -24,6 +24,8 @@ use runner::Runner;
 pub struct Options {
     /// The database.
     pub target: Target,
+    /// The same database with the login that changes its schema, if that is another.
+    pub owner: Option<Target>,
     /// The received stream.
     pub stream: Arc<Stream>,
     /// Who we are: copies name whom they are for.
@@ -105,6 +107,7 @@ impl Applier {
         let shared = Arc::new(Shared::default());
         let sink = Postgres::new(
             options.target,
+            options.owner,
             options.stream.id(),
             options.conflicts,
             options.existing,

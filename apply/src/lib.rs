@@ -18,6 +18,7 @@ pub mod conflict;
 mod plan;
 mod postgres;
 mod progress;
+mod schema;
 mod setup;
 pub mod sink;
 mod sql;

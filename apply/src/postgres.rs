@@ -9,8 +9,10 @@ mod gathered;
 mod inserts;
 mod load;
 pub(crate) mod lookup;
+mod objects;
 mod pipeline;
 mod rows;
+mod schema;
 pub(crate) mod session;
 mod statements;
 pub(crate) mod text;
@@ -57,6 +59,12 @@ pub struct Postgres {
     /// Those of the open target transaction.
     counts: ConflictCounts,
     session: Option<Session>,
+    /// The login that changes the schema, if it is another.
+    owner: Option<Target>,
+    /// The beginning of a transaction that is for that login.
+    owner_from: Option<Offset>,
+    /// Where the open source transaction or copy begins.
+    began: Option<Offset>,
     stored: Stored,
     inserts: Inserts,
     gathered: Gathered,
@@ -64,10 +72,12 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A sink that connects when it is first asked how far it is. In tables that are shared, a copy never removes
+    /// A sink that connects when it is first asked how far it is. Transactions that change the schema are run by `owner`, if
+    /// that is another login. In tables that are shared, a copy never removes
     /// rows unless `existing` says so. Conflicts that it resolves are counted in `resolved`.
     pub fn new(
         target: Target,
+        owner: Option<Target>,
         stream: StreamId,
         conflicts: Conflicts,
         existing: Existing,
@@ -83,6 +93,9 @@ impl Postgres {
             resolved,
             counts: ConflictCounts::default(),
             session: None,
+            owner,
+            owner_from: None,
+            began: None,
             stored: Stored::nothing(),
             inserts: Inserts::default(),
             gathered: Gathered::default(),
@@ -105,10 +118,8 @@ impl Sink for Postgres {
         }
         // Without an answer the connection is of no use.
         let _ = self.rollback().await;
-        let session = match &mut self.session {
-            Some(session) => session,
-            none => none.insert(Session::open(&self.target, stream.origin).await?),
-        };
+        self.log_in().await?;
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
         session.forget_tables();
         match session.stored(stream.origin).await {
             Ok(stored) => self.stored = stored,
@@ -121,11 +132,18 @@ impl Sink for Postgres {
     }
 
     async fn begin(&mut self) -> Result<(), SinkError> {
+        self.log_in().await?;
         let session = self.session.as_mut().ok_or_else(disconnected)?;
         session.begin().await
     }
 
     async fn take(&mut self, change: Change<'_>) -> Result<(), SinkError> {
+        if matches!(change.record, Record::Begin { .. } | Record::CopyBegin(_)) {
+            self.began = Some(change.offset);
+        }
+        if self.owner_from == Some(change.offset) {
+            self.log_in_as_owner().await?;
+        }
         if !change.alone {
             return self.execute(change).await;
         }
@@ -142,6 +160,7 @@ impl Sink for Postgres {
         session.pipeline.drain(&self.counts).await?;
         session.command("COMMIT").await?;
         session.open = false;
+        self.began = None;
         self.stored.moved(self.stream.epoch, progress);
         self.resolved.take_over(&self.counts);
         Ok(())
@@ -156,6 +175,7 @@ impl Sink for Postgres {
         self.inserts.clear();
         self.gathered.clear();
         self.load = None;
+        self.began = None;
         self.counts = ConflictCounts::default();
         let Some(session) = &mut self.session else { return Ok(()) };
         session.pipeline.clear();
@@ -176,6 +196,31 @@ impl Sink for Postgres {
 }
 
 impl Postgres {
+    /// Connects as the login that applies rows, unless it is connected.
+    async fn log_in(&mut self) -> Result<(), SinkError> {
+        if self.session.as_ref().is_some_and(|session| session.is_owner) {
+            self.session = None;
+        }
+        if self.session.is_none() {
+            self.session = Some(Session::open(&self.target, self.stream.origin, false).await?);
+        }
+        Ok(())
+    }
+
+    /// Begins the open target transaction again as the login that changes the schema. Nothing is in it.
+    async fn log_in_as_owner(&mut self) -> Result<(), SinkError> {
+        let Some(owner) = self.owner.clone() else { return Ok(()) };
+        if self.session.as_ref().is_some_and(|session| session.is_owner) {
+            return Ok(());
+        }
+        // The replication origin is held by the session.
+        self.session = None;
+        let mut session = Session::open(&owner, self.stream.origin, true).await?;
+        session.begin().await?;
+        self.session = Some(session);
+        Ok(())
+    }
+
     async fn execute(&mut self, change: Change<'_>) -> Result<(), SinkError> {
         let Change { offset, record, relations, alone } = change;
         let Some(record) = self.gather(offset, record, relations, alone).await? else {
@@ -208,6 +253,7 @@ impl Postgres {
             }
             Record::Relation(relation) => self.enter(relation.id, relations, offset).await,
             Record::CopyEnd { .. } => self.end_load(relations, offset).await,
+            Record::Schema(schema) => self.alter(schema, offset).await,
             _ => Ok(()),
         }
     }

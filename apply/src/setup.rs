@@ -1,7 +1,7 @@
 //! What a database needs before a stream can be applied to it: made by `thinwire init`, examined by `thinwire doctor`.
 //!
 //! What is there already is left alone, so repeating it is safe and needs no privilege. The login that applies gets exactly
-//! what it needs: our two tables, the functions of replication origins, the replica role, and the rows of the users' tables.
+//! what it needs: our own tables, the functions of replication origins, the replica role, and the rows of the users' tables.
 
 mod check;
 
@@ -23,6 +23,8 @@ pub use check::{Check, check};
 pub struct Setup {
     /// The login that will apply.
     pub login: String,
+    /// The login that will change the schema, if it is another.
+    pub owner: Option<String>,
     /// The origins whose streams will be applied.
     pub streams: Vec<Origin>,
 }
@@ -73,7 +75,6 @@ async fn open(target: &Target) -> Result<Client, SetupError> {
 }
 
 async fn missing(client: &Client, setup: &Setup) -> Result<Vec<String>, SetupError> {
-    let login = &setup.login;
     let server = server(client).await?;
     if server.version < OLDEST {
         return Err(SetupError("PostgreSQL 14 or newer is needed".to_owned()));
@@ -83,6 +84,7 @@ async fn missing(client: &Client, setup: &Setup) -> Result<Vec<String>, SetupErr
         (server.schema, setup_sql::CREATE_SCHEMA),
         (server.applied, setup_sql::CREATE_APPLIED),
         (server.loaded, setup_sql::CREATE_LOADED),
+        (server.definitions, setup_sql::CREATE_DEFINITIONS),
     ];
     statements.extend(ours.iter().filter(|(is, _)| !is).map(|(_, text)| (*text).to_owned()));
     for origin in &setup.streams {
@@ -91,22 +93,35 @@ async fn missing(client: &Client, setup: &Setup) -> Result<Vec<String>, SetupErr
             statements.push(setup_sql::create_origin(&name));
         }
     }
+    for login in setup.owner.iter().filter(|owner| **owner != setup.login).chain([&setup.login]) {
+        statements.extend(missing_of(client, &server, login).await?);
+    }
+    Ok(statements)
+}
+
+/// What a login lacks.
+async fn missing_of(
+    client: &Client,
+    server: &Server,
+    login: &str,
+) -> Result<Vec<String>, SetupError> {
+    let mut statements = Vec::new();
+    let names = || vec![login.to_owned()];
     let Some(role) = role(client, login).await? else {
         return Err(SetupError(format!("the login {login} does not exist; create it first")));
     };
     if role.superuser {
         return Ok(statements);
     }
-    let made = server.schema && server.applied && server.loaded;
-    let usable = match made {
-        true => ask(client, setup_sql::MAY_USE_OURS, vec![login.clone()]).await?,
+    let usable = match server.is_prepared() {
+        true => ask(client, setup_sql::MAY_USE_OURS, names()).await?,
         // Whoever makes them owns them.
         false => role.asks,
     };
     if !usable {
         statements.extend(setup_sql::grant_ours(login));
     }
-    for row in query(client, setup_sql::MISSING_FUNCTIONS, vec![login.clone()]).await? {
+    for row in query(client, setup_sql::MISSING_FUNCTIONS, names()).await? {
         statements.push(setup_sql::grant_function(&text(&row, 0)?, login));
     }
     if !has_replica_role(client, login, server.version).await? {
@@ -120,6 +135,9 @@ async fn missing(client: &Client, setup: &Setup) -> Result<Vec<String>, SetupErr
         });
     }
     statements.extend(table_grants(client, login).await?);
+    for row in query(client, setup_sql::FORBIDDEN_SEQUENCES, names()).await? {
+        statements.push(setup_sql::grant_sequence(&text(&row, 0)?, login));
+    }
     Ok(statements)
 }
 
@@ -142,8 +160,16 @@ struct Server {
     schema: bool,
     applied: bool,
     loaded: bool,
+    definitions: bool,
     version: i32,
     recovery: bool,
+}
+
+impl Server {
+    /// Whether all of ours is there.
+    fn is_prepared(&self) -> bool {
+        self.schema && self.applied && self.loaded && self.definitions
+    }
 }
 
 async fn server(client: &Client) -> Result<Server, SetupError> {
@@ -153,8 +179,9 @@ async fn server(client: &Client) -> Result<Server, SetupError> {
         schema: row.try_get(0).map_err(failed)?,
         applied: row.try_get(1).map_err(failed)?,
         loaded: row.try_get(2).map_err(failed)?,
-        version: row.try_get(3).map_err(failed)?,
-        recovery: row.try_get(4).map_err(failed)?,
+        definitions: row.try_get(3).map_err(failed)?,
+        version: row.try_get(4).map_err(failed)?,
+        recovery: row.try_get(5).map_err(failed)?,
     })
 }
 

@@ -60,6 +60,9 @@ pub enum SinkError {
     /// record that the failure may be about.
     #[error("{}", .0.detail)]
     Refused(Box<Halt>),
+    /// It has to be given the open target transaction again from its beginning: it does it another way then.
+    #[error("the target transaction begins again")]
+    Again,
 }
 
 impl SinkError {

@@ -4,6 +4,8 @@
 //! what PostgreSQL itself names, such as `ctid`.
 
 pub(crate) mod catalog;
+pub(crate) mod objects;
+pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod setup;
 

@@ -65,6 +65,8 @@ pub struct Apply {
     pub conflicts: Conflicts,
     /// What to do with rows that a copy finds in its target.
     pub existing: Existing,
+    /// The database with the login that changes its schema, if that is another.
+    pub owner: Option<Database>,
 }
 
 /// How the journal is kept.
@@ -257,7 +259,11 @@ fn apply(document: &Document<'_>, table: &file::Apply) -> Result<Apply, ConfigEr
             return Err(document.error("apply.existing", span.clone(), why));
         }
     };
-    Ok(Apply { conflicts, existing })
+    let owner = table.ddl_url.as_ref().map(|url| {
+        Database::parse(url.get_ref())
+            .map_err(|error| document.error("apply.ddl_url", url.span(), error.to_string()))
+    });
+    Ok(Apply { conflicts, existing, owner: owner.transpose()? })
 }
 
 fn journal(document: &Document<'_>, table: Option<&file::Journal>) -> Result<Journal, ConfigError> {

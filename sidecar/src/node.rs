@@ -37,6 +37,7 @@ use crate::{
     committer,
     config::Config,
     control::{Request, Response},
+    database::Database,
     drain::Drain,
     forecast::Forecast,
     state::State,
@@ -211,7 +212,8 @@ impl Node {
             (received, &self.config.apply, &self.config.database)
         {
             let applier = Applier::start(thinwire_apply::Options {
-                target: Target { config: database.config.clone(), tls: database.tls.clone() },
+                target: target(database),
+                owner: apply.owner.as_ref().map(target),
                 stream: stream.clone(),
                 node: self.journal.own(),
                 conflicts: apply.conflicts,
@@ -228,6 +230,10 @@ impl Node {
             }
         }
     }
+}
+
+fn target(database: &Database) -> Target {
+    Target { config: database.config.clone(), tls: database.tls.clone() }
 }
 
 async fn open_journal(config: &Config, own: Origin) -> Result<(Arc<Journal>, Vec<Unopened>)> {

@@ -2,6 +2,7 @@
 //!
 //! - Several small source transactions share a target transaction; as many as are there, within bounds. Nothing is
 //!   waited for, and no target transaction is open while anything but the target is waited for.
+//! - What changes the schema has a target transaction of its own: what comes behind it may need it to be committed.
 //! - After any failure the target is asked again before anything else happens.
 //! - A refused record makes the loop *careful*: everything is rolled back and run again, one source transaction a target
 //!   transaction, and from the first suspected record on each record alone. What comes before it is committed, and the
@@ -51,7 +52,7 @@ pub(super) struct Runner<S> {
 enum Trouble {
     Stop,
     Weather(String),
-    /// Something was refused, and which record it was is not certain yet.
+    /// The same once more: which record was refused is not certain yet, or the target does it another way.
     Again,
     Halt(Box<Halt>),
 }
@@ -61,6 +62,7 @@ impl From<SinkError> for Trouble {
         match error {
             SinkError::Weather(why) => Self::Weather(why),
             SinkError::Refused(halt) => Self::Halt(halt),
+            SinkError::Again => Self::Again,
         }
     }
 }
@@ -224,8 +226,15 @@ impl<S: Sink> Runner<S> {
                     batch.reach(last);
                 }
                 Some(Unit::Whole(items)) => {
+                    let alters = unit::alters(&items);
+                    if alters {
+                        self.commit(std::mem::take(&mut batch)).await?;
+                    }
                     for item in items {
                         self.take(&mut batch, item).await?;
+                    }
+                    if alters {
+                        break;
                     }
                 }
                 Some(Unit::Foreign) => {
@@ -353,6 +362,7 @@ impl<S: Sink> Runner<S> {
     fn trouble(&mut self, error: SinkError, first: Offset) -> Trouble {
         match error {
             SinkError::Weather(why) => Trouble::Weather(why),
+            SinkError::Again => Trouble::Again,
             SinkError::Refused(mut halt) => {
                 let offset = *halt.offset.get_or_insert(first);
                 if self.careful.is_some_and(|from| offset >= from) {

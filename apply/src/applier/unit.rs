@@ -47,6 +47,11 @@ pub(super) async fn next(source: &mut Source, node: Origin) -> Result<Option<Uni
     Ok(Some(unit))
 }
 
+/// Whether the schema is changed by it.
+pub(super) fn alters(items: &[Item]) -> bool {
+    items.iter().any(|item| matches!(item.record, Record::Schema(_)))
+}
+
 /// Reads a transaction to its end, or until there is too much of it.
 async fn gather(source: &mut Source, begin: Item) -> Result<Unit, SinkError> {
     let (mut bytes, mut items) = (begin.bytes, vec![begin]);

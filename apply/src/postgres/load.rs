@@ -174,7 +174,7 @@ fn named(error: SinkError, about: &About) -> SinkError {
             halt.offset = about.offset();
             SinkError::Refused(halt)
         }
-        weather @ SinkError::Weather(_) => weather,
+        other => other,
     }
 }
 

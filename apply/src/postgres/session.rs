@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use thinwire_engine::model::{Halt, Offset, Origin, Relation, RelationId};
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::sleep};
 use tokio_postgres::{Client, NoTls, Statement, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
@@ -30,6 +30,8 @@ pub(super) struct Session {
     pub(super) statements: Statements,
     tables: HashMap<RelationId, Found>,
     begin: String,
+    /// Whether its login is the one that changes the schema and another applies rows.
+    pub(super) is_owner: bool,
     /// Whether a target transaction is open.
     pub(super) open: bool,
     connection: AbortHandle,
@@ -88,16 +90,21 @@ where
 impl Session {
     /// Connects and becomes the one session that applies an origin's stream. When this has succeeded, no earlier session
     /// that did is left.
-    pub(super) async fn open(target: &Target, origin: Origin) -> Result<Self, SinkError> {
+    pub(super) async fn open(
+        target: &Target,
+        origin: Origin,
+        is_owner: bool,
+    ) -> Result<Self, SinkError> {
         let (client, connection) = connect(target).await?;
         let begin = prepare(&client).await?;
-        hold_origin(&client, origin).await?;
+        hold_origin_of_another(&client, origin).await?;
         Ok(Self {
             client: Arc::new(client),
             pipeline: Pipeline::default(),
             statements: Statements::default(),
             tables: HashMap::new(),
             begin,
+            is_owner,
             open: false,
             connection,
         })
@@ -198,6 +205,17 @@ async fn prepare(client: &Client) -> Result<String, SinkError> {
     Err(SinkError::refused("permission_denied", detail))
 }
 
+/// The same, with patience: a session of ours that was just closed takes a moment to end.
+async fn hold_origin_of_another(client: &Client, origin: Origin) -> Result<(), SinkError> {
+    for _ in 0..HANDOVER_TRIES {
+        match hold_origin(client, origin).await {
+            Err(SinkError::Weather(_)) if !client.is_closed() => sleep(HANDOVER_PAUSE).await,
+            held => return held,
+        }
+    }
+    hold_origin(client, origin).await
+}
+
 /// Takes the replication origin. Whoever had it is gone then, and all that it committed is visible.
 async fn hold_origin(client: &Client, origin: Origin) -> Result<(), SinkError> {
     let name = origin_name(origin);
@@ -220,6 +238,10 @@ pub(crate) fn origin_name(origin: Origin) -> String {
     format!("thinwire_{origin}")
 }
 
+/// How often and how long a session waits for its predecessor: together half a second.
+const HANDOVER_TRIES: u32 = 25;
+/// See [`HANDOVER_TRIES`].
+const HANDOVER_PAUSE: Duration = Duration::from_millis(20);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);

@@ -84,8 +84,7 @@ async fn login(
 ) -> Result<(), SetupError> {
     let login = &setup.login;
     let names = || vec![login.clone()];
-    let made = server.schema && server.applied && server.loaded;
-    let usable = made && ask(client, setup_sql::MAY_USE_OURS, names()).await?;
+    let usable = server.is_prepared() && ask(client, setup_sql::MAY_USE_OURS, names()).await?;
     checks.push(Check::new("tables of the schema thinwire at the target", usable, RUN_INIT));
     let forbidden = query(client, setup_sql::MISSING_FUNCTIONS, names()).await?;
     checks.push(Check::new("functions of replication origins", forbidden.is_empty(), RUN_INIT));

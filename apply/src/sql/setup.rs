@@ -31,11 +31,23 @@ rows pg_catalog.int8 NOT NULL, \
 loaded_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(), \
 PRIMARY KEY (origin, schema_name, table_name))";
 
-/// Which of our objects are there, and what the server is: schema, applied, loaded, version, recovery.
+/// What each origin's stream told of its source's objects.
+pub(crate) const CREATE_DEFINITIONS: &str = "\
+CREATE TABLE IF NOT EXISTS thinwire.definitions (\
+origin pg_catalog.text, \
+kind pg_catalog.text, \
+id pg_catalog.int8, \
+schema_name pg_catalog.text NOT NULL, \
+object_name pg_catalog.text NOT NULL, \
+definition pg_catalog.bytea NOT NULL, \
+PRIMARY KEY (origin, kind, id))";
+
+/// Which of our objects are there, and what the server is: schema, applied, loaded, definitions, version, recovery.
 pub(crate) const STATE: &str = "\
 SELECT pg_catalog.to_regnamespace('thinwire') IS NOT NULL, \
 pg_catalog.to_regclass('thinwire.applied') IS NOT NULL, \
 pg_catalog.to_regclass('thinwire.loaded') IS NOT NULL, \
+pg_catalog.to_regclass('thinwire.definitions') IS NOT NULL, \
 pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
 pg_catalog.pg_is_in_recovery()";
 
@@ -47,7 +59,7 @@ SELECT rolsuper, rolname = current_user FROM pg_catalog.pg_roles WHERE rolname =
 pub(crate) const MAY_USE_OURS: &str = "\
 SELECT pg_catalog.has_schema_privilege($1, 'thinwire', 'USAGE') AND \
 (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege($1, t, p)) \
-FROM pg_catalog.unnest(ARRAY['thinwire.applied', 'thinwire.loaded']) t, \
+FROM pg_catalog.unnest(ARRAY['thinwire.applied', 'thinwire.loaded', 'thinwire.definitions']) t, \
 pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p)";
 
 /// The functions of replication origins that a login may not execute, as a grant names them.
@@ -78,6 +90,15 @@ pg_catalog.has_schema_privilege($1, n.oid, 'USAGE') AND \
 (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege($1, c.oid, p)) \
 FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p)) ORDER BY 1, 2";
 
+/// The sequences of users that a login may not move on and that we may let it, as a grant names them.
+pub(crate) const FORBIDDEN_SEQUENCES: &str = "\
+SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' \
+AND n.nspname !~ '^(pg_|thinwire)' AND pg_catalog.pg_has_role(c.relowner, 'USAGE') \
+AND NOT (pg_catalog.has_sequence_privilege($1, c.oid, 'SELECT') \
+AND pg_catalog.has_sequence_privilege($1, c.oid, 'UPDATE')) ORDER BY 1";
+
 /// The tables whose row security applies to a login.
 pub(crate) const SECURED_TABLES: &str = "\
 SELECT pg_catalog.format('%s.%s', n.nspname, c.relname) FROM pg_catalog.pg_class c \
@@ -103,7 +124,7 @@ pub(crate) fn grant_ours(login: &str) -> [String; 2] {
     [
         format!("GRANT USAGE ON SCHEMA thinwire TO {login}"),
         format!(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON thinwire.applied, thinwire.loaded TO {login}"
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON thinwire.applied, thinwire.loaded, thinwire.definitions TO {login}"
         ),
     ]
 }
@@ -125,6 +146,11 @@ pub(crate) fn set_role_setting(login: &str, database: &str) -> String {
         ident(login),
         ident(database)
     )
+}
+
+/// Lets a login move a sequence on; the sequence as the catalog wrote it.
+pub(crate) fn grant_sequence(sequence: &str, login: &str) -> String {
+    format!("GRANT SELECT, USAGE, UPDATE ON SEQUENCE {sequence} TO {}", ident(login))
 }
 
 /// The database that we are connected to.

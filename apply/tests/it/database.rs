@@ -41,7 +41,7 @@ impl Database {
 
     pub async fn on(cluster: Arc<Cluster>, sql: &str) -> Self {
         let database = Self::bare(cluster, sql);
-        let setup = Setup { login: "postgres".into(), streams: Vec::new() };
+        let setup = Setup { login: "postgres".into(), owner: None, streams: Vec::new() };
         init(&database.target(), &setup).await.unwrap();
         database
     }
@@ -76,6 +76,7 @@ impl Database {
     pub fn options(&self, feed: &Feed) -> Options {
         Options {
             target: self.target(),
+            owner: None,
             stream: feed.stream.clone(),
             node: NODE,
             conflicts: Conflicts::Stop,

@@ -218,7 +218,7 @@ async fn a_missing_privilege() {
     let database = Database::new(TABLE).await;
     let login = format!("login_{}", database.name);
     database.sql(&format!("create role {login} login"));
-    let setup = thinwire_apply::Setup { login: login.clone(), streams: Vec::new() };
+    let setup = thinwire_apply::Setup { login: login.clone(), owner: None, streams: Vec::new() };
     thinwire_apply::init(&database.target(), &setup).await.unwrap();
     database.sql(&format!("revoke insert on t from {login}"));
     let (feed, t) = (Feed::new(), table());
@@ -238,7 +238,7 @@ async fn row_security_halts_instead_of_hiding_rows() {
     let database = Database::new(TABLE).await;
     let login = format!("login_{}", database.name);
     database.sql(&format!("create role {login} login"));
-    let setup = thinwire_apply::Setup { login: login.clone(), streams: Vec::new() };
+    let setup = thinwire_apply::Setup { login: login.clone(), owner: None, streams: Vec::new() };
     thinwire_apply::init(&database.target(), &setup).await.unwrap();
     database.sql("alter table t enable row level security");
     let (feed, t) = (Feed::new(), table());
@@ -260,7 +260,7 @@ async fn a_database_that_was_not_prepared() {
     assert_eq!(halt.code, "missing_table");
     assert_eq!(halt.table.as_deref(), Some("thinwire.applied"));
     assert!(halt.detail.contains("thinwire init"));
-    let setup = thinwire_apply::Setup { login: "postgres".into(), streams: vec![feed.id.origin] };
+    let setup = thinwire_apply::Setup { login: "postgres".into(), owner: None, streams: vec![feed.id.origin] };
     thinwire_apply::init(&database.target(), &setup).await.unwrap();
     applier.retry();
     applied(&applier, &feed.stream).await;

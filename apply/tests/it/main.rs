@@ -9,5 +9,6 @@ mod feed;
 mod gathered;
 mod halts;
 mod memory;
+mod schema;
 mod setup;
 mod simulated;

@@ -24,7 +24,7 @@ async fn an_ordinary_login_applies_after_init_and_can_do_nothing_else() {
     let quoted = format!("\"{}\"", login.replace('"', "\"\""));
     database.sql(&format!("create role {quoted} login"));
     let (feed, origin) = (Feed::new(), Feed::new().id.origin);
-    let setup = Setup { login: login.clone(), streams: vec![feed.id.origin, origin] };
+    let setup = Setup { login: login.clone(), owner: None, streams: vec![feed.id.origin, origin] };
     let mut target = database.target();
     target.config.user(&login);
 
@@ -86,10 +86,10 @@ async fn a_login_that_may_not_prepare_is_told_what_to_do() {
     let database = Database::bare(Database::shared(), "");
     let login = format!("plain_{}", database.name);
     database.sql(&format!("create role {login} login"));
-    let setup = Setup { login: login.clone(), streams: Vec::new() };
+    let setup = Setup { login: login.clone(), owner: None, streams: Vec::new() };
     let error = init(&database.target_as(&login), &setup).await.unwrap_err().to_string();
     assert!(error.contains("permission denied") && error.contains("--admin-url"), "{error}");
-    let setup = Setup { login: "nobody here".into(), streams: Vec::new() };
+    let setup = Setup { login: "nobody here".into(), owner: None, streams: Vec::new() };
     let error = init(&database.target(), &setup).await.unwrap_err().to_string();
     assert_eq!(error, "the login nobody here does not exist; create it first");
 }
@@ -97,7 +97,7 @@ async fn a_login_that_may_not_prepare_is_told_what_to_do() {
 #[tokio::test]
 async fn a_superuser_works_and_is_warned_of() {
     let database = Database::new("").await;
-    let setup = Setup { login: "postgres".into(), streams: Vec::new() };
+    let setup = Setup { login: "postgres".into(), owner: None, streams: Vec::new() };
     let checks = check(&database.target(), &setup).await;
     assert_eq!(failed(&checks), Vec::<&str>::new());
     assert!(checks.iter().any(|check| check.ok && check.cure.contains("superuser")));
@@ -108,7 +108,7 @@ async fn a_database_that_is_away_is_one_failed_check() {
     let database = Database::new("").await;
     let mut target = database.target();
     target.config.dbname("not there");
-    let setup = Setup { login: "postgres".into(), streams: Vec::new() };
+    let setup = Setup { login: "postgres".into(), owner: None, streams: Vec::new() };
     let checks = check(&target, &setup).await;
     assert_eq!(checks.len(), 1);
     assert!(!checks[0].ok && checks[0].cure.contains("not there"), "{checks:?}");

@@ -74,8 +74,10 @@ fn capture_setup(config: &Config, database: &Database) -> Option<InitOptions> {
 }
 
 pub(super) fn apply_setup(config: &Config, database: &Database) -> Option<thinwire_apply::Setup> {
-    config.apply.as_ref()?;
+    let apply = config.apply.as_ref()?;
+    let owner = apply.owner.as_ref().and_then(|owner| owner.config.get_user());
     Some(thinwire_apply::Setup {
+        owner: owner.map(str::to_owned),
         login: database.config.get_user().unwrap_or_default().to_owned(),
         streams: config.peers.iter().map(|peer| peer.key.origin()).collect(),
     })

@@ -51,6 +51,7 @@ pub(super) struct Capture {
 pub(super) struct Apply {
     pub(super) conflicts: Option<Spanned<String>>,
     pub(super) existing: Option<Spanned<String>>,
+    pub(super) ddl_url: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

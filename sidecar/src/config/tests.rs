@@ -21,6 +21,7 @@ fn every_key_is_read() {
         [apply]
         conflicts = "stop"
         existing  = "merge"
+        ddl_url   = "host=/run/postgresql dbname=shop user=owner"
         [journal]
         budget    = "1GiB"
         retention = "2h"
@@ -38,7 +39,9 @@ fn every_key_is_read() {
     assert_eq!(config.journal.retention, Duration::from_secs(7_200));
     assert_eq!(config.journal.segment, 32 << 20);
     assert_eq!(config.journal.on_full, OnFull::Resync);
-    assert_eq!(config.apply.unwrap().existing, Existing::Merge);
+    let apply = config.apply.unwrap();
+    assert_eq!(apply.existing, Existing::Merge);
+    assert_eq!(apply.owner.unwrap().config.get_user(), Some("owner"));
     let tables = config.capture.unwrap().tables;
     assert!(tables.matches("public", "orders") && !tables.matches("public", "audit"));
     assert_eq!(config.keyless_peers, ["hq"]);

@@ -1,0 +1,381 @@
+//! Schema changes: what a stream tells of objects is compared with what it told before and with what they are here, and the
+//! steps that follow are run in the open target transaction, where the record stands.
+//!
+//! What was told is kept in `thinwire.definitions`, in the same transaction. If another login changes the schema than
+//! applies rows, the transaction is begun again by that one as soon as there is something to change.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use thinwire_engine::model::{
+    Body, Definitions, Halt, Kind, Object, Offset, RelationId, Schema, StreamId,
+};
+use tokio_postgres::{Client, error::SqlState};
+use tracing::{info, warn};
+
+use super::{
+    Postgres, disconnected,
+    lookup::{ask, failed, query},
+    objects::here,
+};
+use crate::{
+    SinkError,
+    conflict::classify,
+    schema::{self, Here, Known, Misfit, Named, Occasion, Step},
+    sql::{
+        catalog::EMPTY_PATH,
+        objects as sql,
+        schema::{Attempt, attempts, bare},
+    },
+};
+
+impl Postgres {
+    /// Does what a record tells of the source's objects.
+    pub(super) async fn alter(&mut self, schema: Schema, offset: Offset) -> Result<(), SinkError> {
+        self.flush().await?;
+        let definitions = Definitions::decode(&schema.definitions).map_err(|error| {
+            let halt = Halt::new("journal_corrupt", error.to_string());
+            SinkError::Refused(Box::new(Halt { offset: Some(offset), ..halt }))
+        })?;
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        let grants_to = match session.is_owner {
+            true => self.target.config.get_user().map(str::to_owned),
+            false => None,
+        };
+        let work = Work {
+            client: session.client.clone(),
+            stream: self.stream,
+            offset,
+            occasion: if self.load.is_some() { Occasion::Copy } else { Occasion::Change },
+            may_alter: session.is_owner || self.owner.is_none(),
+            grants_to,
+            stale: if self.is_shared { Vec::new() } else { schema.stale },
+        };
+        let done = work.run(&definitions).await;
+        session.forget_tables();
+        if done == Err(SinkError::Again) {
+            self.owner_from = Some(self.began.unwrap_or(offset));
+        }
+        done
+    }
+}
+
+/// One record's work.
+struct Work {
+    client: Arc<Client>,
+    stream: StreamId,
+    offset: Offset,
+    occasion: Occasion,
+    /// Whether this login is the one that changes the schema.
+    may_alter: bool,
+    /// The login that applies rows, if it is another.
+    grants_to: Option<String>,
+    /// Tables whose rows are copied again, by their ids at the source.
+    stale: Vec<RelationId>,
+}
+
+/// What a statement is about.
+struct Subject {
+    name: String,
+    id: RelationId,
+}
+
+/// Steps that wait until all objects are there.
+type Late = Vec<(Subject, Vec<Attempt>)>;
+
+impl Work {
+    async fn run(&self, definitions: &Definitions) -> Result<(), SinkError> {
+        for text in [EMPTY_PATH, sql::WAIT_BRIEFLY] {
+            self.client.batch_execute(text).await.map_err(failed)?;
+        }
+        let mut known = self.told(definitions).await?;
+        for told in &definitions.objects {
+            if let Some(known) = known.get(told.body.kind(), told.id) {
+                self.steps(told, &schema::freed(known, told)).await?;
+            }
+        }
+        let (mut late, mut before) = (Late::new(), BTreeMap::new());
+        for (at, told) in definitions.objects.iter().enumerate() {
+            let was = known.get(told.body.kind(), told.id).cloned();
+            let made = self.object(was.as_ref(), told, &known, definitions, &mut late).await?;
+            self.remember(was.as_ref(), told).await?;
+            known.insert(remembered(told));
+            before.insert(at, (was, made));
+        }
+        self.drop(&mut known, definitions).await?;
+        for (told, attempts) in late {
+            self.attempt(&told, attempts).await?;
+        }
+        for (at, told) in definitions.objects.iter().enumerate() {
+            if let Some((was, made)) = before.get(&at) {
+                self.late(was.as_ref(), *made, told, &known).await?;
+            }
+        }
+        self.client.batch_execute(sql::WAIT).await.map_err(failed)
+    }
+
+    /// What this stream told before of the objects that a record is about.
+    async fn told(&self, definitions: &Definitions) -> Result<Known, SinkError> {
+        let ids: Vec<_> = schema::ids(definitions).iter().map(u32::to_string).collect();
+        let params = vec![self.stream.origin.to_string(), format!("{{{}}}", ids.join(","))];
+        let rows = query(&self.client, sql::TOLD, params).await.map_err(|error| match error {
+            SinkError::Refused(halt) if halt.code == "missing_table" => self.refused(
+                "thinwire.definitions",
+                "the database is not prepared for schema changes; run `thinwire init`".to_owned(),
+            ),
+            other => other,
+        })?;
+        let mut known = Known::default();
+        for row in &rows {
+            let bytes: &[u8] = row.try_get(0).map_err(failed)?;
+            let told = Definitions::decode(bytes).map_err(|_| {
+                let why = "what it holds is no definition; remove it".to_owned();
+                self.refused("thinwire.definitions", why)
+            })?;
+            told.objects.into_iter().for_each(|object| known.insert(object));
+        }
+        Ok(known)
+    }
+
+    /// Makes an object what it is told to be. Returns whether it was not here.
+    async fn object(
+        &self,
+        was: Option<&Object>,
+        told: &Object,
+        known: &Known,
+        definitions: &Definitions,
+        late: &mut Late,
+    ) -> Result<bool, SinkError> {
+        let named = Named::of(told);
+        let mut found = here(&self.client, &named).await?;
+        if let Some(was) = was
+            && found == Here::Nothing
+            && (&was.schema, &was.name) != (&told.schema, &told.name)
+            && here(&self.client, &Named::of(was)).await? != Here::Nothing
+        {
+            self.steps(told, &schema::renamed(was, told)).await?;
+            found = here(&self.client, &named).await?;
+        }
+        let made = found == Here::Nothing;
+        if !made && was == Some(&remembered(told)) {
+            return Ok(false);
+        }
+        let mut identities = known.identities(told.id);
+        identities.extend(definitions.objects.iter().filter_map(|object| {
+            let (table, number) = schema::identity_of(object)?;
+            (table == told.id).then_some((number, object))
+        }));
+        // What is told now counts.
+        identities.reverse();
+        let steps = schema::shaped(self.occasion, was, told, &found, &identities);
+        let steps = steps.map_err(|Misfit(why)| self.refused(&Subject::of(told).name, why))?;
+        self.steps(told, &steps).await?;
+        if !matches!(told.body, Body::Table(_)) || (!made && was.is_none()) {
+            return Ok(made);
+        }
+        if let Here::Table(table) = here(&self.client, &named).await? {
+            for step in schema::completed(was, told, &table) {
+                match step.is_reference() {
+                    true => late.push((Subject::of(told), attempts(&step, None))),
+                    false => self.steps(told, &[step]).await?,
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    async fn late(
+        &self,
+        was: Option<&Object>,
+        made: bool,
+        told: &Object,
+        known: &Known,
+    ) -> Result<(), SinkError> {
+        let Body::Sequence(sequence) = &told.body else { return Ok(()) };
+        let owner = sequence.owned_by.and_then(|(table, _)| known.get(Kind::Table, table));
+        let mut steps = schema::late(was, told, owner);
+        // One that was here before it was told of belongs to whom it belongs.
+        steps.retain(|step| made || was.is_some() || matches!(step, Step::Value { .. }));
+        if steps.is_empty() || here(&self.client, &Named::of(told)).await? == Here::Nothing {
+            return Ok(());
+        }
+        self.steps(told, &steps).await
+    }
+
+    async fn drop(&self, known: &mut Known, definitions: &Definitions) -> Result<(), SinkError> {
+        for step in schema::drops(known, &definitions.dropped) {
+            let Step::Drop(objects) = &step else { continue };
+            let names: Vec<_> = objects.iter().map(bare).collect();
+            self.needs_owner()?;
+            let about = Subject { name: names.join(", "), id: RelationId(0) };
+            self.attempt(&about, attempts(&step, None)).await?;
+        }
+        for gone in &definitions.dropped {
+            let kind = kind_name(gone.kind);
+            if known.remove(gone.kind, gone.id).is_none() {
+                warn!(
+                    stream = %self.stream, kind, schema = gone.schema, name = gone.name,
+                    "an object is gone at the source that this stream never told of; it is left alone here"
+                );
+                continue;
+            }
+            let params = vec![self.stream.origin.to_string(), kind.to_owned(), gone.id.to_string()];
+            query(&self.client, sql::FORGET, params).await?;
+        }
+        Ok(())
+    }
+
+    async fn remember(&self, was: Option<&Object>, told: &Object) -> Result<(), SinkError> {
+        let told = remembered(told);
+        if was == Some(&told) {
+            return Ok(());
+        }
+        let (kind, id) = (kind_name(told.body.kind()).to_owned(), told.id.to_string());
+        let (schema, name) = (told.schema.clone(), told.name.clone());
+        let bytes = Definitions { objects: vec![told], dropped: Vec::new() }.encode();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let params =
+            vec![self.stream.origin.to_string(), kind, id, schema, name, format!("\\x{hex}")];
+        query(&self.client, sql::REMEMBER, params).await.map(drop)
+    }
+
+    async fn steps(&self, told: &Object, steps: &[Step<'_>]) -> Result<(), SinkError> {
+        for step in steps {
+            if step.needs_owner() {
+                self.needs_owner()?;
+            }
+            if let Step::Own(object) = step {
+                let params = vec![object.owner.clone(), object.schema.clone()];
+                if !ask(&self.client, sql::MAY_GIVE, params).await? {
+                    continue;
+                }
+            }
+            let attempts = attempts(step, self.grants_to.as_deref());
+            self.attempt(&Subject::of(told), attempts).await?;
+        }
+        Ok(())
+    }
+
+    /// If another login changes the schema, it is that one's turn.
+    fn needs_owner(&self) -> Result<(), SinkError> {
+        match self.may_alter {
+            true => Ok(()),
+            false => Err(SinkError::Again),
+        }
+    }
+
+    /// Tries one way after the other.
+    async fn attempt(&self, about: &Subject, attempts: Vec<Attempt>) -> Result<(), SinkError> {
+        if let [only] = &attempts[..] {
+            return self.execute(about, only).await.map_err(|(_, error)| error);
+        }
+        let mut failure: Option<(String, SinkError)> = None;
+        for attempt in attempts {
+            match &failure {
+                None => self.client.batch_execute(sql::SAVE).await.map_err(failed)?,
+                Some((state, _)) if !attempt.behind.iter().any(|it| state.starts_with(it)) => continue,
+                Some(_) if attempt.empties && !self.stale.contains(&about.id) => continue,
+                Some((_, why)) => {
+                    self.client.batch_execute(sql::UNDO).await.map_err(failed)?;
+                    info!(stream = %self.stream, object = about.name, %why, "trying it another way");
+                }
+            }
+            match self.execute(about, &attempt).await {
+                Ok(()) => return self.client.batch_execute(sql::KEEP).await.map_err(failed),
+                Err((Some(state), error @ SinkError::Refused(_))) => {
+                    failure.get_or_insert((state, error));
+                }
+                Err((_, error)) => return Err(error),
+            }
+        }
+        failure.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    async fn execute(
+        &self,
+        about: &Subject,
+        attempt: &Attempt,
+    ) -> Result<(), (Option<String>, SinkError)> {
+        for text in &attempt.texts {
+            let shown = shown(text, attempt.value.as_deref());
+            if text.contains('\0') {
+                return Err((None, self.refused(&about.name, format!("{shown}: it holds a zero byte"))));
+            }
+            // As one that is prepared, it is a single statement or none.
+            if let Err(error) = self.client.execute(text, &[]).await {
+                let state = error.code().map(|state| state.code().to_owned());
+                return Err((state, self.failure(about, &shown, &error)));
+            }
+        }
+        Ok(())
+    }
+
+    fn failure(&self, about: &Subject, shown: &str, error: &tokio_postgres::Error) -> SinkError {
+        match classify(error) {
+            SinkError::Weather(why) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                let name = &about.name;
+                SinkError::Weather(format!(
+                    "the schema of {name} is to be changed, and somebody at the target is using it: {why}"
+                ))
+            }
+            SinkError::Refused(halt) => {
+                let cure = match error.code() {
+                    Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                        "; set [apply] ddl_url to a login that may, or do it by hand"
+                    }
+                    _ => "",
+                };
+                self.refused(&about.name, format!("{shown}: {}{cure}", halt.detail))
+            }
+            other => other,
+        }
+    }
+
+    fn refused(&self, about: &str, detail: String) -> SinkError {
+        let (offset, table) = (Some(self.offset), Some(about.to_owned()));
+        SinkError::Refused(Box::new(Halt { offset, table, ..Halt::new("schema_refused", detail) }))
+    }
+}
+
+impl Subject {
+    fn of(object: &Object) -> Self {
+        let name = match &*object.schema {
+            "" => object.name.clone(),
+            schema => format!("{schema}.{}", object.name),
+        };
+        Self { name, id: RelationId(object.id) }
+    }
+}
+
+/// What is kept of what was told: how far a sequence has come is not.
+fn remembered(told: &Object) -> Object {
+    let mut told = told.clone();
+    if let Body::Sequence(sequence) = &mut told.body {
+        sequence.value = None;
+    }
+    told
+}
+
+/// A statement for people: of reasonable length, and without what rows may hold.
+fn shown(text: &str, value: Option<&str>) -> String {
+    let text = value.map_or(text.to_owned(), |value| text.replace(value, "…"));
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Schema => "schema",
+        Kind::Enum => "enum",
+        Kind::Composite => "composite",
+        Kind::Domain => "domain",
+        Kind::Range => "range",
+        Kind::Sequence => "sequence",
+        Kind::Table => "table",
+        Kind::View => "view",
+        Kind::Routine => "routine",
+    }
+}
+
+const SHOWN_CHARS_MAX: usize = 300;
