@@ -20,7 +20,7 @@ use crate::{Conflicts, Existing, Postgres, Sink, Target, conflict::ConflictCount
 use runner::Runner;
 
 /// What a stream is applied to, and how.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The database.
     pub target: Target,

@@ -221,3 +221,6 @@ const DROP_ORDER: [(Kind, bool); 10] = [
     (Kind::Enum, false),
     (Kind::Schema, false),
 ];
+
+#[cfg(test)]
+mod tests;

@@ -59,8 +59,6 @@ pub(crate) enum Step<'a> {
     Alter {
         /// The table under the name that it has.
         table: Named<'a>,
-        /// Whether it is partitioned.
-        partitioned: bool,
         /// How.
         alter: Alter<'a>,
     },

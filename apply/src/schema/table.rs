@@ -20,7 +20,7 @@ pub(super) fn shaped<'a>(
         None => adopted(now, here, identities)?,
         Some(before) => changed(before, now, here, identities),
     };
-    Ok(steps(Named::of(told), now, alters))
+    Ok(steps(Named::of(told), alters))
 }
 
 /// The references of a table that are gone. They go first: what they refer to may go as well.
@@ -30,7 +30,7 @@ pub(crate) fn freed<'a>(known: &'a Object, told: &'a Object) -> Vec<Step<'a>> {
         old.foreign && by_name(&now.constraints, &old.name).is_none() && renamed(old, before, now).is_none()
     });
     let alters = gone.map(|old| Alter::DropConstraint(&old.name)).collect();
-    steps(Named::of(known), before, alters)
+    steps(Named::of(known), alters)
 }
 
 /// Constraints, indexes and the replica identity of a table whose columns are as they are told to be.
@@ -52,12 +52,11 @@ pub(crate) fn completed<'a>(
         let commented = now.columns.iter().filter(|column| column.comment.is_some());
         alters.extend(commented.map(Alter::ColumnComment));
     }
-    steps(Named::of(told), now, alters)
+    steps(Named::of(told), alters)
 }
 
-fn steps<'a>(table: Named<'a>, now: &Table, alters: Vec<Alter<'a>>) -> Vec<Step<'a>> {
-    let partitioned = now.partition_key.is_some();
-    let step = |alter| Step::Alter { table: table.clone(), partitioned, alter };
+fn steps<'a>(table: Named<'a>, alters: Vec<Alter<'a>>) -> Vec<Step<'a>> {
+    let step = |alter| Step::Alter { table: table.clone(), alter };
     alters.into_iter().map(step).collect()
 }
 

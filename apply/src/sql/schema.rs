@@ -1,7 +1,5 @@
 //! SQL that changes the target's schema: one statement a text, so that no expression can bring another along.
 
-use std::borrow::Cow;
-
 use thinwire_engine::model::{
     Attribute, Body, Generated, Kind, Object, ReplicaIdentity, Sequence, Table, TableColumn,
 };
@@ -47,7 +45,7 @@ pub(crate) fn attempts(step: &Step<'_>, login: Option<&str>) -> Vec<Attempt> {
             named(&Named::of(object)),
             object.comment.as_deref().map_or("NULL".into(), literal)
         )),
-        Step::Alter { table, partitioned, alter } => self::alter(table, *partitioned, alter),
+        Step::Alter { table, alter } => self::alter(table, alter),
         Step::AlterType { object, alter } => one(alter_type(object, alter)),
         Step::AlterDomain { object, alter } => one(alter_domain(object, alter)),
         Step::AddLabel { object, label, behind, ahead } => {
@@ -334,7 +332,7 @@ fn advance(sequence: &Object, value: i64, falls: bool) -> String {
     )
 }
 
-fn alter(table: &Named<'_>, partitioned: bool, alter: &Alter<'_>) -> Vec<Attempt> {
+fn alter(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
     let name = bare(table);
     let one = |text: String| vec![Attempt { texts: vec![text], ..Attempt::default() }];
     let on = |what: String| one(format!("ALTER TABLE {name} {what}"));
@@ -395,13 +393,7 @@ fn alter(table: &Named<'_>, partitioned: bool, alter: &Alter<'_>) -> Vec<Attempt
         Alter::RenameConstraint { from, to } => {
             on(format!("RENAME CONSTRAINT {} TO {}", ident(from), ident(to)))
         }
-        Alter::AddIndex(new) => {
-            let text = match partitioned {
-                true => with_partitions(&new.definition, &new.name),
-                false => Cow::from(&new.definition),
-            };
-            one(text.into_owned())
-        }
+        Alter::AddIndex(new) => one(new.definition.clone()),
         Alter::DropIndex(gone) => {
             one(format!("DROP INDEX IF EXISTS {}", qualified(table.schema, gone)))
         }
@@ -445,19 +437,6 @@ fn recast(table: &str, column: &TableColumn) -> Vec<Attempt> {
             ])
         },
     ]
-}
-
-/// An index of a partitioned table and of its partitions.
-fn with_partitions<'a>(definition: &'a str, name: &str) -> Cow<'a, str> {
-    for unique in ["", "UNIQUE "] {
-        for name in [ident(name), name.to_owned()] {
-            let head = format!("CREATE {unique}INDEX {name} ON ");
-            if let Some(rest) = definition.strip_prefix(&format!("{head}ONLY ")) {
-                return Cow::from(head + rest);
-            }
-        }
-    }
-    Cow::from(definition)
 }
 
 fn replica_identity(table: &Table) -> String {

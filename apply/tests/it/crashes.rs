@@ -138,16 +138,16 @@ async fn locks_that_pass_are_waited_for_and_deadlocks_are_run_again() {
 }
 
 /// Passes bytes between the applier and PostgreSQL, and cuts the connection after a number of them.
-struct Cutter {
-    port: u16,
+pub struct Cutter {
+    pub port: u16,
     /// How many bytes from the server still pass; the connection is cut at the first that does not.
-    left: Arc<AtomicU64>,
-    cuts: Arc<AtomicU64>,
+    pub left: Arc<AtomicU64>,
+    pub cuts: Arc<AtomicU64>,
     off: Arc<AtomicBool>,
 }
 
 impl Cutter {
-    async fn start(server: u16) -> Self {
+    pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let cutter = Self {

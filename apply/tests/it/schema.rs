@@ -2,7 +2,7 @@
 
 use thinwire_apply::{Applier, Options, Setup, State, init};
 use thinwire_engine::model::{
-    Attribute, Body, Constraint, Definitions, Dropped, Generated, Index, Kind, Object, Partition,
+    Attribute, Body, Constraint, Definitions, Dropped, Generated, Index, Object, Partition,
     Record, RelationId, ReplicaIdentity, Schema, Sequence, Table as TableBody, TableColumn,
 };
 
@@ -158,4 +158,515 @@ async fn a_table_is_created_filled_changed_and_dropped_in_its_place_among_the_ro
     database.apply_all(&feed).await;
     assert_eq!(database.sql("select to_regclass('riders') is null"), "t");
     assert_eq!(database.sql("select count(*) from thinwire.definitions"), "0");
+}
+
+fn sequence(value: Option<i64>, owned_by: Option<(u32, i16)>) -> Sequence {
+    Sequence {
+        data_type: "bigint".to_owned(),
+        start: 1,
+        increment: 1,
+        min: 1,
+        max: i64::MAX,
+        cache: 1,
+        cycle: false,
+        owned_by,
+        identity: false,
+        value,
+    }
+}
+
+fn labels(labels: &[&str]) -> Body {
+    Body::Enum { labels: labels.iter().map(|label| (*label).to_owned()).collect() }
+}
+
+#[tokio::test]
+async fn types_are_made_and_changed_and_a_new_label_can_be_used_at_once() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let namespace = object(1, "app", Body::Schema {});
+    let mood = object(2, "app.mood", labels(&["sad", "it's ok"]));
+    let attribute = |number, name: &str, data_type: &str| Attribute {
+        number,
+        name: name.to_owned(),
+        data_type: data_type.to_owned(),
+        collation: None,
+    };
+    let pair = |attributes| object(3, "app.pair", Body::Composite { attributes });
+    let positive = |default: &str, check: &str| {
+        let body = Body::Domain {
+            base: "integer".to_owned(),
+            collation: None,
+            not_null: false,
+            default: Some(default.to_owned()),
+            constraints: vec![constraint("positive_check", check)],
+        };
+        object(4, "app.positive", body)
+    };
+    let definition = "SUBTYPE = double precision".to_owned();
+    let range = object(5, "app.span", Body::Range { definition });
+    let t = table(6, "app.t", &["id integer not null", "mood app.mood", "pair app.pair"]);
+    let rows = Table::new(6, "app.t", &["id*", "mood", "pair"]);
+    feed.transaction(&[
+        told(&[
+            namespace,
+            mood,
+            pair(vec![attribute(1, "a", "integer"), attribute(2, "b", "text")]),
+            positive("1", "CHECK ((VALUE > 0))"),
+            range,
+            t,
+        ]),
+        rows.relation(),
+        rows.insert("1|it's ok|(1,x)"),
+    ]);
+    // Each of these would be one target transaction with what uses the label.
+    let more = labels(&["awful", "sad", "so\\so", "it's ok"]);
+    feed.append_unsynced(&feed.wrapped(&[told(&[object(2, "app.mood", more)])]));
+    feed.append_unsynced(&feed.wrapped(&[rows.insert("2|so\\so|~"), rows.insert("3|awful|~")]));
+    let renamed = labels(&["awful", "low", "so\\so", "it's ok"]);
+    feed.append_unsynced(&feed.wrapped(&[told(&[object(2, "app.mood", renamed)])]));
+    feed.append_unsynced(&feed.wrapped(&[rows.insert("4|low|~")]));
+    let other = pair(vec![attribute(2, "bee", "text"), attribute(3, "c", "boolean")]);
+    feed.append_unsynced(&feed.wrapped(&[told(&[other])]));
+    let changed = positive("7", "CHECK ((VALUE > 5))");
+    feed.transaction(&[told(&[changed])]);
+    database.apply_all(&feed).await;
+    let moods = "select string_agg(mood::text, ',' order by mood) from app.t";
+    assert_eq!(database.sql(moods), "awful,low,so\\so,it's ok");
+    assert_eq!(database.sql("select (pair).bee, (pair).c is null from app.t where id = 1"), "x|t");
+    let domain = "select typdefault, (select pg_get_constraintdef(oid) from pg_constraint \
+                  where contypid = t.oid) from pg_type t where typname = 'positive'";
+    assert_eq!(database.sql(domain), "7|CHECK ((VALUE > 5))");
+    assert_eq!(database.sql("select app.span(1, 2)"), "[1,2)");
+}
+
+#[tokio::test]
+async fn sequences_belong_to_their_columns_and_never_go_back() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let own = |value, by| object(1, "public.t_id_seq", Body::Sequence(sequence(value, by)));
+    let identity = |value| {
+        let body = Sequence { identity: true, start: 5, ..sequence(value, Some((2, 2))) };
+        object(3, "public.numbers", Body::Sequence(body))
+    };
+    let t = with(table(2, "public.t", &["id bigint not null", "n bigint not null"]), |table| {
+        table.columns[0].default = Some("nextval('public.t_id_seq'::regclass)".to_owned());
+        table.columns[1].generated = Some(Generated::IdentityAlways);
+    });
+    feed.transaction(&[told(&[own(None, Some((2, 1))), identity(Some(30)), t])]);
+    database.apply_all(&feed).await;
+    let next = "insert into t default values returning id, n";
+    assert_eq!(database.sql(next).lines().next(), Some("1|30"));
+    let of = "select pg_get_serial_sequence('t', 'id'), pg_get_serial_sequence('t', 'n')";
+    assert_eq!(database.sql(of), "public.t_id_seq|public.numbers");
+    feed.append(&[told(&[own(Some(100), Some((2, 1))), identity(Some(70))])]);
+    feed.append(&[told(&[own(Some(50), Some((2, 1)))])]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql(next).lines().next(), Some("100|70"));
+    // It counts down, and by more.
+    let falls = |value| {
+        let body = Sequence { increment: -10, min: -1000, max: 1000, start: 900, ..sequence(value, None) };
+        object(4, "public.falls", Body::Sequence(body))
+    };
+    feed.transaction(&[told(&[falls(None)])]);
+    feed.append(&[told(&[falls(Some(500))])]);
+    feed.append(&[told(&[falls(Some(700))])]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select nextval('falls')"), "500");
+}
+
+#[tokio::test]
+async fn partitions_are_born_with_their_root_detached_and_dropped() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let root = with(table(1, "public.log", &["day date not null", "text text"]), |table| {
+        table.partition_key = Some("RANGE (day)".to_owned());
+        table.constraints.push(constraint("log_pkey", "PRIMARY KEY (day)"));
+        table.constraints.push(constraint("log_text_check", "CHECK ((text <> ''::text))"));
+    });
+    let part = |id, name: &str, bound: &str| {
+        with(table(id, name, &["day date not null", "text text"]), |table| {
+            table.columns[1].default = Some("'none'::text".to_owned());
+            let (schema, name) = ("public".to_owned(), "log".to_owned());
+            table.partition_of = Some(Partition { schema, name, bound: bound.to_owned() });
+        })
+    };
+    let first = part(2, "public.log_1", "FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')");
+    let rest = part(3, "public.log_rest", "DEFAULT");
+    let log = Table::new(1, "public.log", &["day*", "text"]);
+    feed.transaction(&[
+        told(&[root]),
+        told(&[first.clone()]),
+        told(&[rest.clone()]),
+        log.relation(),
+        log.insert("2026-01-05|a"),
+        log.insert("2027-01-05|b"),
+    ]);
+    database.apply_all(&feed).await;
+    let counts = "select (select count(*) from log_1), (select count(*) from log_rest)";
+    assert_eq!(database.sql(counts), "1|1");
+    assert_eq!(database.sql("insert into log_1 (day) values ('2026-01-07') returning text").lines().next(), Some("none"));
+    let alone = with(first, |table| {
+        table.partition_of = None;
+        table.constraints.push(constraint("log_1_pkey", "PRIMARY KEY (day)"));
+        table.constraints.push(constraint("log_text_check", "CHECK ((text <> ''::text))"));
+    });
+    feed.transaction(&[told(&[alone]), schema(&[], &[], &[gone(&rest)])]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select count(*), to_regclass('log_rest') from log"), "0|");
+    assert_eq!(database.sql("select count(*) from log_1"), "2");
+}
+
+#[tokio::test]
+async fn views_and_routines_are_replaced_and_go_with_what_they_need() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let view = |columns: &[&str], query: &str| {
+        let columns = columns.iter().map(|column| (*column).to_owned()).collect();
+        let (query, options) = (query.to_owned(), vec!["security_barrier=true".to_owned()]);
+        object(2, "public.v", Body::View { materialized: false, query, columns, options })
+    };
+    let routine = |returns: &str, body: &str| {
+        let definition = format!(
+            "CREATE OR REPLACE FUNCTION public.double(integer)\n RETURNS {returns}\n LANGUAGE sql\nAS $f$ {body} $f$"
+        );
+        let arguments = "integer".to_owned();
+        object(3, "public.double", Body::Routine { definition, arguments, procedure: false })
+    };
+    let t = table(1, "public.t", &["id integer not null"]);
+    let stored = Body::View {
+        materialized: true,
+        query: " SELECT 1 AS one;".to_owned(),
+        columns: vec!["one".to_owned()],
+        options: Vec::new(),
+    };
+    let stored = object(4, "public.stored", stored);
+    let first = view(&["id"], " SELECT t.id FROM public.t;");
+    feed.transaction(&[told(&[t.clone(), first, routine("integer", "SELECT $1 * 2"), stored])]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select public.double(4), one from public.stored"), "8|1");
+    // Neither can be replaced in place.
+    let second = view(&["twice", "id"], " SELECT public.double(t.id) AS twice, t.id FROM public.t");
+    feed.transaction(&[told(&[routine("bigint", "SELECT $1 * 2::bigint")]), told(&[second.clone()])]);
+    let rows = Table::new(1, "public.t", &["id*"]);
+    feed.transaction(&[rows.relation(), rows.insert("21")]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select * from v"), "42|21");
+    let routine = routine("bigint", "");
+    feed.transaction(&[schema(&[], &[], &[gone(&t), gone(&routine), gone(&second)])]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select to_regclass('t'), to_regclass('v'), to_regproc('double')"), "||");
+}
+
+#[tokio::test]
+async fn constraints_and_indexes_follow_and_renames_cost_nothing() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let index = |name: &str, rest: &str| Index {
+        name: name.to_owned(),
+        definition: format!("CREATE INDEX {name} ON public.{rest}"),
+    };
+    let parent = with(table(1, "public.parent", &["id integer not null", "a text"]), |table| {
+        table.constraints.push(constraint("parent_pkey", "PRIMARY KEY (id)"));
+        table.indexes.push(index("by_a", "parent USING btree (a)"));
+    });
+    let child = with(table(2, "public.child", &["parent integer"]), |table| {
+        let foreign = "FOREIGN KEY (parent) REFERENCES public.parent(id)";
+        table.constraints.push(constraint("child_fkey", foreign));
+        let missing = "FOREIGN KEY (parent) REFERENCES public.elsewhere(id)";
+        table.constraints.push(constraint("missing_fkey", missing));
+    });
+    // The reference is told before what it refers to.
+    feed.transaction(&[told(&[child.clone(), parent.clone()])]);
+    database.apply_all(&feed).await;
+    let names = "select string_agg(conname || ' ' || pg_get_constraintdef(oid), '; ' order by conname) \
+                 from pg_constraint where conrelid in ('parent'::regclass, 'child'::regclass) and contype <> 'n'";
+    assert_eq!(
+        database.sql(names),
+        "child_fkey FOREIGN KEY (parent) REFERENCES parent(id); parent_pkey PRIMARY KEY (id)"
+    );
+    let indexed = "select indexrelid, indexrelid::regclass from pg_index where indexrelid::regclass::text like 'by%'";
+    let before = database.sql(indexed);
+    let oid = before.split('|').next().unwrap();
+    // The key's column has another name now, and the index.
+    let renamed = with(parent, |table| {
+        table.columns[0].name = "number".to_owned();
+        table.constraints[0].definition = "PRIMARY KEY (number)".to_owned();
+        table.indexes[0] = index("by_name", "parent USING btree (a)");
+    });
+    let follows = with(child, |table| {
+        table.constraints[0].definition =
+            "FOREIGN KEY (parent) REFERENCES public.parent(number)".to_owned();
+    });
+    feed.transaction(&[told(&[renamed.clone()]), told(&[follows.clone()])]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql(indexed), format!("{oid}|by_name"));
+    // Both go, the reference with what it refers to.
+    let keyless = with(renamed, |table| {
+        table.constraints.clear();
+        table.columns[0].not_null = false;
+        table.indexes[0] = index("by_name", "parent USING hash (a)");
+        table.identity = ReplicaIdentity::Full;
+    });
+    let free = with(follows, |table| table.constraints.clear());
+    feed.transaction(&[told(&[keyless, free])]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql(names), "");
+    let hash = "select indexdef like '%USING hash%', (select relreplident from pg_class where relname = 'parent') \
+                from pg_indexes where indexname = 'by_name'";
+    assert_eq!(database.sql(hash), "t|f");
+}
+
+#[tokio::test]
+async fn a_table_that_was_here_keeps_its_shape_and_gets_what_is_added() {
+    let database = Database::new("create table t (extra int, id int primary key)").await;
+    let feed = Feed::new();
+    let first = with(table(1, "public.t", &["id integer not null"]), |table| {
+        table.constraints.push(constraint("other_name", "PRIMARY KEY (id)"));
+    });
+    feed.transaction(&[told(&[first.clone()])]);
+    database.apply_all(&feed).await;
+    assert_eq!(columns(&database, "t"), "extra integer, id integer not null");
+    // Somebody has done it here already.
+    database.sql("alter table t add b text; alter table t rename id to key");
+    let second = with(first, |table| {
+        table.columns[0].name = "key".to_owned();
+        table.columns.push(column(2, "b text"));
+        table.columns.push(column(3, "c text"));
+    });
+    feed.transaction(&[told(&[second])]);
+    database.apply_all(&feed).await;
+    assert_eq!(columns(&database, "t"), "extra integer, key integer not null, b text, c text");
+
+    // Whether the one column is the other cannot be known.
+    database.sql("create table u (old int)");
+    feed.transaction(&[told(&[table(2, "public.u", &["new integer"])])]);
+    let applier = database.apply(&feed);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!((&*halt.code, halt.table.as_deref()), ("schema_refused", Some("public.u")));
+    assert!(halt.detail.contains("lacks the column new and has old"), "{}", halt.detail);
+    database.sql("alter table u rename old to new");
+    applier.retry();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_type_that_no_cast_leads_to_is_taken_if_the_rows_are_copied_again() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let t = table(1, "public.t", &["id integer not null", "v text not null"]);
+    let rows = Table::new(1, "public.t", &["id*", "v"]);
+    feed.transaction(&[told(&[t.clone()]), rows.relation(), rows.insert("1|12"), rows.insert("2|7")]);
+    // Text to integer has no assignment cast, but these values look like integers.
+    let number = with(t, |table| table.columns[1].data_type = "integer".to_owned());
+    feed.transaction(&[told(&[number.clone()])]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select * from t order by id"), "1|12\n2|7");
+    let truth = with(number, |table| table.columns[1].data_type = "uuid".to_owned());
+    feed.transaction(&[told(&[truth.clone()])]);
+    let applier = database.apply(&feed);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!(halt.code, "schema_refused");
+    assert!(halt.detail.contains("ALTER COLUMN \"v\" TYPE uuid"), "{}", halt.detail);
+    applier.shutdown().await;
+
+    let feed = Feed::new();
+    let database = Database::new("create table t (id int primary key, v int not null); insert into t values (1, 1)").await;
+    feed.transaction(&[told(&[table(1, "public.t", &["id integer not null", "v integer not null"])])]);
+    feed.transaction(&[schema(&[1], &[truth], &[])]);
+    feed.copy(&rows, &["1|00000000-0000-0000-0000-000000000001"]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select v from t"), "00000000-0000-0000-0000-000000000001");
+}
+
+#[tokio::test]
+async fn a_copy_creates_tables_that_are_missing_and_leaves_the_others() {
+    let database = Database::new("create table here (note text, id int primary key)").await;
+    let feed = Feed::new();
+    let new = table(1, "app.new", &["id integer not null", "v text"]);
+    let here = with(table(2, "public.here", &["id integer not null"]), |table| {
+        table.indexes.push(Index {
+            name: "i".to_owned(),
+            definition: "CREATE INDEX i ON public.here USING btree (id)".to_owned(),
+        });
+    });
+    let rows = Table::new(1, "app.new", &["id*", "v"]);
+    let mut records = copy_records(&rows, &["1|a", "2|b"], Vec::new());
+    records.insert(1, told(&[object(9, "app", Body::Schema {}), new, here]));
+    feed.append(&records);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select * from app.new order by id"), "1|a\n2|b");
+    assert_eq!(columns(&database, "here"), "note text, id integer not null");
+    assert_eq!(database.sql("select to_regclass('i') is null"), "t");
+    assert_eq!(database.sql("select count(*) from thinwire.definitions"), "3");
+}
+
+#[tokio::test]
+async fn what_the_target_cannot_take_halts_and_what_was_done_by_hand_is_not_done_again() {
+    let database = Database::new("create table t (id int primary key, v text); create view v as select v from t").await;
+    let feed = Feed::new();
+    let t = table(1, "public.t", &["id integer not null", "v text"]);
+    feed.transaction(&[told(&[t.clone()])]);
+    let changed = with(t, |table| {
+        table.columns.pop();
+        table.columns.push(column(3, "w text"));
+    });
+    let rows = Table::new(1, "public.t", &["id*", "w"]);
+    let last = feed.transaction(&[told(&[changed]), rows.relation(), rows.insert("1|x")]);
+    let applier = database.apply(&feed);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!((&*halt.code, halt.table.as_deref()), ("schema_refused", Some("public.t")));
+    assert_eq!(halt.offset.map(|offset| offset.get()), Some(last.get() - 3));
+    assert!(halt.detail.contains("DROP COLUMN IF EXISTS \"v\""), "{}", halt.detail);
+    assert!(halt.detail.contains("other objects depend on it"), "{}", halt.detail);
+    database.sql("drop view v; alter table t add w text");
+    applier.retry();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(database.sql("select * from t"), "1|x");
+}
+
+#[tokio::test]
+async fn a_definition_is_one_statement_or_none() {
+    let database = Database::new("create table victim (id int)").await;
+    let feed = Feed::new();
+    let evil = with(table(1, "public.t", &["id integer"]), |table| {
+        table.columns[0].default = Some("1); DROP TABLE public.victim; --".to_owned());
+    });
+    feed.transaction(&[told(&[evil])]);
+    let applier = database.apply(&feed);
+    assert_eq!(halted(&applier, &feed.stream).await.code, "schema_refused");
+    applier.shutdown().await;
+    assert_eq!(database.sql("select to_regclass('victim') is not null"), "t");
+    let feed = Feed::new();
+    let odd = table(1, "public.a\"b'; $$\n--", &["\"q integer"]);
+    feed.transaction(&[told(&[odd])]);
+    database.apply_all(&feed).await;
+    let named = "select count(*) from pg_class where relname = E'a\"b''; $$\\n--'";
+    assert_eq!(database.sql(named), "1");
+}
+
+#[tokio::test]
+async fn a_reader_who_stays_is_waited_for_and_named_as_the_reason() {
+    let database = Database::new("create table t (id int primary key)").await;
+    let feed = Feed::new();
+    let t = table(1, "public.t", &["id integer not null"]);
+    feed.transaction(&[told(&[t.clone()])]);
+    database.apply_all(&feed).await;
+    let (cluster, name) = (database.cluster.clone(), database.name.clone());
+    let reader = std::thread::spawn(move || {
+        cluster.psql(&name, "begin; select * from t; select pg_sleep(4); commit").unwrap()
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    feed.transaction(&[told(&[with(t, |table| table.columns.push(column(2, "v text")))])]);
+    let applier = database.apply(&feed);
+    in_state(&applier, State::Waiting).await;
+    let why = applier.status().last_error.unwrap();
+    assert!(why.contains("the schema of public.t is to be changed"), "{why}");
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    reader.join().unwrap();
+    assert_eq!(columns(&database, "t"), "id integer not null, v text");
+}
+
+#[tokio::test]
+async fn another_login_changes_the_schema_for_one_that_may_only_write_rows() {
+    let database = Database::bare(Database::shared(), "create table t (id int primary key)");
+    let (rows, owner) = (format!("rows_{}", database.name), format!("owner_{}", database.name));
+    database.sql(&format!(
+        "create role {rows} login; create role {owner} login; alter table t owner to {owner}; \
+         grant create on schema public to {owner}; grant create on database {} to {owner}",
+        database.name
+    ));
+    let feed = Feed::new();
+    let streams = vec![feed.id.origin];
+    let setup = Setup { login: rows.clone(), owner: Some(owner.clone()), streams };
+    init(&database.target(), &setup).await.unwrap();
+    let t = table(1, "public.t", &["id integer not null"]);
+    let narrow = Table::new(1, "public.t", &["id*"]);
+    // It is told of before: that alone changes nothing here, and needs nobody.
+    feed.transaction(&[told(&[t.clone()]), narrow.relation(), narrow.insert("1")]);
+    let target = database.target_as(&rows);
+    let alone = Options { target: target.clone(), ..database.options(&feed) };
+    let applier = Applier::start(alone.clone());
+    applied(&applier, &feed.stream).await;
+
+    let wide = Table::new(1, "public.t", &["id*", "v"]);
+    let wider = with(t, |table| table.columns.push(column(2, "v text")));
+    let own = object(3, "app.n", Body::Sequence(sequence(None, None)));
+    let new = table(2, "app.new", &["id integer not null"]);
+    let in_it = Table::new(2, "app.new", &["id*"]);
+    let namespace = object(4, "app", Body::Schema {});
+    feed.transaction(&[
+        narrow.insert("2"),
+        told(&[wider, namespace, own.clone(), new]),
+        wide.relation(),
+        wide.insert("3|x"),
+    ]);
+    feed.transaction(&[in_it.relation(), in_it.insert("7"), wide.update("3|y")]);
+    feed.append(&[told(&[Object { body: Body::Sequence(sequence(Some(40), None)), ..own }])]);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!(halt.code, "schema_refused");
+    assert!(halt.detail.contains("must be owner of table t"), "{}", halt.detail);
+    assert!(halt.detail.contains("ddl_url"), "{}", halt.detail);
+    applier.shutdown().await;
+    let applier = Applier::start(Options { owner: Some(database.target_as(&owner)), ..alone });
+    applied(&applier, &feed.stream).await;
+    feed.transaction(&[in_it.truncate(), in_it.insert("8")]);
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(database.sql("select * from t order by id"), "1|\n2|\n3|y");
+    assert_eq!(database.sql("select id, nextval('app.n') from app.new"), "8|40");
+    let owners = "select distinct tableowner from pg_tables where schemaname in ('app', 'public')";
+    assert_eq!(database.sql(owners), owner);
+    assert_eq!(database.offset(&feed), feed.last().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_lost_at_any_step_leaves_all_of_a_change_or_nothing() {
+    let database = Database::new("create table ledger (n int)").await;
+    let cutter = crate::crashes::Cutter::start(database.cluster.port()).await;
+    let feed = Feed::new();
+    let mut options = database.options(&feed);
+    let url = database.cluster.tcp_url(&database.name);
+    let own = format!("port={}", database.cluster.port());
+    options.target.config = url.replace(&own, &format!("port={}", cutter.port)).parse().unwrap();
+    options.target.config.ssl_mode(tokio_postgres::config::SslMode::Disable);
+    let applier = Applier::start(options);
+    let ledger = Table::new(1, "public.ledger", &["n"]).full();
+    feed.append(&[ledger.relation()]);
+    let mut t = table(2, "public.t", &["c0 integer"]);
+    for step in 1..=16_u32 {
+        t = with(t, |table| {
+            let number = i16::try_from(step).unwrap() + 1;
+            let mut new = column(number, &format!("c{step} integer not null"));
+            (new.default, new.missing) = (Some("0".to_owned()), Some("7".to_owned()));
+            table.columns.push(new);
+            if step > 1 {
+                let last = table.columns.len() - 2;
+                table.columns[last].name = format!("d{}", step - 1);
+                table.columns[last].default = None;
+            }
+        });
+        feed.transaction(&[
+            ledger.insert(&step.to_string()),
+            told(&[t.clone()]),
+            ledger.insert(&step.to_string()),
+        ]);
+        let left = u64::from(step) * 167 % 3000;
+        cutter.left.store(left, std::sync::atomic::Ordering::SeqCst);
+        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        let held = database.sql(
+            "select count(*), coalesce(max(n), 0), (select count(*) from pg_attribute where attnum > 1 \
+             and attrelid = to_regclass('t')) from ledger",
+        );
+        let numbers: Vec<u32> = held.split('|').map(|it| it.parse().unwrap()).collect();
+        assert_eq!((numbers[0], numbers[1]), (numbers[2] * 2, numbers[2]), "{held}");
+        cutter.left.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+        applied(&applier, &feed.stream).await;
+    }
+    assert!(cutter.cuts.load(std::sync::atomic::Ordering::SeqCst) > 5);
+    applier.shutdown().await;
+    let shape = columns(&database, "t");
+    assert!(shape.ends_with("d15 integer not null, c16 integer not null default 0"), "{shape}");
 }
