@@ -65,7 +65,9 @@ impl Known {
     /// The sequences of a table's identity columns, with their columns' numbers.
     pub(crate) fn identities(&self, table: u32) -> Vec<(i16, &Object)> {
         let all = self.0.values().filter_map(|object| identity_of(object).map(|it| (it, object)));
-        all.filter(|((id, _), _)| *id == table).map(|((_, number), object)| (number, object)).collect()
+        all.filter(|((id, _), _)| *id == table)
+            .map(|((_, number), object)| (number, object))
+            .collect()
     }
 }
 
@@ -158,7 +160,8 @@ pub(crate) fn drops<'a>(known: &'a Known, gone: &[Dropped]) -> Vec<Step<'a>> {
         |object: &Object| matches!(object.body, Body::View { materialized: true, .. });
     let mut steps = Vec::new();
     for (kind, stored) in DROP_ORDER {
-        let these = objects.iter().filter(|it| it.body.kind() == kind && materialized(it) == stored);
+        let these =
+            objects.iter().filter(|it| it.body.kind() == kind && materialized(it) == stored);
         let named: Vec<_> = these.map(|object| Named::of(object)).collect();
         if !named.is_empty() {
             steps.push(Step::Drop(named));

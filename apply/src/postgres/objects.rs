@@ -55,8 +55,10 @@ async fn table(client: &Client, oid: &str) -> Result<Table, SinkError> {
     let indexes = of(sql::INDEXES).await?;
     let indexes =
         indexes.iter().map(|row| Ok(Index { name: text(row, 0)?, definition: text(row, 1)? }));
-    let (constraints, indexes) =
-        (constraints.collect::<Result<_, SinkError>>()?, indexes.collect::<Result<_, SinkError>>()?);
+    let (constraints, indexes) = (
+        constraints.collect::<Result<_, SinkError>>()?,
+        indexes.collect::<Result<_, SinkError>>()?,
+    );
     let identity = of(sql::IDENTITY).await?;
     let (identity, identity_index) = match identity.first() {
         Some(row) => (text(row, 0)?, row.try_get(1).map_err(failed)?),

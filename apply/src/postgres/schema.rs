@@ -272,7 +272,9 @@ impl Work {
         for attempt in attempts {
             match &failure {
                 None => self.client.batch_execute(sql::SAVE).await.map_err(failed)?,
-                Some((state, _)) if !attempt.behind.iter().any(|it| state.starts_with(it)) => continue,
+                Some((state, _)) if !attempt.behind.iter().any(|it| state.starts_with(it)) => {
+                    continue;
+                }
                 Some(_) if attempt.empties && !self.stale.contains(&about.id) => continue,
                 Some((_, why)) => {
                     self.client.batch_execute(sql::UNDO).await.map_err(failed)?;
@@ -298,7 +300,10 @@ impl Work {
         for text in &attempt.texts {
             let shown = shown(text, attempt.value.as_deref());
             if text.contains('\0') {
-                return Err((None, self.refused(&about.name, format!("{shown}: it holds a zero byte"))));
+                return Err((
+                    None,
+                    self.refused(&about.name, format!("{shown}: it holds a zero byte")),
+                ));
             }
             // As one that is prepared, it is a single statement or none.
             if let Err(error) = self.client.execute(text, &[]).await {

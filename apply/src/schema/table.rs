@@ -26,8 +26,10 @@ pub(super) fn shaped<'a>(
 /// The references of a table that are gone. They go first: what they refer to may go as well.
 pub(crate) fn freed<'a>(known: &'a Object, told: &'a Object) -> Vec<Step<'a>> {
     let (Some(before), Some(now)) = (table(known), table(told)) else { return Vec::new() };
+    let renames = renames(before, now);
     let gone = before.constraints.iter().filter(|old| {
-        old.foreign && by_name(&now.constraints, &old.name).is_none() && renamed(old, before, now).is_none()
+        let stays = by_name(&now.constraints, &old.name).is_some();
+        old.foreign && !stays && renames.iter().all(|(from, _)| from.name != old.name)
     });
     let alters = gone.map(|old| Alter::DropConstraint(&old.name)).collect();
     steps(Named::of(known), alters)
@@ -65,7 +67,8 @@ fn adopted<'a>(
     here: &Table,
     identities: &[(i16, &'a Object)],
 ) -> Result<Vec<Alter<'a>>, Misfit> {
-    let missing: Vec<_> = now.columns.iter().filter(|it| column(here, &it.name).is_none()).collect();
+    let missing: Vec<_> =
+        now.columns.iter().filter(|it| column(here, &it.name).is_none()).collect();
     let extra = here.columns.iter().find(|it| column(now, &it.name).is_none());
     match (missing.first(), extra) {
         (Some(missing), Some(extra)) => Err(Misfit(format!(
@@ -156,7 +159,10 @@ fn recast<'a>(
     alters.extend(regenerated(old, new, held, had_default, identities));
     let plain = new.generated.is_none();
     let lost = held.default.is_some() && held.generated.is_none() && default.is_none();
-    if plain && new.default != default && (new.default != old.default || lost || old.generated.is_some()) {
+    if plain
+        && new.default != default
+        && (new.default != old.default || lost || old.generated.is_some())
+    {
         alters.push(Alter::Default(new));
     }
     if old.comment != new.comment && held.comment != new.comment {
@@ -259,9 +265,12 @@ fn is_attached(before: &Table, now: &Table) -> bool {
 /// Constraints that are gone or have another name. References that are gone went before.
 fn dropped_constraints<'a>(before: &'a Table, now: &'a Table, here: &Table) -> Vec<Alter<'a>> {
     let mut alters = Vec::new();
-    let gone = before.constraints.iter().filter(|old| by_name(&now.constraints, &old.name).is_none());
+    let renames = renames(before, now);
+    let gone =
+        before.constraints.iter().filter(|old| by_name(&now.constraints, &old.name).is_none());
     for old in gone.filter(|old| by_name(&here.constraints, &old.name).is_some()) {
-        match renamed(old, before, now) {
+        let anew = renames.iter().find(|(from, _)| from.name == old.name).map(|(_, to)| to);
+        match anew {
             Some(new) if by_name(&here.constraints, &new.name).is_none() => {
                 alters.push(Alter::RenameConstraint { from: &old.name, to: &new.name });
             }
@@ -272,11 +281,17 @@ fn dropped_constraints<'a>(before: &'a Table, now: &'a Table, here: &Table) -> V
     alters
 }
 
-/// The new name of a constraint, if it has one.
-fn renamed<'a>(old: &Constraint, before: &Table, now: &'a Table) -> Option<&'a Constraint> {
-    now.constraints.iter().find(|new| {
-        new.definition == old.definition && by_name(&before.constraints, &new.name).is_none()
-    })
+/// Constraints that have got another name: the old and the new.
+fn renames<'a>(before: &'a Table, now: &'a Table) -> Vec<(&'a Constraint, &'a Constraint)> {
+    let lacks = |all: &[Constraint], it: &Constraint| by_name(all, &it.name).is_none();
+    let mut new: Vec<_> =
+        now.constraints.iter().filter(|new| lacks(&before.constraints, new)).collect();
+    let gone = before.constraints.iter().filter(|old| lacks(&now.constraints, old));
+    let pair = |old: &'a Constraint| {
+        let at = new.iter().position(|new| new.definition == old.definition)?;
+        Some((old, new.swap_remove(at)))
+    };
+    gone.filter_map(pair).collect()
 }
 
 fn constraints<'a>(before: Option<&Table>, now: &'a Table, here: &Table) -> Vec<Alter<'a>> {
@@ -308,6 +323,7 @@ fn indexes<'a>(before: Option<&'a Table>, now: &'a Table, here: &Table) -> Vec<A
         let anew = now.indexes.iter().find(|new| {
             form(new) == form(old)
                 && held(&new.name).is_none()
+                && !named_anew.contains(&*new.name)
                 && before.is_none_or(|before| find(before, &new.name).is_none())
         });
         match anew {

@@ -117,7 +117,8 @@ fn create(object: &Object, identities: &[(i16, &Object)]) -> String {
                 text += " NOT NULL";
             }
             for constraint in constraints {
-                text += &format!(" CONSTRAINT {} {}", ident(&constraint.name), constraint.definition);
+                text +=
+                    &format!(" CONSTRAINT {} {}", ident(&constraint.name), constraint.definition);
             }
             text
         }
@@ -367,9 +368,7 @@ fn alter(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
         Alter::AddIdentity { column, identity } => {
             set(&column.name, &format!("ADD {}", self::identity(column, *identity)))
         }
-        Alter::SetIdentity(column) => {
-            set(&column.name, &format!("SET GENERATED {}", when(column)))
-        }
+        Alter::SetIdentity(column) => set(&column.name, &format!("SET GENERATED {}", when(column))),
         Alter::NoIdentity(column) => set(column, "DROP IDENTITY IF EXISTS"),
         Alter::ColumnComment(column) => {
             let comment = column.comment.as_deref().map_or("NULL".into(), literal);
@@ -420,7 +419,8 @@ fn alter(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
 /// again anyway, without them.
 fn recast(table: &str, column: &TableColumn) -> Vec<Attempt> {
     let (name, of) = (ident(&column.name), &column.data_type);
-    let to = format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {of}{}", collate(&column.collation));
+    let to =
+        format!("ALTER TABLE {table} ALTER COLUMN {name} TYPE {of}{}", collate(&column.collation));
     let attempt = |texts: Vec<String>| Attempt {
         texts,
         behind: &["42804", "42846", "42883", "22", "23"],

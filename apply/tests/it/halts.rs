@@ -260,7 +260,11 @@ async fn a_database_that_was_not_prepared() {
     assert_eq!(halt.code, "missing_table");
     assert_eq!(halt.table.as_deref(), Some("thinwire.applied"));
     assert!(halt.detail.contains("thinwire init"));
-    let setup = thinwire_apply::Setup { login: "postgres".into(), owner: None, streams: vec![feed.id.origin] };
+    let setup = thinwire_apply::Setup {
+        login: "postgres".into(),
+        owner: None,
+        streams: vec![feed.id.origin],
+    };
     thinwire_apply::init(&database.target(), &setup).await.unwrap();
     applier.retry();
     applied(&applier, &feed.stream).await;

@@ -2,8 +2,8 @@
 
 use thinwire_apply::{Applier, Options, Setup, State, init};
 use thinwire_engine::model::{
-    Attribute, Body, Constraint, Definitions, Dropped, Generated, Index, Object, Partition,
-    Record, RelationId, ReplicaIdentity, Schema, Sequence, Table as TableBody, TableColumn,
+    Attribute, Body, Constraint, Definitions, Dropped, Generated, Index, Object, Partition, Record,
+    RelationId, ReplicaIdentity, Schema, Sequence, Table as TableBody, TableColumn,
 };
 
 use crate::{
@@ -264,7 +264,8 @@ async fn sequences_belong_to_their_columns_and_never_go_back() {
     assert_eq!(database.sql(next).lines().next(), Some("100|70"));
     // It counts down, and by more.
     let falls = |value| {
-        let body = Sequence { increment: -10, min: -1000, max: 1000, start: 900, ..sequence(value, None) };
+        let body =
+            Sequence { increment: -10, min: -1000, max: 1000, start: 900, ..sequence(value, None) };
         object(4, "public.falls", Body::Sequence(body))
     };
     feed.transaction(&[told(&[falls(None)])]);
@@ -304,7 +305,10 @@ async fn partitions_are_born_with_their_root_detached_and_dropped() {
     database.apply_all(&feed).await;
     let counts = "select (select count(*) from log_1), (select count(*) from log_rest)";
     assert_eq!(database.sql(counts), "1|1");
-    assert_eq!(database.sql("insert into log_1 (day) values ('2026-01-07') returning text").lines().next(), Some("none"));
+    assert_eq!(
+        database.sql("insert into log_1 (day) values ('2026-01-07') returning text").lines().next(),
+        Some("none")
+    );
     let alone = with(first, |table| {
         table.partition_of = None;
         table.constraints.push(constraint("log_1_pkey", "PRIMARY KEY (day)"));
@@ -346,7 +350,10 @@ async fn views_and_routines_are_replaced_and_go_with_what_they_need() {
     assert_eq!(database.sql("select public.double(4), one from public.stored"), "8|1");
     // Neither can be replaced in place.
     let second = view(&["twice", "id"], " SELECT public.double(t.id) AS twice, t.id FROM public.t");
-    feed.transaction(&[told(&[routine("bigint", "SELECT $1 * 2::bigint")]), told(&[second.clone()])]);
+    feed.transaction(&[
+        told(&[routine("bigint", "SELECT $1 * 2::bigint")]),
+        told(&[second.clone()]),
+    ]);
     let rows = Table::new(1, "public.t", &["id*"]);
     feed.transaction(&[rows.relation(), rows.insert("21")]);
     database.apply_all(&feed).await;
@@ -354,7 +361,10 @@ async fn views_and_routines_are_replaced_and_go_with_what_they_need() {
     let routine = routine("bigint", "");
     feed.transaction(&[schema(&[], &[], &[gone(&t), gone(&routine), gone(&second)])]);
     database.apply_all(&feed).await;
-    assert_eq!(database.sql("select to_regclass('t'), to_regclass('v'), to_regproc('double')"), "||");
+    assert_eq!(
+        database.sql("select to_regclass('t'), to_regclass('v'), to_regproc('double')"),
+        "||"
+    );
 }
 
 #[tokio::test]
@@ -456,7 +466,12 @@ async fn a_type_that_no_cast_leads_to_is_taken_if_the_rows_are_copied_again() {
     let feed = Feed::new();
     let t = table(1, "public.t", &["id integer not null", "v text not null"]);
     let rows = Table::new(1, "public.t", &["id*", "v"]);
-    feed.transaction(&[told(&[t.clone()]), rows.relation(), rows.insert("1|12"), rows.insert("2|7")]);
+    feed.transaction(&[
+        told(&[t.clone()]),
+        rows.relation(),
+        rows.insert("1|12"),
+        rows.insert("2|7"),
+    ]);
     // Text to integer has no assignment cast, but these values look like integers.
     let number = with(t, |table| table.columns[1].data_type = "integer".to_owned());
     feed.transaction(&[told(&[number.clone()])]);
@@ -471,8 +486,15 @@ async fn a_type_that_no_cast_leads_to_is_taken_if_the_rows_are_copied_again() {
     applier.shutdown().await;
 
     let feed = Feed::new();
-    let database = Database::new("create table t (id int primary key, v int not null); insert into t values (1, 1)").await;
-    feed.transaction(&[told(&[table(1, "public.t", &["id integer not null", "v integer not null"])])]);
+    let database = Database::new(
+        "create table t (id int primary key, v int not null); insert into t values (1, 1)",
+    )
+    .await;
+    feed.transaction(&[told(&[table(
+        1,
+        "public.t",
+        &["id integer not null", "v integer not null"],
+    )])]);
     feed.transaction(&[schema(&[1], &[truth], &[])]);
     feed.copy(&rows, &["1|00000000-0000-0000-0000-000000000001"]);
     database.apply_all(&feed).await;
@@ -503,7 +525,10 @@ async fn a_copy_creates_tables_that_are_missing_and_leaves_the_others() {
 
 #[tokio::test]
 async fn what_the_target_cannot_take_halts_and_what_was_done_by_hand_is_not_done_again() {
-    let database = Database::new("create table t (id int primary key, v text); create view v as select v from t").await;
+    let database = Database::new(
+        "create table t (id int primary key, v text); create view v as select v from t",
+    )
+    .await;
     let feed = Feed::new();
     let t = table(1, "public.t", &["id integer not null", "v text"]);
     feed.transaction(&[told(&[t.clone()])]);
