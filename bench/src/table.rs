@@ -52,8 +52,8 @@ const ROWS: [Row; 25] = [
     Row::new(ladder::SAT, "pgbench", "idle").with_seconds(300),
     Row::new(ladder::FAST, "pgbench", "backlog").with_size(20_000),
     Row::new(ladder::FAST, "pgbench", "trickle").with_rate(100.0),
-    Row::new(ladder::LAN, "pgbench", "apply").with_size(50_000),
-    Row::new(ladder::LAN, "pgbench", "capture").with_size(50_000),
+    Row::new(ladder::LAN, "pgbench", "apply").with_size(20_000),
+    Row::new(ladder::LAN, "pgbench", "capture").with_size(20_000),
 ];
 
 impl Row {

@@ -121,19 +121,28 @@ impl<'a> Trial<'a> {
         self.contender.part(&self.bed)?;
         self.pause(SETTLE)?;
         self.bed.emulator.wire().cut();
-        let sql = self.workload.backlog(self.spec.size);
-        self.bed.source.psql(DATABASE, &sql)?;
+        self.collect()?;
         // What was on the wire when it was cut is over, and all is captured that is captured early.
         self.pause(SETTLE)?;
         self.drain(true)
+    }
+
+    /// Commits the backlog. Nobody waits for the disk until its end, when all of it is durable.
+    fn collect(&mut self) -> Result<()> {
+        let sql = self.workload.backlog(self.spec.size);
+        let sql = format!(
+            "set synchronous_commit = off;\n{sql}set synchronous_commit = on;\n\
+             select from pg_current_xact_id();\n"
+        );
+        self.bed.source.psql(DATABASE, &sql)?;
+        Ok(())
     }
 
     /// From the moment that it may apply what has arrived until it has.
     fn apply(&mut self) -> Result<Outcome> {
         self.say("collecting a backlog");
         self.contender.hold(&self.bed, Part::Apply)?;
-        let sql = self.workload.backlog(self.spec.size);
-        self.bed.source.psql(DATABASE, &sql)?;
+        self.collect()?;
         self.pause(SETTLE)?;
         let deadline = Instant::now() + self.spec.patience;
         while !self.contender.has_shipped(&self.bed)? {
@@ -152,8 +161,7 @@ impl<'a> Trial<'a> {
         self.say("collecting a backlog");
         self.bed.emulator.wire().cut();
         self.contender.hold(&self.bed, Part::Capture)?;
-        let sql = self.workload.backlog(self.spec.size);
-        self.bed.source.psql(DATABASE, &sql)?;
+        self.collect()?;
         let end = self.bed.source.psql(DATABASE, "select pg_current_wal_flush_lsn()")?;
         let query = format!(
             "select count(*) from pg_replication_slots where confirmed_flush_lsn >= '{end}'"
