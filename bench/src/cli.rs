@@ -90,6 +90,9 @@ pub(crate) struct TableArgs {
     /// Only the lines of these links.
     #[arg(long, value_parser = rung)]
     link: Vec<Rung>,
+    /// A file, such as README.md, in which the table takes the place of the old one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
     /// Without PostgreSQL's own logical replication; the default for those who are not root.
     #[arg(long)]
     alone: bool,
@@ -135,9 +138,12 @@ pub(crate) struct PlanArgs {
     /// and bytes of all rows, as text.
     #[arg(long, default_value_t = 100_000_000)]
     database_bytes: u64,
-    /// Measure instead whether forecasts come true, with pgbench's backlog on each link.
+    /// Measure instead whether forecasts come true, with a backlog on each link.
     #[arg(long, conflicts_with = "url")]
     pub(crate) check: bool,
+    /// A file, such as README.md, in which what `--check` found takes the place of what it found before.
+    #[arg(long, value_name = "FILE", requires = "check")]
+    pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -161,12 +167,11 @@ impl PlanArgs {
 
     /// What forecasts are compared with; its link is replaced.
     pub(crate) fn spec(&self) -> Spec {
-        let [workload, ..] = workload::ALL;
         Spec {
             link: ladder::LAN,
-            workload,
+            workload: workload::PHOTOS,
             scenario: scenario::BACKLOG,
-            size: workload.size,
+            size: workload::PHOTOS.size,
             rate: self.rate,
             seconds: Duration::ZERO,
             cut_every: None,

@@ -27,6 +27,7 @@ pub mod plan;
 mod probe;
 pub mod progress;
 pub mod random;
+pub mod readme;
 mod recvlogical;
 pub mod report;
 pub mod run;

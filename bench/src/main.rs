@@ -12,10 +12,10 @@ use thinwire_bench::progress::Progress;
 use thinwire_bench::report::{self, Run, terminal};
 use thinwire_bench::run::{self, Spec};
 use thinwire_bench::stop::Stop;
-use thinwire_bench::{demo, ladder, scenario, table, workload};
+use thinwire_bench::{demo, ladder, readme, scenario, table, workload};
 use tokio::signal::unix::{SignalKind, signal};
 
-use cli::{Cli, Command, Common, PlanArgs};
+use cli::{Cli, Command, Common, PlanArgs, TableArgs};
 
 mod cli;
 
@@ -45,24 +45,40 @@ fn obey(command: Command, stop: &Stop) -> Result<bool> {
         Command::Demo { link, transactions, seed, plain } => {
             demo::run(&demo::Options { link, transactions, seed, plain }, stop)
         }
-        Command::Run(arguments) => measure_all(&arguments.specs()?, &arguments.common, stop, show),
-        Command::Table(arguments) => {
-            writeln!(io::stdout(), "{}", table::heading())?;
-            measure_all(&arguments.specs(), &arguments.common, stop, show_line)
+        Command::Run(arguments) => {
+            let runs = measure_all(&arguments.specs()?, &arguments.common, stop, show)?;
+            Ok(all_finished(&runs))
         }
+        Command::Table(arguments) => table_of_links(&arguments, stop),
         Command::Plan(arguments) if arguments.check => check(&arguments, stop),
         Command::Plan(arguments) => forecasts(&arguments).map(|()| true),
         Command::Links => names().map(|()| true),
     }
 }
 
+fn table_of_links(arguments: &TableArgs, stop: &Stop) -> Result<bool> {
+    if let Some(file) = &arguments.write {
+        readme::LINKS.check(file)?;
+    }
+    writeln!(io::stdout(), "{}", table::heading())?;
+    let runs = measure_all(&arguments.specs(), &arguments.common, stop, show_line)?;
+    if let Some(file) = &arguments.write {
+        readme::LINKS.write(file, &table::whole(&runs))?;
+    }
+    Ok(all_finished(&runs))
+}
+
 /// Whether Thinwire came to the end of all of them.
+fn all_finished(runs: &[Run]) -> bool {
+    runs.iter().all(|run| run.outcomes[0].finished)
+}
+
 fn measure_all(
     specs: &[Spec],
     common: &Common,
     stop: &Stop,
     show: fn(&Run) -> io::Result<()>,
-) -> Result<bool> {
+) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     for spec in specs {
         let progress = Progress::new(common.plain);
@@ -75,7 +91,7 @@ fn measure_all(
             report::write(folder, &runs)?;
         }
     }
-    Ok(runs.iter().all(|run| run.outcomes[0].finished))
+    Ok(runs)
 }
 
 fn show(run: &Run) -> io::Result<()> {
@@ -104,15 +120,24 @@ fn forecasts(arguments: &PlanArgs) -> Result<()> {
 
 /// Whether every forecast came true, as far as forecasts do.
 fn check(arguments: &PlanArgs, stop: &Stop) -> Result<bool> {
+    if let Some(file) = &arguments.write {
+        readme::FORECASTS.check(file)?;
+    }
     let progress = Progress::new(arguments.common.plain);
     let spec = arguments.spec();
-    let machine = check::machine(&spec, stop, &progress)?;
-    writeln!(io::stdout(), "{}", check::HEADING)?;
+    let costs = check::Costs::measure(&spec, stop, &progress)?;
+    let mut table = check::HEADING.to_owned();
+    writeln!(io::stdout(), "{table}")?;
     let mut came_true = true;
     for link in arguments.links()? {
-        let line = check::line(&spec, link, machine, stop, &progress)?;
-        writeln!(io::stdout(), "{}", line.row())?;
+        let line = check::line(&spec, link, costs, stop, &progress)?;
+        let row = line.row();
+        writeln!(io::stdout(), "{row}")?;
+        table = table + "\n" + &row;
         came_true &= line.off().abs() <= check::TOLERANCE;
+    }
+    if let Some(file) = &arguments.write {
+        readme::FORECASTS.write(file, &table)?;
     }
     Ok(came_true)
 }

@@ -79,11 +79,6 @@ pub fn wire_bytes(link: &Link, payload: f64) -> f64 {
     payload * HEADERS * again / (1.0 - link.loss.min(LOSS_MAX))
 }
 
-/// The payload of a stream whose size under `zstd -19` is known.
-pub fn payload(compressed: u64) -> f64 {
-    compressed as f64 * WIRE_FACTOR
-}
-
 /// The time until so many bytes have arrived, beginning with the link at its time zero and nothing
 /// in flight; nothing if that takes more than a month.
 pub fn transfer(link: &Link, seed: u64, wire_bytes: f64) -> Option<Duration> {

@@ -141,6 +141,13 @@ pub fn heading() -> String {
     format!("| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()))
 }
 
+/// The table, and what makes each of its lines again.
+pub fn whole(runs: &[Run]) -> String {
+    let lines: Vec<String> = runs.iter().map(line).collect();
+    let commands: Vec<String> = runs.iter().map(|run| run.command.clone()).collect();
+    format!("{}\n{}\n\n```sh\n{}\n```", heading(), lines.join("\n"), commands.join("\n"))
+}
+
 /// A run as a line of the table.
 pub fn line(run: &Run) -> String {
     let of = |name: &str| run.outcomes.iter().find(|outcome| outcome.contender == name);

@@ -59,7 +59,7 @@ impl Batch {
 }
 
 /// A target transaction takes no further source transaction when it has so many records,
-const BATCH_RECORDS: usize = 2_000;
+const BATCH_RECORDS: usize = 12_000;
 /// so many bytes of them,
 const BATCH_BYTES: usize = 1 << 20;
 /// or is so old: it holds locks, and somebody waits to see what is in it.

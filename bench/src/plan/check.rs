@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{payload, transfer, wire_bytes};
-use crate::ladder::{LAN, Rung};
+use super::{HEADERS, transfer, wire_bytes};
+use crate::ladder::{GEO, LAN, Rung};
 use crate::progress::Progress;
 use crate::report::Run;
 use crate::run::{Spec, run};
@@ -28,29 +28,44 @@ pub struct Line {
     pub command: String,
 }
 
-/// What the machine takes for a transaction when the link is no reason to wait.
-pub fn machine(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Duration> {
-    let spec = sized(spec, LAN);
-    let run = run(&spec, stop, progress)?;
-    Ok(Duration::from_secs_f64(run.outcomes[0].seconds / spec.size as f64))
+/// What the work costs by itself, measured where no link is in its way or losses add to it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Costs {
+    /// What the machines take for a transaction.
+    machine: Duration,
+    /// Bytes of records for a transaction, as they are in packets.
+    payload: f64,
+}
+
+impl Costs {
+    /// Measures it.
+    pub fn measure(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Costs> {
+        let fast = sized(spec, LAN);
+        let seconds = run(&fast, stop, progress)?.outcomes[0].seconds;
+        let clean = Spec { link: Rung { link: GEO.link.with_loss(0.0), ..GEO }, ..spec.clone() };
+        let bytes = run(&clean, stop, progress)?.outcomes[0].up_bytes;
+        Ok(Costs {
+            machine: Duration::from_secs_f64((seconds - START.as_secs_f64()).max(0.0)) / whole(fast.size),
+            payload: bytes as f64 / HEADERS / clean.size as f64,
+        })
+    }
 }
 
 /// Forecasts the spec's backlog on a link, and measures it there.
 pub fn line(
     spec: &Spec,
     link: Rung,
-    machine: Duration,
+    costs: Costs,
     stop: &Stop,
     progress: &Progress,
 ) -> Result<Line> {
     let spec = sized(spec, link);
     let run: Run = run(&spec, stop, progress)?;
-    let floor = run.floor.context("a backlog has a floor")?;
     let outcome = &run.outcomes[0];
-    let bytes = wire_bytes(&link.link, payload(floor.compressed_bytes));
+    let bytes = wire_bytes(&link.link, costs.payload * spec.size as f64);
     let time = transfer(&link.link, spec.seed, bytes).context("the link never carries it")?;
     // The far end works while more is on its way.
-    let work = machine.mul_f64(spec.size as f64);
+    let work = START + costs.machine * whole(spec.size);
     Ok(Line {
         link: link.name,
         forecast: time.max(work).as_secs_f64(),
@@ -62,12 +77,14 @@ pub fn line(
 }
 
 /// The backlog that keeps a link busy for a while, within reason: in a few seconds, chance says
-/// more
-/// than the link.
+/// more than the link.
 fn sized(spec: &Spec, link: Rung) -> Spec {
     let bytes = link.link.rate_bps / 8 * BUSY.as_secs();
-    let size = (bytes / BYTES_EACH).clamp(spec.size, spec.size * LARGER_MAX);
-    Spec { link, size, ..spec.clone() }
+    Spec { link, size: (bytes / BYTES_EACH).clamp(SIZE_MIN, SIZE_MAX), ..spec.clone() }
+}
+
+fn whole(size: u64) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
 }
 
 impl Line {
@@ -99,10 +116,12 @@ impl Line {
 /// The heading of that table.
 pub const HEADING: &str = "| link | forecast: s | measured: s | off | forecast: bytes | \
     measured: bytes | off |\n| --- | --- | --- | --- | --- | --- | --- |";
-const BUSY: Duration = Duration::from_secs(15);
-/// About what one of pgbench's transactions takes on the wire.
-const BYTES_EACH: u64 = 60;
-/// How much larger than asked for a backlog may become.
-const LARGER_MAX: u64 = 5;
+const BUSY: Duration = Duration::from_secs(20);
+/// About what a photo takes on the wire.
+const BYTES_EACH: u64 = 1_150;
+const SIZE_MIN: u64 = 200;
+const SIZE_MAX: u64 = 10_000;
+/// Until a probe has found the link, whatever it carries.
+const START: Duration = Duration::from_millis(500);
 /// How far a forecast may be off and still be called true.
 pub const TOLERANCE: f64 = 0.1;
