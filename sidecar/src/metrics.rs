@@ -209,7 +209,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Copy, Halted, Journal, PeerStream};
+    use crate::status::{Budget, Copy, Halted, Journal, PeerStream};
 
     fn status() -> Status {
         let halted = Halted {
@@ -237,6 +237,12 @@ mod tests {
             bytes_sent: 1,
             bytes_received: 1,
             eta_seconds: None,
+            eta_bytes: None,
+            fits_budget: None,
+            fits_window: None,
+            window: None,
+            budget: Budget::default(),
+            stopped: None,
             paused: false,
             detail: None,
         };

@@ -45,7 +45,8 @@ impl Costs {
         let clean = Spec { link: Rung { link: GEO.link.with_loss(0.0), ..GEO }, ..spec.clone() };
         let bytes = run(&clean, stop, progress)?.outcomes[0].up_bytes;
         Ok(Costs {
-            machine: Duration::from_secs_f64((seconds - START.as_secs_f64()).max(0.0)) / whole(fast.size),
+            machine: Duration::from_secs_f64((seconds - START.as_secs_f64()).max(0.0))
+                / whole(fast.size),
             payload: bytes as f64 / HEADERS / clean.size as f64,
         })
     }

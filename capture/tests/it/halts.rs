@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use thinwire_capture::{State, slot};
+use thinwire_capture::{Ddl, State, slot};
 
 use crate::rig::{NODE, Node, Rig, SLOT, init_options, options};
 
