@@ -85,7 +85,7 @@ fn every_assertion_has_a_verdict_and_every_test_it_names_is_there() {
     complaints.extend(counts.keys().map(|file| format!("{file}: not a file of PostgreSQL 18")));
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
     let open = verdicts.get("open").copied().unwrap_or_default();
-    println!("{verdicts:?}");
+    eprintln!("{verdicts:?}");
     assert!(open <= OPEN, "{open} rows are open; {OPEN} were");
     assert_eq!(open, OPEN, "fewer rows are open: lower OPEN to {open}");
 }

@@ -41,6 +41,25 @@ const KEYS: &str = r#"
     alter table hash_index replica identity full;
 "#;
 
+/// What is in them at first.
+const KEYED_ROWS: &str = "
+    insert into pair_key select i, 'b' || i % 3, 'v' from generate_series(1, 20) i;
+    insert into text_key values ('', 'empty'), (' ', 'blank'), ('ä', 'x'), (E'a\\nb', 'y');
+    insert into uuid_key (v) select i from generate_series(1, 5) i;
+    insert into include_key select i, i, 'v' from generate_series(1, 5) i;
+    insert into index_key select i, 'v', -i from generate_series(1, 5) i;
+    insert into deferred_key select i, 'v' from generate_series(1, 5) i;
+    insert into full_key select i, 'v', 1.0 from generate_series(1, 5) i;
+    insert into no_key select 1, 'same', 1.0, '{}' from generate_series(1, 5);
+    insert into no_key values (1, 'same', 1.00, '{}'), (1, 'same', 1.0, '{ }'), (null, null, null, null);
+    insert into one_column values (1), (1), (null), (null);
+    insert into no_columns default values; insert into no_columns default values;
+    insert into wide_key select repeat(chr(96 + i), 2000), 'v' from generate_series(1, 5) i;
+    insert into expression_key values (1, 'A'), (2, 'b'), (-1, 'c'), (-1, 'd');
+    insert into hash_index select i % 2, 'v' || i % 3 from generate_series(1, 12) i;
+    insert into mixed_index select i % 4, 'v' || i % 3 from generate_series(1, 12) i;
+    insert into own_type values (1, 'a b'), (2, ''), (3, null); insert into own_type_only values ('a'), ('a'), ('b'), (null)";
+
 #[test]
 fn rows_are_told_apart_by_keys_of_every_kind() {
     keys(<[Options; 2]>::default());
@@ -67,24 +86,7 @@ pub(super) fn keys(options: [Options; 2]) {
         "own_type",
         "own_type_only",
     ];
-    pair.source.sql(
-        "insert into pair_key select i, 'b' || i % 3, 'v' from generate_series(1, 20) i;
-         insert into text_key values ('', 'empty'), (' ', 'blank'), ('ä', 'x'), (E'a\\nb', 'y');
-         insert into uuid_key (v) select i from generate_series(1, 5) i;
-         insert into include_key select i, i, 'v' from generate_series(1, 5) i;
-         insert into index_key select i, 'v', -i from generate_series(1, 5) i;
-         insert into deferred_key select i, 'v' from generate_series(1, 5) i;
-         insert into full_key select i, 'v', 1.0 from generate_series(1, 5) i;
-         insert into no_key select 1, 'same', 1.0, '{}' from generate_series(1, 5);
-         insert into no_key values (1, 'same', 1.00, '{}'), (1, 'same', 1.0, '{ }'), (null, null, null, null);
-         insert into one_column values (1), (1), (null), (null);
-         insert into no_columns default values; insert into no_columns default values;
-         insert into wide_key select repeat(chr(96 + i), 2000), 'v' from generate_series(1, 5) i;
-         insert into expression_key values (1, 'A'), (2, 'b'), (-1, 'c'), (-1, 'd');
-         insert into hash_index select i % 2, 'v' || i % 3 from generate_series(1, 12) i;
-         insert into mixed_index select i % 4, 'v' || i % 3 from generate_series(1, 12) i;
-         insert into own_type values (1, 'a b'), (2, ''), (3, null); insert into own_type_only values ('a'), ('a'), ('b'), (null)",
-    );
+    pair.source.sql(KEYED_ROWS);
     start(&mut pair);
     equal(&pair, &tables, "copied");
     pair.source.sql(
