@@ -15,14 +15,16 @@ fn pair() -> Pair {
 }
 
 fn fill(site: &Site, round: u64) {
-    for part in round * 10..round * 10 + 10 {
-        site.sql(&format!(
-            "insert into t select i, md5(random()::text) || md5(random()::text)
-             from generate_series({}, {}) i",
-            part * 300,
-            part * 300 + 299
-        ));
-    }
+    (round * 10..round * 10 + 10).for_each(|part| fill_part(site, part));
+}
+
+fn fill_part(site: &Site, part: u64) {
+    site.sql(&format!(
+        "insert into t select i, md5(random()::text) || md5(random()::text)
+         from generate_series({}, {}) i",
+        part * 300,
+        part * 300 + 299
+    ));
 }
 
 /// The segments of the only stream in a node's journal, in order.
@@ -130,11 +132,14 @@ fn what_no_peer_holds_halts_with_the_place_and_is_not_touched() {
     let mut pair = pair();
     pair.link.cut();
     pair.start();
-    fill(&pair.source, 0);
-    wait_for("the journal", LONG, || {
-        let status = pair.source.status();
-        (status.streams[0].synced > Some(3_000)).then_some(())
-    });
+    for part in 0..10 {
+        fill_part(&pair.source, part);
+        // One by one, so that none shares its batch with the one that is damaged.
+        wait_for("the journal", LONG, || {
+            let status = pair.source.status();
+            (status.streams[0].synced > Some((part + 1) * 300)).then_some(())
+        });
+    }
     pair.source.node.stop().unwrap();
     let files = segments(&pair.source);
     let damaged = &files[files.len() - 2];
