@@ -17,6 +17,7 @@ pub struct RecordsBuf {
     count: u32,
     span: u64,
     skips: bool,
+    describes: bool,
 }
 
 impl RecordsBuf {
@@ -34,6 +35,7 @@ impl RecordsBuf {
         self.count += 1;
         self.span += record.span();
         self.skips |= is_skip(&self.scratch);
+        self.describes |= describes(&self.scratch);
     }
 
     /// Appends a record that is encoded already and takes `span` offsets.
@@ -43,6 +45,7 @@ impl RecordsBuf {
         self.count += 1;
         self.span += span;
         self.skips |= is_skip(record);
+        self.describes |= describes(record);
     }
 
     /// Runs of records as one.
@@ -59,6 +62,7 @@ impl RecordsBuf {
         self.count += records.count;
         self.span += records.span;
         self.skips |= records.skips;
+        self.describes |= records.describes;
     }
 
     /// Their bytes with lengths.
@@ -81,7 +85,9 @@ impl RecordsBuf {
         let count = std::mem::take(&mut self.count);
         let span = std::mem::take(&mut self.span);
         let skips = std::mem::take(&mut self.skips);
-        Records { bytes: Bytes::from(std::mem::take(&mut self.bytes)), count, span, skips }
+        let describes = std::mem::take(&mut self.describes);
+        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+        Records { bytes, count, span, skips, describes }
     }
 }
 
@@ -93,6 +99,8 @@ pub struct Records {
     span: u64,
     /// Whether a skipped run is among them: rare, and without one much is simpler.
     skips: bool,
+    /// Whether anything but rows and the ends of transactions is among them: likewise.
+    describes: bool,
 }
 
 /// A record where it lies in its run.
@@ -108,17 +116,18 @@ pub(crate) struct Framed<'a> {
 impl Records {
     /// Takes foreign bytes for `count` records.
     pub fn parse(bytes: Bytes, count: u32) -> Result<Self, DecodeError> {
-        let mut records = Self { bytes, count, span: 0, skips: false };
+        let mut records = Self { bytes, count, ..Self::default() };
         let mut cursor = Cursor::new(&records.bytes);
-        let (mut span, mut skips) = (0_u64, false);
+        let (mut span, mut skips, mut describing) = (0_u64, false, false);
         for _ in 0..count {
             let record = framed(&mut cursor)?.record;
             let spans = span_of(record)?;
             span = span.checked_add(spans).ok_or(DecodeError::Malformed("too many records"))?;
             skips |= is_skip(record);
+            describing |= describes(record);
         }
         cursor.end()?;
-        (records.span, records.skips) = (span, skips);
+        (records.span, records.skips, records.describes) = (span, skips, describing);
         Ok(records)
     }
 
@@ -147,6 +156,11 @@ impl Records {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Whether any of them may say something about tables and copies.
+    pub(crate) fn describe(&self) -> bool {
+        self.describes
     }
 
     /// The records' bytes, one after the other.
@@ -231,6 +245,12 @@ fn span_of(record: &[u8]) -> Result<u64, DecodeError> {
 
 fn is_skip(record: &[u8]) -> bool {
     record.first() == Some(&(Tag::Skip as u8))
+}
+
+fn describes(record: &[u8]) -> bool {
+    use Tag::{Abort, Begin, Commit, Delete, Insert, Message, Truncate, Update};
+    let tag = Tag::of(record);
+    !matches!(tag, Ok(Begin | Insert | Update | Delete | Truncate | Message | Commit | Abort))
 }
 
 /// How long a skipped run is and the running checksum behind it; `None` for any other record.

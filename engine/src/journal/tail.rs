@@ -132,6 +132,9 @@ impl Tail {
     pub(super) fn bytes_with(&self, records: &Records) -> Result<usize, DecodeError> {
         let ids = self.copied.len() + self.copying.len();
         let mut bytes = STATE_BYTES + self.described + ids * INTEGER_BYTES;
+        if !records.describe() {
+            return Ok(bytes);
+        }
         for Framed { record, .. } in records.framed() {
             if !matches!(Tag::of(record)?, Tag::Relation | Tag::CopyBegin | Tag::Schema) {
                 continue;
