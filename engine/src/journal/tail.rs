@@ -384,7 +384,7 @@ mod tests {
             Record::Schema(Schema { born: ids(born), stale: ids(stale), definitions: Bytes::new() })
         };
         assert_eq!(take(&[begin.clone(), schema(&[7, 8], &[])]), [] as [u32; 0]);
-        assert_eq!(take(&[commit.clone()]), [7, 8]);
+        assert_eq!(take(std::slice::from_ref(&commit)), [7, 8]);
         assert_eq!(take(&[begin.clone(), schema(&[9], &[]), Record::Abort]), [7, 8]);
         assert_eq!(take(&[begin.clone(), schema(&[], &[7]), commit.clone()]), [8]);
         assert_eq!(take(&[begin, schema(&[9], &[]), schema(&[], &[9]), commit]), [8]);
