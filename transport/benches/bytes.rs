@@ -1,11 +1,15 @@
 //! What records cost on the wire: packets, and zstd over the records as they are, for rows of different kinds and
 //! batches of different sizes. Bytes a transaction, chunk heads and checksums included.
 //!
+//! A second table has the first hundred transactions of a connection: each way cold, and packets that both ends
+//! have primed with the latest transactions before them.
+//!
 //! The rows are made from a seed and shaped like pgbench's TPC-B, orders with JSON and partial updates, telemetry,
 //! and a table of states. Files named on the command line (records with their lengths before them, as a journal's
 //! batches hold them) are measured instead.
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     io::{self, Write},
     time::Instant,
@@ -40,8 +44,96 @@ fn main() -> Result<(), Box<dyn Error>> {
             (0..TRANSACTIONS).for_each(|_| maker.transaction(make));
             table(&mut out, name, &maker.done)?;
         }
+        writeln!(
+            out,
+            "\n| rows | raw | rows, zstd 9 | columns, zstd 9 | packets, cold | packets, primed | primed in ms |"
+        )?;
+        writeln!(out, "| --- | --- | --- | --- | --- | --- | --- |")?;
+        for (name, make) in makers {
+            let mut maker = Maker::new();
+            (0..TRANSACTIONS).for_each(|_| maker.transaction(make));
+            reconnected(&mut out, name, &maker.done)?;
+        }
     }
     Ok(())
+}
+
+/// The row of the second table for one kind of data: bytes of the last hundred transactions.
+fn reconnected(out: &mut impl Write, name: &str, all: &[Records]) -> Result<(), Box<dyn Error>> {
+    let (before, fresh) = all.split_at(all.len().saturating_sub(100));
+    let mut start = before.len();
+    let mut room = LEARNT_BYTES;
+    while start > 0 && before[start - 1].bytes().len() <= room {
+        start -= 1;
+        room -= before[start].bytes().len();
+    }
+    let batches = frames(fresh);
+    let raw: usize = batches.iter().map(|records| records.bytes().len()).sum();
+    let (rows, columns) =
+        (zstd(batches.iter().map(Records::bytes), 9)?, zstd(transposed(&batches)?, 9)?);
+    let (cold, _) = packets_after(&[], &batches)?;
+    let (primed, took) = packets_after(&before[start..], &batches)?;
+    writeln!(out, "| {name} | {raw} | {rows} | {columns} | {cold} | {primed} | {took:.0} |")?;
+    Ok(())
+}
+
+/// Bytes of packets, read again as they are written, when both ends have learnt from `known`; and the milliseconds
+/// that one end took for that.
+fn packets_after(known: &[Records], batches: &[Records]) -> Result<(usize, f64), Box<dyn Error>> {
+    let (mut outlet, mut inlet) = (Outlet::default(), Inlet::default());
+    let (mut first, mut size) = (Offset::FIRST, 0);
+    let began = Instant::now();
+    outlet.learn(0, first, known.iter().flat_map(Records::iter));
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    inlet.learn(0, first, known.iter().flat_map(Records::iter));
+    for records in batches {
+        let mut wire = Vec::new();
+        outlet.pack(0, first, records, &mut wire)?;
+        first = first.forward(records.span());
+        size += wire.len();
+        inlet.push(&wire);
+        inlet.next_frame()?.ok_or("a packet that cannot be read")?;
+    }
+    Ok((size, took))
+}
+
+/// The same values, those of one column of a batch beside each other.
+fn transposed(batches: &[Records]) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    let mut all = Vec::new();
+    for records in batches {
+        let mut columns: BTreeMap<(u8, u32, usize), Vec<u8>> = BTreeMap::new();
+        let mut put = |kind, table, at, text: &[u8]| {
+            let column = columns.entry((kind, table, at)).or_default();
+            column.extend_from_slice(text);
+            column.push(0);
+        };
+        for record in records.decode(Offset::FIRST) {
+            let (kind, relation, row) = match record?.1 {
+                Record::Begin { xid, lsn, time } => {
+                    for (at, number) in [i64::from(xid), lsn.get().cast_signed(), time.micros()]
+                        .into_iter()
+                        .enumerate()
+                    {
+                        put(0, 0, at, number.to_string().as_bytes());
+                    }
+                    continue;
+                }
+                Record::Insert { relation, new } => (1, relation, new),
+                Record::Update { relation, new, .. } => (2, relation, new),
+                _ => continue,
+            };
+            for (at, value) in row.0.iter().enumerate() {
+                put(
+                    kind,
+                    relation.0,
+                    at,
+                    if let Value::Bytes(bytes) = value { bytes } else { b"" },
+                );
+            }
+        }
+        all.push(columns.into_values().flatten().collect());
+    }
+    Ok(all)
 }
 
 /// The rows of the table for one kind of data; for each transaction its records.
@@ -52,7 +144,7 @@ fn table(out: &mut impl Write, name: &str, transactions: &[Records]) -> Result<(
         let raw = batches.iter().map(|records| records.bytes().len()).sum();
         write!(out, "| {name} | {batch} | {:.0} |", each(raw))?;
         for level in [3, 6, 9, 19] {
-            write!(out, " {:.1} |", each(zstd(&batches, level)?))?;
+            write!(out, " {:.1} |", each(zstd(batches.iter().map(Records::bytes), level)?))?;
         }
         let began = Instant::now();
         let packed = packets(&batches)?;
@@ -78,12 +170,12 @@ fn frames(transactions: &[Records]) -> Vec<Records> {
 }
 
 /// One zstd stream, flushed a batch.
-fn zstd(batches: &[Records], level: i32) -> io::Result<usize> {
+fn zstd<B: AsRef<[u8]>>(batches: impl IntoIterator<Item = B>, level: i32) -> io::Result<usize> {
     let mut encoder = Encoder::new(level)?;
     encoder.set_parameter(CParameter::WindowLog(20))?;
     let (mut size, mut piece) = (0, vec![0; 1 << 20]);
-    for records in batches {
-        let mut input = zstd::stream::raw::InBuffer::around(records.bytes());
+    for batch in batches {
+        let mut input = zstd::stream::raw::InBuffer::around(batch.as_ref());
         let mut output = OutBuffer::around(&mut piece[..]);
         encoder.run(&mut input, &mut output)?;
         while encoder.flush(&mut output)? > 0 {}
@@ -295,6 +387,9 @@ fn note(id: usize) -> String {
     ];
     NOTES[id % NOTES.len()].into()
 }
+
+/// As a sender primes.
+const LEARNT_BYTES: usize = 256 << 10;
 
 const TRANSACTIONS: usize = 2_000;
 const ACCOUNTS: usize = 100_000;

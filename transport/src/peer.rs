@@ -1,5 +1,7 @@
 //! Whom we exchange streams with, as the program's configuration says.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use thinwire_engine::model::{Origin, StreamId};
 
@@ -31,6 +33,8 @@ pub struct Rules {
     pub congestion: Congestion,
     /// How records become few bytes.
     pub compression: Compression,
+    /// How often a silent connection to it is used, if we dialled it; half a minute is what address translation remembers.
+    pub keep_alive: Option<Duration>,
     /// Whether nothing is exchanged with it until [`Transport::bar`](crate::Transport::bar) says that it may be.
     pub starts_barred: bool,
 }

@@ -75,6 +75,7 @@ pub(super) struct Peer {
     pub(super) rate_limit: Option<Spanned<String>>,
     pub(super) congestion: Option<Spanned<String>>,
     pub(super) compression: Option<Spanned<String>>,
+    pub(super) keep_alive: Option<Spanned<String>>,
     pub(super) window: Option<Spanned<Windows>>,
     pub(super) day_budget: Option<Spanned<String>>,
     pub(super) month_budget: Option<Spanned<String>>,

@@ -1,5 +1,7 @@
 //! What is said about the link to a peer.
 
+use std::time::Duration;
+
 use thinwire_transport::{Compression, Congestion, Rules};
 use toml::Spanned;
 
@@ -17,6 +19,7 @@ pub(super) fn rules(document: &Document<'_>, peer: &Peer) -> Result<Rules, Confi
         rate_limit: peer.rate_limit.as_ref().map(|text| rate(document, text)).transpose()?,
         congestion: congestion(document, peer.congestion.as_ref())?,
         compression: compression(document, peer.compression.as_ref())?,
+        keep_alive: peer.keep_alive.as_ref().map(|text| keep_alive(document, text)).transpose()?,
         starts_barred: terms(document, peer)?.bind(),
     })
 }
@@ -103,6 +106,23 @@ fn compression(
     }
 }
 
+fn keep_alive(document: &Document<'_>, text: &Spanned<String>) -> Result<Duration, ConfigError> {
+    let wrong = |why: &str| document.error("peer.keep_alive", text.span(), why);
+    match size::duration(text.get_ref()) {
+        None => Err(wrong("not a time, such as \"25s\" or \"2min\"")),
+        Some(time) if !(KEEP_ALIVE_MIN..=KEEP_ALIVE_MAX).contains(&time) => {
+            Err(wrong("must be 5s to 1h"))
+        }
+        Some(time) => Ok(time),
+    }
+}
+
+/// More often would cost more than what it keeps alive.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
+
+/// So long a peer that has vanished without a word is taken to be there.
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3_600);
+
 /// Below it one packet takes ten seconds, and a handshake is given up before it is over.
 const RATE_MIN: u64 = 1_000;
 
@@ -164,6 +184,8 @@ mod tests {
             ("day_budget = \"20 pages\"", "n.toml, line 6, peer.day_budget: not a size"),
             ("month_budget = \"1kB\"", "n.toml, line 6, peer.month_budget: must be at least 50kB"),
             ("compression = \"gzip\"", "n.toml, line 6, peer.compression: \"packets\", \"zstd\""),
+            ("keep_alive = \"25\"", "n.toml, line 6, peer.keep_alive: not a time"),
+            ("keep_alive = \"2h\"", "n.toml, line 6, peer.keep_alive: must be 5s to 1h"),
             ("congestion = \"bbr\"", "n.toml, line 6, peer.congestion: \"thin\" or \"cubic\""),
         ] {
             let error = parse(line).unwrap_err();

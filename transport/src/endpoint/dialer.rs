@@ -189,7 +189,8 @@ impl Dialer {
             .map_err(|error| format!("no socket for {target}: {error}"))?;
         let in_flight = Arc::new(InFlight::default());
         let (patience, rtt) = dial_patience(failures);
-        let config = settings::dialling(self.crypto.clone(), in_flight.clone(), rtt);
+        let (crypto, keep_alive) = (self.crypto.clone(), self.link.peer.rules.keep_alive);
+        let config = settings::dialling(crypto, in_flight.clone(), rtt, keep_alive);
         let mut connecting =
             endpoint.connect_with(config, target, SERVER_NAME).map_err(|error| {
                 if matches!(error, ConnectError::EndpointStopping) {

@@ -46,11 +46,12 @@ pub(crate) fn dialling(
     crypto: Arc<QuicClientConfig>,
     shared: Arc<InFlight>,
     rtt: Duration,
+    keep_alive: Option<Duration>,
 ) -> ClientConfig {
     let mut transport = transport(shared);
     transport.initial_rtt(rtt);
     // Who dials may sit behind address translation, which forgets a silent flow after half a minute.
-    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    transport.keep_alive_interval(Some(keep_alive.unwrap_or(KEEP_ALIVE)));
     let mut config = ClientConfig::new(crypto);
     config.transport_config(Arc::new(transport));
     config

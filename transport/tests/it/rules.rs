@@ -186,3 +186,39 @@ fn whatever_one_end_compresses_with_the_other_reads() {
         });
     }
 }
+
+/// Bytes of both directions in an hour in which nothing happens, and how long a change then takes to leave.
+async fn idle(rules: Rules) -> (u64, Duration) {
+    let sim = Sim::new(Kind { loss: 0.0, ..SATELLITE }, 31);
+    let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+    hub.start(&sim, vec![edge.as_peer()]);
+    edge.start(&sim, vec![Peer { rules, ..hub.as_dialled() }]);
+    edge.append(&transaction(1, 10, ROW));
+    until_equal(&edge, &hub, edge.own_id(), LONG).await;
+    sleep(Duration::from_secs(60)).await;
+    let before = sim.sent_bytes();
+    sleep(Duration::from_secs(3_600)).await;
+    let cost = sim.sent_bytes() - before;
+    // Not beside a keep-alive.
+    let before = sim.sent_bytes();
+    until("a keep-alive", LONG, || sim.sent_bytes() > before).await;
+    sleep(Duration::from_secs(3)).await;
+    let (before, start) = (sim.sent_bytes(), Instant::now());
+    edge.append(&transaction(2, 1, 40));
+    while sim.sent_bytes() == before {
+        sleep(Duration::from_millis(1)).await;
+        assert!(start.elapsed() < LONG);
+    }
+    (cost, start.elapsed())
+}
+
+#[test]
+fn an_idle_link_costs_next_to_nothing_and_a_change_leaves_at_once() {
+    for (keep_alive, most) in [(None, 20_000), (Some(Duration::from_secs(100)), 8_000)] {
+        let rules = Rules { keep_alive, ..Rules::default() };
+        let (cost, wait) = simulate(idle(rules));
+        assert!(cost <= most, "{cost} bytes an hour with {keep_alive:?}");
+        assert!(cost >= 1_000, "the link is not kept alive: {cost} bytes");
+        assert!(wait <= Duration::from_millis(50), "{wait:?} with {keep_alive:?}");
+    }
+}
