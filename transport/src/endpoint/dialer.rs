@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -10,13 +10,13 @@ use std::{
 use quinn::{ConnectError, Endpoint, TokioRuntime, crypto::rustls::QuicClientConfig};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
     connection::{Fresh, converse, describe},
     link::{Link, Reach, dialling_unwanted, dialling_wanted},
-    network::{Hardy, Network, Tally},
+    network::{Hardy, Network, Tally, any},
     node::Node,
     settings,
 };
@@ -69,11 +69,7 @@ impl Sockets {
     }
 
     fn bind(&self, ipv6: bool) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
-        let any: SocketAddr = match ipv6 {
-            true => (Ipv6Addr::UNSPECIFIED, 0).into(),
-            false => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        };
-        self.network.bind(any)
+        self.network.bind(any(ipv6))
     }
 
     /// Forgets an endpoint whose driver has ended.
@@ -106,15 +102,32 @@ impl Dialer {
         tokio::select! {
             biased;
             () = self.dial_for_ever(&mut connections) => {}
+            () = self.watch_route() => {}
             () = self.node.stopped() => {}
         }
         while connections.join_next().await.is_some() {}
     }
 
+    /// Notices when the way to the peer has changed: an interface came up, or has another address.
+    async fn watch_route(&self) {
+        let mut known: Option<(SocketAddr, Option<IpAddr>)> = None;
+        loop {
+            sleep(ROUTE_EVERY).await;
+            let Some(target) = self.link.target() else { continue };
+            let found = (target, self.node.network.route(target));
+            let was = known.replace(found).filter(|known| known.0 == target);
+            if found.1.is_some() && was.is_some_and(|was| was != found) {
+                tracing::info!(peer = self.link.peer.name, "the way to the peer has changed");
+                self.link.reroute();
+            }
+        }
+    }
+
     async fn dial_for_ever(&self, connections: &mut JoinSet<()>) {
         let mut health = self.link.health();
+        let mut routes = self.link.routes();
         let (mut failures, mut counted) = (0, false);
-        let mut last: Option<Instant> = None;
+        let (mut last, mut rerouted): (Option<Instant>, _) = (None, false);
         loop {
             dialling_wanted(&mut health).await;
             let mut due = self.link.not_before();
@@ -124,6 +137,8 @@ impl Dialer {
                     failures = 0;
                 }
                 let delay = match health.borrow().state {
+                    // What was tried over another way says nothing about this one.
+                    _ if std::mem::take(&mut rerouted) => dial_delay(0, self.node.random()),
                     Reach::Suspect => dial_beside_delay(failures, self.node.random()),
                     _ => dial_delay(failures, self.node.random()),
                 };
@@ -138,6 +153,10 @@ impl Dialer {
                 biased;
                 () = sleep_until(due) => {}
                 _ = health.changed() => continue,
+                _ = routes.changed() => {
+                    (failures, rerouted) = (0, true);
+                    continue;
+                }
             }
             let reach = health.borrow().state;
             last = Some(Instant::now());
@@ -146,6 +165,10 @@ impl Dialer {
                 biased;
                 dialled = self.dial(failures - 1) => dialled,
                 () = dialling_unwanted(&mut health) => continue,
+                _ = routes.changed() => {
+                    (failures, rerouted) = (0, true);
+                    continue;
+                }
             };
             match dialled {
                 Ok((connection, in_flight)) => {
@@ -182,12 +205,14 @@ impl Dialer {
         let Some(target) = turn.and_then(|turn| found.get(turn).copied()) else {
             return Err(format!("{address} stands for no address"));
         };
+        self.link.set_target(target);
         let ipv6 = target.is_ipv6();
         let endpoint = self
             .sockets
             .endpoint(ipv6)
             .map_err(|error| format!("no socket for {target}: {error}"))?;
         let in_flight = Arc::new(InFlight::default());
+        let mut attempt = Attempt { link: &self.link, in_flight: Some(in_flight.clone()) };
         let (patience, rtt) = dial_patience(failures);
         let (crypto, keep_alive) = (self.crypto.clone(), self.link.peer.rules.keep_alive);
         let config = settings::dialling(crypto, in_flight.clone(), rtt, keep_alive);
@@ -201,7 +226,10 @@ impl Dialer {
         let (began, mut patience, mut answers) = (Instant::now(), patience, 0);
         let reason = loop {
             match timeout(patience, &mut connecting).await {
-                Ok(Ok(connection)) => return Ok((connection, in_flight)),
+                Ok(Ok(connection)) => {
+                    attempt.in_flight = None;
+                    return Ok((connection, in_flight));
+                }
                 Ok(Err(error)) => break format!("{target}: {}", describe(&error)),
                 // Each answer earns it some more time.
                 Err(_) if in_flight.acks() > answers && began.elapsed() < DIAL_TIMEOUT_ANSWERED => {
@@ -210,13 +238,29 @@ impl Dialer {
                 Err(_) => break format!("{target} does not answer"),
             }
         };
-        self.link.waste(&in_flight);
         Err(reason)
+    }
+}
+
+/// A dial, until it has led to a connection: what it takes counts, however it ends.
+struct Attempt<'a> {
+    link: &'a Link,
+    in_flight: Option<Arc<InFlight>>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(in_flight) = &self.in_flight {
+            self.link.waste(in_flight);
+        }
     }
 }
 
 /// Never leaves the machine: keys, not names, are verified.
 const SERVER_NAME: &str = "thinwire";
+
+/// How often it is asked for the way to a peer: three calls of the system.
+const ROUTE_EVERY: Duration = Duration::from_secs(1);
 
 const RESOLVE: Duration = Duration::from_secs(4);
 

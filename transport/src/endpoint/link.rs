@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,6 +37,8 @@ pub(crate) struct Link {
     own: Origin,
     inner: Mutex<Inner>,
     health: watch::Sender<Health>,
+    /// Counts how often the way to the peer has changed.
+    routes: watch::Sender<u64>,
     changed: watch::Sender<u64>,
 }
 
@@ -80,6 +83,7 @@ struct Inner {
     /// The peer has asked not to be dialled before.
     not_before: Option<Instant>,
     unprimed: bool,
+    target: Option<SocketAddr>,
 }
 
 /// Bytes of whole packets, headers of IP and UDP included.
@@ -151,6 +155,7 @@ impl Link {
             own,
             inner: Mutex::new(Inner { bar, ..Inner::default() }),
             health: watch::Sender::new(Health { barred, ..Health::default() }),
+            routes: watch::Sender::new(0),
             changed,
         }
     }
@@ -287,6 +292,25 @@ impl Link {
     /// Whether both ends learn from what both hold, as long as that was never found to differ.
     pub(crate) fn primes(&self) -> bool {
         !self.lock().unprimed
+    }
+
+    /// Where the peer was dialled last.
+    pub(crate) fn target(&self) -> Option<SocketAddr> {
+        self.lock().target
+    }
+
+    pub(crate) fn set_target(&self, target: SocketAddr) {
+        self.lock().target = Some(target);
+    }
+
+    /// The way to the peer has changed.
+    pub(crate) fn reroute(&self) {
+        self.routes.send_modify(|routes| *routes += 1);
+    }
+
+    /// Changes whenever the way to the peer has.
+    pub(crate) fn routes(&self) -> watch::Receiver<u64> {
+        self.routes.subscribe()
     }
 
     /// When the peer may be dialled, if it has asked for peace.

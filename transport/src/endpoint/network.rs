@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -34,6 +34,11 @@ pub trait Network: fmt::Debug + Send + Sync {
     /// Looks up `host:port`.
     fn resolve(&self, address: &str) -> Resolving;
 
+    /// The address of ours from which packets to `to` leave, if there is a way to it. When it changes, the way has.
+    fn route(&self, _to: SocketAddr) -> Option<IpAddr> {
+        None
+    }
+
     /// What makes all random choices repeatable, in a simulation.
     fn seed(&self) -> Option<[u8; 32]> {
         None
@@ -52,6 +57,21 @@ impl Network for Udp {
     fn resolve(&self, address: &str) -> Resolving {
         let address = address.to_owned();
         Box::pin(async move { Ok(tokio::net::lookup_host(address).await?.collect()) })
+    }
+
+    fn route(&self, to: SocketAddr) -> Option<IpAddr> {
+        // Connecting a datagram socket sends nothing: the system only looks up the route.
+        let socket = std::net::UdpSocket::bind(any(to.is_ipv6())).ok()?;
+        socket.connect(to).ok()?;
+        socket.local_addr().ok().map(|address| address.ip())
+    }
+}
+
+/// Any address of ours, any port.
+pub(crate) fn any(ipv6: bool) -> SocketAddr {
+    match ipv6 {
+        true => (Ipv6Addr::UNSPECIFIED, 0).into(),
+        false => (Ipv4Addr::UNSPECIFIED, 0).into(),
     }
 }
 

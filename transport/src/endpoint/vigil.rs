@@ -17,6 +17,8 @@ pub(crate) struct Vigil {
     waiting: bool,
     probed: Instant,
     suspect: bool,
+    /// The way to the peer has changed since it was last heard.
+    doubtful: bool,
 }
 
 /// What is to be done about a connection.
@@ -44,7 +46,15 @@ pub(crate) struct Signs {
 
 impl Vigil {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { acks: 0, settled: 0, since: now, waiting: false, probed: now, suspect: false }
+        Self {
+            acks: 0,
+            settled: 0,
+            since: now,
+            waiting: false,
+            probed: now,
+            suspect: false,
+            doubtful: false,
+        }
     }
 
     /// Whether an acknowledgement is awaited.
@@ -52,9 +62,15 @@ impl Vigil {
         signs.left > 0 || signs.asking != self.settled
     }
 
+    /// The way to the peer has changed: whoever does not answer soon will not.
+    pub(crate) fn doubt(&mut self) {
+        self.doubtful = true;
+    }
+
     pub(crate) fn observe(&mut self, now: Instant, signs: Signs) -> Advice {
         let mut advice = Advice::default();
         let answered = signs.acks != self.acks;
+        self.doubtful &= !answered;
         if answered && signs.left == 0 {
             // What was sent between the acknowledgement and now goes unnoticed until it is sent again.
             self.settled = signs.asking;
@@ -78,7 +94,11 @@ impl Vigil {
             self.probed = now;
             advice.probe = true;
         }
-        if !self.suspect && silence >= SUSPECT_AFTER.max(rtt * 4) {
+        let patience = match self.doubtful {
+            true => DOUBT_AFTER.max(rtt * 2),
+            false => SUSPECT_AFTER.max(rtt * 4),
+        };
+        if !self.suspect && silence >= patience {
             self.suspect = true;
             advice.suspect = Some(true);
         }
@@ -94,6 +114,7 @@ pub(crate) fn hello_timeout(rtt: Duration) -> Duration {
 
 const PROBE_AFTER: Duration = Duration::from_millis(750);
 const SUSPECT_AFTER: Duration = Duration::from_secs(5);
+const DOUBT_AFTER: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -135,6 +156,18 @@ mod tests {
         // Silence counts from when something was sent.
         assert_eq!(vigil.observe(at(start, 250_500), signs(0, 1, 8)), Advice::default());
         assert!(vigil.observe(at(start, 251_500), signs(0, 1, 8)).probe);
+    }
+
+    #[test]
+    fn over_another_way_there_is_less_patience_until_something_is_heard() {
+        let start = Instant::now();
+        let mut vigil = Vigil::new(start);
+        vigil.observe(start, signs(100, 1, 1));
+        vigil.doubt();
+        assert_eq!(vigil.observe(at(start, 1_150), signs(100, 1, 1)).suspect, None);
+        assert_eq!(vigil.observe(at(start, 1_200), signs(100, 1, 1)).suspect, Some(true));
+        assert_eq!(vigil.observe(at(start, 1_300), signs(100, 2, 1)).suspect, Some(false));
+        assert_eq!(vigil.observe(at(start, 4_000), signs(100, 2, 1)).suspect, None);
     }
 
     #[test]

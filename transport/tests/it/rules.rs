@@ -1,12 +1,18 @@
 //! What a user may say about a peer's link, kept to by two real ends.
 
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use thinwire_transport::{Bar, Compression, Congestion, Peer, Rules};
+use quinn::AsyncUdpSocket;
+use thinwire_transport::{Bar, Compression, Congestion, Network, Peer, Rules, endpoint::Resolving};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    sim::{Kind, SATELLITE, Sim},
+    sim::{Host, Kind, SATELLITE, Sim},
     site::{Site, simulate, transaction, until, until_equal},
 };
 
@@ -221,4 +227,90 @@ fn an_idle_link_costs_next_to_nothing_and_a_change_leaves_at_once() {
         assert!(cost >= 1_000, "the link is not kept alive: {cost} bytes");
         assert!(wait <= Duration::from_millis(50), "{wait:?} with {keep_alive:?}");
     }
+}
+
+/// A host that is told by which way packets leave.
+#[derive(Debug)]
+struct Routed {
+    host: Arc<Host>,
+    route: Mutex<Option<IpAddr>>,
+}
+
+impl Routed {
+    fn turn(&self, to: Option<u8>) {
+        *self.route.lock().unwrap() = to.map(|number| Ipv4Addr::new(10, 1, 0, number).into());
+    }
+}
+
+impl Network for Routed {
+    fn bind(&self, local: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        self.host.bind(local)
+    }
+
+    fn resolve(&self, address: &str) -> Resolving {
+        self.host.resolve(address)
+    }
+
+    fn route(&self, _: SocketAddr) -> Option<IpAddr> {
+        *self.route.lock().unwrap()
+    }
+
+    fn seed(&self) -> Option<[u8; 32]> {
+        self.host.seed()
+    }
+}
+
+#[test]
+fn a_new_way_to_a_peer_is_tried_at_once_and_never_more_than_once_a_second() {
+    simulate(async {
+        let sim = Sim::new(Kind { loss: 0.0, ..SATELLITE }, 17);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer()]);
+        let routed = Arc::new(Routed { host: sim.host(1), route: Mutex::new(None) });
+        sim.set_up(false);
+        edge.start_on(routed.clone(), None, vec![hub.as_dialled()]);
+        // Long enough for dials to be seconds apart and to take long.
+        sleep(Duration::from_secs(61)).await;
+        sim.set_up(true);
+        routed.turn(Some(1));
+        let took = until("connected", LONG, || edge.status(&hub).connected).await;
+        assert!(took < Duration::from_millis(5_500), "{took:?}");
+
+        // A way that comes and goes is no reason to hammer.
+        sim.set_up(false);
+        edge.append(&transaction(1, 1, 40));
+        until("silence", LONG, || !edge.status(&hub).connected).await;
+        let before = sim.sent_bytes();
+        for turn in 0..600_u32 {
+            routed.turn((turn % 2 == 0).then_some((turn % 200) as u8));
+            sleep(Duration::from_millis(100)).await;
+        }
+        let spent = sim.sent_bytes() - before;
+        // An attempt a second, and a packet that is sent again.
+        assert!(spent < 60 * 3 * PACKET, "{spent} bytes in a minute of a way that comes and goes");
+        routed.turn(Some(1));
+        sim.set_up(true);
+        until_equal(&edge, &hub, edge.own_id(), LONG).await;
+    });
+}
+
+#[test]
+fn a_silent_connection_is_probed_as_soon_as_the_way_has_changed() {
+    simulate(async {
+        let sim = Sim::new(Kind { loss: 0.0, ..SATELLITE }, 18);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer()]);
+        let routed = Arc::new(Routed { host: sim.host(1), route: Mutex::new(None) });
+        routed.turn(Some(1));
+        edge.start_on(routed.clone(), None, vec![hub.as_dialled()]);
+        until("connected", LONG, || edge.status(&hub).connected).await;
+        sleep(Duration::from_secs(30)).await;
+        let before = sim.sent_bytes();
+        until("a keep-alive", LONG, || sim.sent_bytes() > before).await;
+        sleep(Duration::from_secs(3)).await;
+        let before = sim.sent_bytes();
+        routed.turn(Some(2));
+        until("a probe", Duration::from_millis(1_100), || sim.sent_bytes() > before).await;
+        assert!(sim.sent_bytes() - before < 200, "a probe is no handshake");
+    });
 }

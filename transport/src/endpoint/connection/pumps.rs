@@ -348,15 +348,20 @@ impl Conversation {
 
     /// Probes a silent connection, lets it be dialled beside, and fits what waits in it to the link.
     async fn keep_vigil(self: &Arc<Self>) -> Result<Never, End> {
-        let mut vigil = Vigil::new(Instant::now());
+        let (mut vigil, mut routes) = (Vigil::new(Instant::now()), self.link.routes());
         let (mut window, mut heard) = (0, 0);
         loop {
             let waits = vigil.waits(self.signs());
-            let pause = if waits { TICK } else { IDLE_TICK };
-            sleep(pause).await;
-            self.link.passed(pause, waits);
+            let (began, pause) = (Instant::now(), if waits { TICK } else { IDLE_TICK });
+            let rerouted = timeout(pause, routes.changed()).await.is_ok();
+            if rerouted {
+                vigil.doubt();
+            }
+            self.link.passed(began.elapsed(), waits);
             let signs = self.signs();
-            let advice = vigil.observe(Instant::now(), signs);
+            let mut advice = vigil.observe(Instant::now(), signs);
+            // The peer learns the new way from what comes over it.
+            advice.probe |= rerouted;
             if let Some(suspect) = advice.suspect {
                 tracing::info!(peer = self.link.peer.name, suspect, "silence");
                 self.link.suspect(self, suspect);
