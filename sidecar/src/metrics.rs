@@ -130,7 +130,8 @@ impl Page {
             (labels, u64::from(it.stopped.is_some()))
         });
         self.gauge("peer_stopped", "1 if its window or budget stops it, with the code.", stops);
-        let spent: [(&str, &str, fn(&Peer) -> Option<u64>); 4] = [
+        type Field = fn(&Peer) -> Option<u64>;
+        let spent: [(&str, &str, Field); 4] = [
             ("peer_day_bytes", "What its link carried today.", |it| Some(it.budget.day_bytes)),
             ("peer_day_limit_bytes", "What it may carry a day.", |it| it.budget.day_limit),
             ("peer_month_bytes", "What it carried this month.", |it| Some(it.budget.month_bytes)),

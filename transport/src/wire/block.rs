@@ -114,7 +114,7 @@ mod tests {
         fn every_flushed_batch_comes_out_whole(batches in vec((any::<u8>(), 0..90_000_usize), 1..9)) {
             let (mut writer, mut reader) = (BlockWriter::default(), BlockReader::default());
             for (seed, length) in batches {
-                let noise = (0..length).map(|at| (at * at / 7) as u8 ^ seed);
+                let noise = (0..length).map(|at| (at * at / 7).to_le_bytes()[0] ^ seed);
                 let (batch, mut wire) = (noise.collect::<Vec<_>>(), Vec::new());
                 writer.push(&batch, &mut wire);
                 writer.flush(&mut wire);

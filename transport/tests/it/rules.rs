@@ -59,7 +59,7 @@ fn a_limit_is_never_exceeded_and_all_of_it_is_used() {
                 watch(&edge, &hub, Duration::from_secs(seconds)).await
             });
             let cap = bits as f64 / 8.0;
-            let steps = (2.0 / STEP.as_secs_f64()) as usize;
+            let steps = usize::try_from(2_000 / STEP.as_millis()).unwrap();
             for pair in seen.windows(steps) {
                 let left = pair[steps - 1].0 - pair[0].0;
                 let most = cap * 2.01 + PACKET as f64;
