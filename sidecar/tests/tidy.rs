@@ -172,26 +172,28 @@ fn no_file_knows_the_machine_it_was_written_on() {
 
 #[test]
 fn every_test_that_a_promise_names_is_there() {
-    let text = read("docs/promises.md");
     let is_name = |word: &&str| {
         word.matches('_').count() >= 3
             && word.bytes().all(|at| at.is_ascii_lowercase() || at == b'_' || at.is_ascii_digit())
     };
-    let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(is_name).collect();
-    assert!(named.len() > 20, "{named:?}");
-    let mut missing = named.clone();
-    for (_, code) in rust_files() {
-        missing.retain(|name| {
-            let test = code
-                .split(&format!("fn {name}()"))
-                .next()
-                .filter(|before| before.len() < code.len());
-            !test.is_some_and(|before| before.trim_end().ends_with("#[test]"))
-        });
+    let mut complaints = Vec::new();
+    for page in ["docs/promises.md", "docs/link.md"] {
+        let text = read(page);
+        let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(is_name).collect();
+        assert!(named.len() > 20, "{page}: {named:?}");
+        let mut missing = named;
+        for (_, code) in rust_files() {
+            missing.retain(|name| {
+                let test = code
+                    .split(&format!("fn {name}()"))
+                    .next()
+                    .filter(|before| before.len() < code.len());
+                !test.is_some_and(|before| before.trim_end().ends_with("#[test]"))
+            });
+        }
+        complaints.extend(missing.iter().map(|name| format!("{page}: no test is named {name}")));
     }
-    report(
-        missing.iter().map(|name| format!("docs/promises.md: no test is named {name}")).collect(),
-    );
+    report(complaints);
 }
 
 #[test]
