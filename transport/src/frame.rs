@@ -11,7 +11,7 @@ mod ids;
 mod priming;
 
 pub use control::{
-    Ack, Control, ControlDecoder, CopyRequest, Excerpt, Hello, Holding, PROTOCOL_VERSION,
+    Ack, Control, ControlDecoder, CopyRequest, Excerpt, Hello, Holding, PROTOCOL_VERSION, Prefix,
     STREAMS_PER_FRAME_MAX, Stop,
 };
 pub use data::{DataDecoder, DataFrame, Opening, data_header, put_opening};

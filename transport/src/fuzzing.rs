@@ -99,6 +99,10 @@ impl Session {
             }
             Control::Pause(paused) => self.sender.pause(paused),
             Control::Copy(request) => self.sender.serve_from(request.stream, Offset::FIRST),
+            Control::Prove(prefix) => {
+                self.receiver.prove(&prefix)?;
+            }
+            Control::Proof(prefix, running) => self.sender.proven(prefix, running),
             Control::Fetch(_) => return Err(Broken),
         }
         self.sender.effects();

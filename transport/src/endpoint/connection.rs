@@ -295,7 +295,7 @@ impl Conversation {
             sender.pause(hello.paused || self.link.is_paused());
             sender.wants(hello.wants.clone());
             self.link.set_wants(hello.wants.clone());
-            sender.compare(&known);
+            sender.compare(known);
             sender.effects()
         };
         self.attend(effects);
@@ -313,6 +313,9 @@ impl Conversation {
                     self.node.emit(Event::CopyNeeded { peer, origin, stream });
                 }
                 Effect::Stop(stop) => self.refuse(stop),
+                Effect::Prove(prefix) => {
+                    let _ = self.control.send(Control::Prove(prefix));
+                }
                 Effect::WentBack(stream, before, now) => {
                     let name = &peer.name;
                     let sentence = format!(

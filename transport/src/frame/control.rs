@@ -26,6 +26,11 @@ pub enum Control {
     Fetch(Excerpt),
     /// Nodes behind the side lack records that were trimmed on the way to them.
     Copy(CopyRequest),
+    /// The other side says that it holds more of the side's own stream than there is; it is asked to prove that what
+    /// there is is the same.
+    Prove(Prefix),
+    /// The answer: the running checksum there, or none where the side cannot tell.
+    Proof(Prefix, Option<Running>),
 }
 
 /// Who a side is, what it holds and what it wants.
@@ -109,6 +114,16 @@ pub struct CopyRequest {
     pub carriers: Vec<Origin>,
 }
 
+/// All of a stream up to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefix {
+    /// Which stream.
+    #[serde(with = "ids")]
+    pub stream: StreamId,
+    /// Its last record.
+    pub at: Offset,
+}
+
 /// Consecutive records of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Excerpt {
@@ -159,6 +174,14 @@ impl Control {
                 out.push(FETCH);
                 put(excerpt, out)?;
             }
+            Self::Prove(prefix) => {
+                out.push(PROVE);
+                put(prefix, out)?;
+            }
+            Self::Proof(prefix, running) => {
+                out.push(PROOF);
+                put(&(prefix, running), out)?;
+            }
         }
         let length = out.len() - start - LENGTH_BYTES;
         let Ok(short) = u16::try_from(length) else {
@@ -179,6 +202,8 @@ impl Control {
             PAUSE => Self::Pause(take(body)?),
             COPY => Self::Copy(decode_copy(body)?),
             FETCH => Self::Fetch(take(body)?),
+            PROVE => Self::Prove(take(body)?),
+            PROOF => take(body).map(|(prefix, running)| Self::Proof(prefix, running))?,
             other => return Err(FrameError::Kind(other)),
         })
     }
@@ -292,5 +317,7 @@ const STOP: u8 = 4;
 const PAUSE: u8 = 5;
 const COPY: u8 = 6;
 const FETCH: u8 = 7;
+const PROVE: u8 = 8;
+const PROOF: u8 = 9;
 
 const _: () = assert!(STREAMS_PER_FRAME_MAX * 100 + 1_024 < u16::MAX as usize);

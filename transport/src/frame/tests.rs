@@ -59,6 +59,13 @@ fn control() -> impl Strategy<Value = Control> {
         vec(ack, 0..9).prop_map(Control::Acks),
         (stream_id(), any::<(String, String)>())
             .prop_map(|(stream, (code, detail))| Control::Stop(Stop { stream, code, detail })),
+        (stream_id(), any::<u64>(), option::of(any::<u32>())).prop_map(|(stream, at, running)| {
+            let prefix = Prefix { stream, at: Offset::new(at) };
+            match running {
+                None => Control::Prove(prefix),
+                some => Control::Proof(prefix, some.filter(|it| it % 2 == 0).map(Running::new)),
+            }
+        }),
         any::<bool>().prop_map(Control::Pause),
         (stream_id(), vec(any::<[u8; 16]>(), 0..4), vec(any::<[u8; 16]>(), 0..4)).prop_map(
             |(stream, audience, carriers)| {

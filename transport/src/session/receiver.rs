@@ -1,7 +1,7 @@
 //! The receiving half of a session: which streams are taken, appending them, acknowledging.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -17,7 +17,7 @@ use super::{
     cursor::FRAME_BYTES, halt_of, stop,
 };
 use crate::{
-    frame::{Ack, Holding, Opening, Stop},
+    frame::{Ack, Holding, Opening, Prefix, Stop},
     peer::Peer,
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Receiver {
     said: BTreeMap<StreamId, Told>,
     /// The streams that the peer was told not to ship, with the bytes that there must be room for.
     full: BTreeMap<StreamId, u64>,
+    /// The streams of which the peer has asked for a proof.
+    proven: BTreeSet<StreamId>,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,7 @@ impl Receiver {
             taking: BTreeMap::new(),
             said: BTreeMap::new(),
             full: BTreeMap::new(),
+            proven: BTreeSet::new(),
         }
     }
 
@@ -251,6 +254,20 @@ impl Receiver {
         }
     }
 
+    /// The running checksum that proves to an origin that its own stream is the same here up to a record; none if
+    /// that cannot be told, or is not for the peer to ask. Reads the disk.
+    pub(crate) fn prove(&mut self, prefix: &Prefix) -> Result<Option<Running>, Violation> {
+        let Prefix { stream: id, at } = *prefix;
+        if self.proven.len() >= STREAMS_MAX || !self.proven.insert(id) {
+            return Err(Violation("asks for a proof twice".into()));
+        }
+        if id.origin != self.peer.origin() || !self.peer.takes(self.journal.own(), id) {
+            return Ok(None);
+        }
+        let stream = self.journal.stream(id);
+        Ok(stream.and_then(|stream| stream.running_at(at).ok().flatten()))
+    }
+
     /// What the peer has not been told yet of how far its streams are.
     pub(crate) fn acks(&mut self) -> Vec<Ack> {
         let mut acks = Vec::new();
@@ -283,6 +300,23 @@ impl Receiver {
         }
     }
 
+    /// Keeps a peer from filling the disk with streams that it makes up.
+    fn check_room_for(&self, id: StreamId) -> Result<(), Halt> {
+        if self.journal.stream(id).is_some() {
+            return Ok(());
+        }
+        let (streams, origin) = (self.journal.streams(), id.origin);
+        let epochs = streams.iter().filter(|stream| stream.id().origin == origin).count();
+        if streams.len() >= STREAMS_HELD_MAX || epochs >= EPOCHS_MAX {
+            let (held, name) = (streams.len(), &self.peer.name);
+            let detail = format!(
+                "{name} offers {id}, and {held} streams are held, {epochs} of them of its origin: no more are begun"
+            );
+            return Err(Halt::new(UNWANTED, detail));
+        }
+        Ok(())
+    }
+
     fn admit(&self, opening: &Opening) -> Result<Going, Halt> {
         let (id, name) = (opening.stream, &self.peer.name);
         let own = self.journal.own();
@@ -295,6 +329,7 @@ impl Receiver {
         if !self.peer.takes(own, id) {
             return Err(Halt::new(UNWANTED, format!("the stream {id} is not taken from {name}")));
         }
+        self.check_room_for(id)?;
         let stream = self.journal.open_stream(id).map_err(|error| halt_of(&error))?;
         let (next, running, _) = stream.end();
         let ours = match opening.next {
@@ -388,6 +423,12 @@ const SMALL_STRETCH: u64 = 8;
 
 /// Most streams that one peer may ship.
 const STREAMS_MAX: usize = 1_024;
+
+/// Most streams that are held, so that each peer can be told of all.
+const STREAMS_HELD_MAX: usize = STREAMS_MAX - 1;
+
+/// Most streams of one origin: how often it may begin anew.
+const EPOCHS_MAX: usize = 64;
 
 /// Frames whose ends are remembered until they are acknowledged: 16 MiB of ordinary ones.
 const ENDS_MAX: usize = 1_024;

@@ -12,12 +12,12 @@ use thinwire_engine::{
 };
 
 use super::{
-    DIVERGED, JOURNAL_CORRUPT, PEER_AHEAD, Violation,
+    DIVERGED, JOURNAL_CORRUPT, PEER_AHEAD, UNPROVEN, Violation,
     cursor::{Cursor, FRAME_BYTES, Run, Start},
     halt_of, stop,
 };
 use crate::{
-    frame::{Ack, Holding, Opening, Stop},
+    frame::{Ack, Holding, Opening, Prefix, Stop},
     peer::{Peer, Streams},
 };
 
@@ -30,6 +30,8 @@ pub(crate) struct Sender {
     wants: Option<Streams>,
     held: BTreeMap<StreamId, Holding>,
     serve_from: BTreeMap<StreamId, Offset>,
+    /// What the peer acknowledged in earlier connections.
+    known: BTreeMap<StreamId, PeerMarks>,
     /// All streams that go to the peer. Their places in it are their numbers on the wire.
     shipping: Vec<Shipping>,
     places: BTreeMap<StreamId, usize>,
@@ -58,6 +60,8 @@ enum State {
     Live(Box<Cursor>),
     /// The peer has more of it, from elsewhere.
     Behind,
+    /// The peer says that it has more of our own than we do, and was asked to prove that it has what we have.
+    Ahead(Offset),
     /// What the peer needs was trimmed.
     AwaitsCopy,
     /// What the peer needs cannot be read until it is mended; where it was opened, it goes on from there.
@@ -127,6 +131,8 @@ pub(crate) enum Effect {
     CopyNeeded(StreamId),
     /// A stream does not go on; the peer is to be told.
     Stop(Stop),
+    /// The peer is to prove that it holds the same up to there.
+    Prove(Prefix),
     /// The peer lost durable records: it held up to the first offset, and now up to the second.
     WentBack(StreamId, Offset, Offset),
     /// The peer has acknowledged so many more bytes of records.
@@ -145,6 +151,7 @@ impl Sender {
             wants: None,
             held: BTreeMap::new(),
             serve_from,
+            known: BTreeMap::new(),
             shipping: Vec::new(),
             places: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -360,12 +367,30 @@ impl Sender {
     }
 
     /// Compares what the peer says that it holds with what it acknowledged in earlier connections.
-    pub(crate) fn compare(&mut self, known: &BTreeMap<StreamId, PeerMarks>) {
-        for (id, marks) in known {
+    pub(crate) fn compare(&mut self, known: BTreeMap<StreamId, PeerMarks>) {
+        for (id, marks) in &known {
             let held = self.held.get(id).map_or(Offset::ZERO, |held| held.durable);
             if self.places.contains_key(id) && held < marks.acked {
                 self.effects.push(Effect::WentBack(*id, marks.acked, held));
             }
+        }
+        self.known = known;
+    }
+
+    /// The peer proves, or does not, that it holds the same up to a record as we do. Reads the disk.
+    pub(crate) fn proven(&mut self, prefix: Prefix, running: Option<Running>) {
+        let Some(&place) = self.places.get(&prefix.stream) else { return };
+        let State::Ahead(asked) = self.shipping[place].state else { return };
+        if asked != prefix.at {
+            return;
+        }
+        let theirs = self.held.get(&prefix.stream).map_or(Offset::ZERO, |held| held.last);
+        match self.shipping[place].stream.running_at(asked) {
+            Ok(ours) if ours.is_some() && ours == running => {
+                self.rolled_back(place, theirs, asked);
+            }
+            Ok(_) => self.lied(place, theirs, asked),
+            Err(error) => self.failed(place, &error),
         }
     }
 
@@ -419,6 +444,7 @@ impl Sender {
                 Ok(Some(Outgoing::Run(index(place), run)))
             }
             State::Behind
+            | State::Ahead(_)
             | State::AwaitsCopy
             | State::Damaged(_)
             | State::Full
@@ -434,9 +460,9 @@ impl Sender {
         let last = held.map_or(Offset::ZERO, |held| held.last);
         let theirs = held.map_or(Running::START, |held| held.running);
         if last > marks.synced {
-            self.shipping[place].state = State::Behind;
-            if id.origin == self.journal.own() {
-                self.rolled_back(place, last, marks.synced);
+            match id.origin == self.journal.own() {
+                true => self.ahead(place, last, marks.synced),
+                false => self.shipping[place].state = State::Behind,
             }
             return Ok(None);
         }
@@ -516,6 +542,26 @@ impl Sender {
         self.shipping[place].state = State::Stopped;
         self.disown(place);
         self.effects.push(Effect::Stop(stop(id, &Halt::new(DIVERGED, detail))));
+    }
+
+    /// The peer says that it holds more of our own stream than we do.
+    fn ahead(&mut self, place: usize, theirs: Offset, ours: Offset) {
+        let id = self.shipping[place].stream.id();
+        if self.known.get(&id).is_some_and(|marks| marks.acked > ours) {
+            return self.rolled_back(place, theirs, ours);
+        }
+        self.shipping[place].state = State::Ahead(ours);
+        self.effects.push(Effect::Prove(Prefix { stream: id, at: ours }));
+    }
+
+    fn lied(&mut self, place: usize, theirs: Offset, ours: Offset) {
+        let (id, name) = (self.shipping[place].stream.id(), &self.peer.name);
+        let detail = format!(
+            "{name} says that it holds {id} up to {theirs}, which ends at {ours} here, and does not hold the same up to there"
+        );
+        self.shipping[place].state = State::Stopped;
+        self.disown(place);
+        self.effects.push(Effect::Stop(stop(id, &Halt::new(UNPROVEN, detail))));
     }
 
     fn rolled_back(&mut self, place: usize, theirs: Offset, ours: Offset) {

@@ -8,7 +8,7 @@ use thinwire_engine::{
 };
 use thinwire_transport::{
     Identity, Peer,
-    frame::{Ack, Control, Holding, Opening, PROTOCOL_VERSION, data_header, put_opening},
+    frame::{Ack, Control, Holding, Opening, PROTOCOL_VERSION, Prefix, data_header, put_opening},
     wire::Outlet,
 };
 
@@ -150,9 +150,11 @@ fn a_peer_that_claims_to_be_us_or_another_is_refused_by_stream() {
 }
 
 #[test]
-fn a_rolled_back_origin_is_halted_by_name() {
+fn a_peer_that_claims_more_of_our_stream_than_there_is_is_refused_alone() {
     simulate(async {
-        let (sim, edge, hub) = hub_and_raw(8).await;
+        let sim = Sim::new(SATELLITE, 8);
+        let (edge, mut other, mut hub) = (Site::new(1), Site::new(3), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer(), other.as_peer()]);
         hub.append(&transaction(1, 1, 1));
         let mut raw = connect(&sim, &edge, &hub).await;
         let ahead = Holding {
@@ -167,9 +169,57 @@ fn a_rolled_back_origin_is_halted_by_name() {
             room: true,
         };
         raw.say_hello(vec![ahead]).await;
-        let own = hub.own();
-        let code = || own.halted().borrow().as_ref().map(|halt| halt.code.clone());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let prefix = Prefix { stream: hub.own_id(), at: Offset::new(3) };
+        raw.say(&Control::Proof(prefix, Some(Running::new(7)))).await;
+        let error = || hub.status(&edge).last_error.unwrap_or_default();
+        until("named", LONG, || error().contains("does not hold the same")).await;
+        assert_eq!(*hub.own().halted().borrow(), None);
+        assert!(hub.status(&edge).streams.iter().all(|at| at.acked == Offset::ZERO));
+        other.start(&sim, vec![hub.as_dialled()]);
+        until_equal(&hub, &other, hub.own_id(), LONG).await;
+    });
+}
+
+#[test]
+fn a_disk_that_was_rolled_back_halts_its_own_stream_once_a_peer_proves_it() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 10);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer()]);
+        hub.append(&transaction(1, 1, 1));
+        let before = hub.disk();
+        edge.start(&sim, vec![hub.as_dialled()]);
+        hub.append(&transaction(2, 1, 1));
+        until_equal(&hub, &edge, hub.own_id(), LONG).await;
+        hub.kill().await;
+        hub.restore(before);
+        hub.start(&sim, vec![edge.as_peer()]);
+        let code = || hub.own().halted().borrow().as_ref().map(|halt| halt.code.clone());
         until("halted", LONG, || code().as_deref() == Some("peer_ahead")).await;
+        assert_eq!(*edge.journal().stream(hub.own_id()).unwrap().halted().borrow(), None);
+    });
+}
+
+#[test]
+fn a_peer_whose_disk_was_rolled_back_is_named_and_served_again() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 11);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer()]);
+        hub.append(&transaction(1, 1, 1));
+        edge.start(&sim, vec![hub.as_dialled()]);
+        until_equal(&hub, &edge, hub.own_id(), LONG).await;
+        let before = edge.disk();
+        hub.append(&transaction(2, 1, 1));
+        let acked = |at| hub.status(&edge).streams.iter().any(|it| it.acked == Offset::new(at));
+        until("acked", LONG, || acked(6)).await;
+        edge.kill().await;
+        edge.restore(before);
+        edge.start(&sim, vec![hub.as_dialled()]);
+        let error = || hub.status(&edge).last_error.unwrap_or_default();
+        until("named", LONG, || error().contains("its disk was rolled back")).await;
+        until_equal(&hub, &edge, hub.own_id(), LONG).await;
     });
 }
 
@@ -196,18 +246,18 @@ fn noise_on_the_port_is_counted_and_harms_nobody() {
 }
 
 /// A hub that expects the edge, whom the test plays.
-async fn hub_and_raw(seed: u64) -> (Arc<Sim>, Site, Site) {
+pub async fn hub_and_raw(seed: u64) -> (Arc<Sim>, Site, Site) {
     let sim = Sim::new(SATELLITE, seed);
     let (edge, mut hub) = (Site::new(1), Site::new(2));
     hub.start(&sim, vec![edge.as_peer()]);
     (sim, edge, hub)
 }
 
-async fn connect(sim: &Arc<Sim>, edge: &Site, hub: &Site) -> Raw {
+pub async fn connect(sim: &Arc<Sim>, edge: &Site, hub: &Site) -> Raw {
     Raw::connect(&*sim.host(9), &edge.identity, hub.address().parse().unwrap()).await
 }
 
-async fn ship(raw: &Raw, frames: &[u8]) -> quinn::SendStream {
+pub async fn ship(raw: &Raw, frames: &[u8]) -> quinn::SendStream {
     let mut wire = Vec::new();
     let mut outlet = Outlet::default();
     outlet.stream(frames, &mut wire).unwrap();
@@ -217,7 +267,7 @@ async fn ship(raw: &Raw, frames: &[u8]) -> quinn::SendStream {
     data
 }
 
-fn open(index: u32, stream: StreamId, out: &mut Vec<u8>) {
+pub fn open(index: u32, stream: StreamId, out: &mut Vec<u8>) {
     let running = Some(Running::START);
     put_opening(&Opening { index, stream, view: View::FULL, next: Offset::FIRST, running }, out);
 }

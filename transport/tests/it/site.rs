@@ -174,6 +174,16 @@ impl Site {
         self.disk = self.disk.power_cut(choose);
     }
 
+    /// The disk as it is, for a backup.
+    pub fn disk(&self) -> MemoryDisk {
+        self.disk.copy()
+    }
+
+    /// A backup is put back while nothing runs.
+    pub fn restore(&mut self, disk: MemoryDisk) {
+        self.disk = disk;
+    }
+
     async fn end_life(&mut self) {
         if let Some(mut life) = self.life.take() {
             life.committer.abort();

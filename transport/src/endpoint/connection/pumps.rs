@@ -123,6 +123,18 @@ impl Conversation {
                     self.link.set_error(format!("{peer}: {}", stop.detail));
                 }
                 Control::Copy(request) => self.copy_requested(request)?,
+                Control::Prove(prefix) => {
+                    let running = blocking(|| self.receiver().prove(&prefix))?;
+                    let _ = self.control.send(Control::Proof(prefix, running));
+                }
+                Control::Proof(prefix, running) => {
+                    let effects = {
+                        let mut sender = self.sender();
+                        blocking(|| sender.proven(prefix, running));
+                        sender.effects()
+                    };
+                    self.attend(effects);
+                }
                 Control::Fetch(_) => {
                     return Err(Violation("asks for records on the wrong stream".into()).into());
                 }

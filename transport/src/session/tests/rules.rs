@@ -3,7 +3,7 @@
 use thinwire_engine::journal::Watermarks;
 
 use super::{
-    super::{DIVERGED, MALFORMED, OWN_ORIGIN, PEER_AHEAD, UNWANTED},
+    super::{DIVERGED, MALFORMED, OWN_ORIGIN, PEER_AHEAD, UNPROVEN, UNWANTED},
     *,
 };
 use crate::frame::{Ack, Holding, Opening};
@@ -136,11 +136,82 @@ fn a_rolled_back_disk_halts_its_own_stream() {
     let mut flow = Flow::new(&rolled, &b);
     assert_eq!(acked(&flow.sender), Offset::ZERO, "what does not exist is acknowledged");
     let (_, effects) = flow.run(&b);
+    let [Effect::Prove(prefix)] = effects[..] else { panic!("{effects:?}") };
+    assert_eq!(halt_code(&rolled, a.own_id()), None);
+    let proof = flow.receiver.prove(&prefix).unwrap();
+    flow.sender.proven(prefix, proof);
+    let effects = flow.sender.effects();
     let [Effect::Stop(stop)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(stop.code, PEER_AHEAD);
     assert_eq!(acked(&flow.sender), Offset::ZERO);
     assert_eq!(halt_code(&rolled, a.own_id()).as_deref(), Some(PEER_AHEAD));
     assert_eq!(halt_code(&b, a.own_id()), None);
+}
+
+#[test]
+fn what_was_acknowledged_before_proves_that_our_disk_was_rolled_back() {
+    let (a, b, rolled) = (Node::new(1), Node::new(2), Node::new(1));
+    a.append(&transaction(1, 3, 10));
+    rolled.append(&transaction(1, 1, 10));
+    let mut flow = Flow::new(&a, &b);
+    flow.run(&b);
+    let known: BTreeMap<_, _> = flow.sender.marks().collect();
+    let mut flow = Flow::new(&rolled, &b);
+    flow.sender.compare(known);
+    let (_, effects) = flow.run(&b);
+    assert!(matches!(&effects[..], [Effect::Stop(stop)] if stop.code == PEER_AHEAD), "{effects:?}");
+    assert_eq!(halt_code(&rolled, a.own_id()).as_deref(), Some(PEER_AHEAD));
+}
+
+#[test]
+fn a_peer_that_only_says_that_it_is_ahead_is_refused_alone() {
+    let (a, b, c) = (Node::new(1), Node::new(2), Node::new(3));
+    a.append(&transaction(1, 3, 10));
+    let ahead = Holding {
+        stream: a.own_id(),
+        view: thinwire_engine::model::View::FULL,
+        first: Offset::FIRST,
+        last: Offset::new(90),
+        running: Running::new(7),
+        in_copy: false,
+        durable: Offset::new(90),
+        applied: Offset::ZERO,
+        room: true,
+    };
+    for claim in [None, Some(Running::new(7))] {
+        let peer_of = |node: &Node| peer(node, Streams::All, Streams::All);
+        let mut sender = Sender::new(a.journal.clone(), peer_of(&b), BTreeMap::new());
+        sender.holds(vec![ahead]).unwrap();
+        sender.wants(Streams::All);
+        assert!(sender.next_batch().is_empty());
+        let effects = sender.effects();
+        let [Effect::Prove(prefix)] = effects[..] else { panic!("{effects:?}") };
+        sender.proven(prefix, claim);
+        let effects = sender.effects();
+        assert!(
+            matches!(&effects[..], [Effect::Stop(stop)] if stop.code == UNPROVEN),
+            "{effects:?}"
+        );
+        assert_eq!((acked(&sender), halt_code(&a, a.own_id())), (Offset::ZERO, None));
+    }
+    Flow::new(&a, &c).run(&c);
+    assert_same(&a, &c, a.own_id());
+}
+
+#[test]
+fn a_proof_is_given_to_the_origin_alone_and_once() {
+    let (a, b, c) = (Node::new(1), Node::new(2), Node::new(3));
+    a.append(&transaction(1, 3, 10));
+    Flow::new(&a, &b).run(&b);
+    let receiver_for =
+        |node: &Node| Receiver::new(b.journal.clone(), peer(node, Streams::All, Streams::All));
+    let prefix = crate::frame::Prefix { stream: a.own_id(), at: Offset::new(5) };
+    let mut to_origin = receiver_for(&a);
+    assert_eq!(to_origin.prove(&prefix).unwrap(), Some(b.held(a.own_id()).1));
+    assert!(to_origin.prove(&prefix).is_err());
+    assert_eq!(receiver_for(&c).prove(&prefix).unwrap(), None);
+    let beyond = crate::frame::Prefix { at: Offset::new(6), ..prefix };
+    assert_eq!(receiver_for(&a).prove(&beyond).unwrap(), None);
 }
 
 #[test]
@@ -291,7 +362,7 @@ fn a_peer_that_lost_durable_records_is_named_and_served_again() {
     let known: BTreeMap<_, _> = flow.sender.marks().collect();
     let empty = Node::new(2);
     let mut flow = Flow::new(&a, &empty);
-    flow.sender.compare(&known);
+    flow.sender.compare(known);
     let (_, effects) = flow.run(&empty);
     assert_eq!(effects[0], Effect::WentBack(a.own_id(), Offset::new(5), Offset::ZERO));
     assert_same(&a, &empty, a.own_id());
