@@ -9,8 +9,10 @@
 //! - the peer holds nothing of it: it starts at record 1;
 //! - the peer holds it up to *n*: it starts at *n* + 1, if both have the same running checksum behind *n*, else it has
 //!   *diverged* and stands still;
-//! - the peer holds more of our own stream than we do: our disk was rolled back, and numbering records on would
-//!   give old numbers to new records, so our stream halts;
+//! - the peer holds more of our own stream than we do: either our disk was rolled back, and numbering records on would
+//!   give old numbers to new records, or the peer lies. Our stream halts if the peer knows the running checksum where we
+//!   end, which nobody can who was not shipped as much, or if it is remembered that it has acknowledged more than we
+//!   have; else the peer alone is refused;
 //! - the peer holds more of another's stream than we do: it has it from elsewhere, there is nothing to ship;
 //! - what the peer needs was trimmed here: the program is asked for a copy, and says from where on to serve;
 //! - the peer has no room for it: it waits, while all others flow, until the peer says that there is room, and starts
@@ -36,6 +38,8 @@ use crate::frame::Stop;
 pub const DIVERGED: &str = "diverged";
 /// A peer holds records of our own stream that we do not have.
 pub const PEER_AHEAD: &str = "peer_ahead";
+/// A peer says so, and does not prove it.
+pub const UNPROVEN: &str = "unproven";
 /// The journal's bytes are not what was written.
 pub const JOURNAL_CORRUPT: &str = "journal_corrupt";
 /// The journal was written by a version that is not known.

@@ -10,7 +10,7 @@ use std::{
 use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime};
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -119,21 +119,23 @@ impl Listener {
     async fn accept(self: Arc<Self>, endpoint: &Endpoint, connections: &mut JoinSet<()>) {
         while let Some(incoming) = endpoint.accept().await {
             while connections.try_join_next().is_some() {}
-            let crowded = self.handshakes.available_permits() < HANDSHAKES_MAX / 2;
+            let crowded = self.handshakes.available_permits() <= HANDSHAKES_MAX - HANDSHAKES_FREE;
             if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
                 // Under a flood, who dials has to prove that its address is its own first.
                 let _ = incoming.retry();
                 continue;
             }
+            // Taken here, so that a burst of dials does not get past the question above.
+            let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
+                incoming.ignore();
+                continue;
+            };
             let this = self.clone();
-            connections.spawn(async move { Box::pin(this.welcome(incoming)).await });
+            connections.spawn(async move { Box::pin(this.welcome(incoming, permit)).await });
         }
     }
 
-    async fn welcome(&self, incoming: Incoming) {
-        let Ok(permit) = self.handshakes.try_acquire() else {
-            return incoming.ignore();
-        };
+    async fn welcome(&self, incoming: Incoming, permit: OwnedSemaphorePermit) {
         let from = incoming.remote_address();
         match self.shake_hands(incoming, permit).await {
             Some((link, fresh)) => converse(self.node.clone(), link, fresh).await,
@@ -147,7 +149,7 @@ impl Listener {
     async fn shake_hands(
         &self,
         incoming: Incoming,
-        _: SemaphorePermit<'_>,
+        _: OwnedSemaphorePermit,
     ) -> Option<(Arc<Link>, Fresh)> {
         let in_flight = Arc::new(InFlight::default());
         let config = settings::accepting(&self.config, in_flight.clone());
@@ -167,5 +169,8 @@ impl Listener {
 }
 
 const HANDSHAKES_MAX: usize = 64;
+
+/// How many of them may come from addresses that nothing is known of.
+const HANDSHAKES_FREE: usize = 16;
 /// As long as who dials waits on a crawling link.
 const HANDSHAKE: Duration = DIAL_TIMEOUT_ANSWERED;

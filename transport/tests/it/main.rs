@@ -2,6 +2,8 @@
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
 mod cut;
+mod handshakes;
+mod hostile;
 mod hub;
 mod loopback;
 mod mend;

@@ -32,12 +32,9 @@ pub struct Raw {
 impl Raw {
     /// Connects as `identity` and opens a control stream.
     pub async fn connect(network: &dyn Network, identity: &Identity, to: SocketAddr) -> Self {
-        let socket = network.bind("0.0.0.0:0".parse().unwrap()).unwrap();
-        let config = EndpointConfig::default();
-        let endpoint =
-            Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))
-                .unwrap();
-        let connecting = endpoint.connect_with(client(identity), to, "thinwire").unwrap();
+        let endpoint = endpoint(network);
+        let config = client(tls(ALPN, Arc::new(Own(own_key(identity, identity)))));
+        let connecting = endpoint.connect_with(config, to, "thinwire").unwrap();
         let connection = connecting.await.unwrap();
         let control = connection.open_uni().await.unwrap();
         Self { connection, control, _endpoint: endpoint }
@@ -72,15 +69,31 @@ impl Raw {
     }
 }
 
-fn client(identity: &Identity) -> ClientConfig {
+/// What peers speak.
+pub const ALPN: &[u8] = b"thinwire";
+
+/// Something to dial from.
+pub fn endpoint(network: &dyn Network) -> Endpoint {
+    let socket = network.bind("0.0.0.0:0".parse().unwrap()).unwrap();
+    let (config, runtime) = (EndpointConfig::default(), Arc::new(TokioRuntime));
+    Endpoint::new_with_abstract_socket(config, None, socket, runtime).unwrap()
+}
+
+/// Trusts everybody, and shows what it is told to show.
+pub fn tls(alpn: &[u8], shown: Arc<dyn ResolvesClientCert>) -> rustls::ClientConfig {
     let provider = Arc::new(ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody))
-        .with_client_cert_resolver(Arc::new(Own(own_key(identity))));
-    config.alpn_protocols = vec![b"thinwire".to_vec()];
+        .with_client_cert_resolver(shown);
+    config.alpn_protocols =
+        [alpn].into_iter().filter(|it| !it.is_empty()).map(<[u8]>::to_vec).collect();
+    config
+}
+
+pub fn client(config: rustls::ClientConfig) -> ClientConfig {
     let crypto = QuicClientConfig::try_from(config).unwrap();
     let mut config = ClientConfig::new(Arc::new(crypto));
     let mut transport = TransportConfig::default();
@@ -89,8 +102,9 @@ fn client(identity: &Identity) -> ClientConfig {
     config
 }
 
-fn own_key(identity: &Identity) -> Arc<CertifiedKey> {
-    let bytes = identity.to_bytes();
+/// The public key of one node, with the signature of another.
+pub fn own_key(identity: &Identity, signer: &Identity) -> Arc<CertifiedKey> {
+    let bytes = signer.to_bytes();
     let signer = ring::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(bytes.as_slice())).unwrap();
     let prefix = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
     let spki = [prefix.as_slice(), identity.public().as_bytes()].concat();
@@ -98,7 +112,7 @@ fn own_key(identity: &Identity) -> Arc<CertifiedKey> {
 }
 
 #[derive(Debug)]
-struct Own(Arc<CertifiedKey>);
+pub struct Own(pub Arc<CertifiedKey>);
 
 impl ResolvesClientCert for Own {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {

@@ -73,6 +73,8 @@ struct State {
     shifts: BTreeMap<IpAddr, u16>,
     sent_bytes: u64,
     sent_packets: u64,
+    /// Bytes without headers that one machine sent to another.
+    between: BTreeMap<(IpAddr, IpAddr), u64>,
     /// How many bytes the link carries before it loses all that follows.
     lifetime: Option<u64>,
     missing: bool,
@@ -104,6 +106,7 @@ impl Sim {
             shifts: BTreeMap::new(),
             sent_bytes: 0,
             sent_packets: 0,
+            between: BTreeMap::new(),
             lifetime: None,
             missing: false,
             dials: Vec::new(),
@@ -149,6 +152,11 @@ impl Sim {
     pub fn sent_payload(&self) -> u64 {
         let state = self.state();
         state.sent_bytes - HEADERS * state.sent_packets
+    }
+
+    /// Bytes without headers that one machine sent to another.
+    pub fn sent_between(&self, from: u8, to: u8) -> u64 {
+        self.state().between.get(&(ip(from), ip(to))).copied().unwrap_or_default()
     }
 
     /// When a machine dialled.
@@ -246,6 +254,7 @@ impl State {
     fn note(&mut self, now: Instant, at: Duration, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         self.sent_bytes += bytes.len() as u64 + HEADERS;
         self.sent_packets += 1;
+        *self.between.entry((from.ip(), to.ip())).or_default() += bytes.len() as u64;
         let at = u64::from(at.subsec_nanos()) ^ at.as_secs().rotate_left(32);
         for number in [at, from.port().into(), to.port().into(), bytes.len() as u64] {
             self.trace = (self.trace.rotate_left(5) ^ number).wrapping_mul(0x517C_C1B7_2722_0A95);
