@@ -314,6 +314,11 @@ impl Conversation {
                 }
                 Effect::Stop(stop) => self.refuse(stop),
                 Effect::Prove(prefix) => {
+                    let (name, stream, ours) = (&peer.name, prefix.stream, prefix.at);
+                    tracing::warn!(peer = name, %stream, %ours, "the peer says that it holds more of our stream than there is");
+                    self.link.set_error(format!(
+                        "{name} says that it holds more of {stream} than up to {ours}, where it ends here: asked for proof"
+                    ));
                     let _ = self.control.send(Control::Prove(prefix));
                 }
                 Effect::WentBack(stream, before, now) => {
