@@ -38,8 +38,8 @@ const ROWS: [Row; 25] = [
     Row::new(ladder::CONTACT, "pgbench", "copy"),
     Row::new(ladder::FLAPPY, "pgbench", "copy"),
     // More than one window of contact.
-    Row::new(ladder::CONTACT, "photos", "copy").beside(Without::Outages),
-    Row::new(ladder::FLAPPY, "photos", "copy").beside(Without::Outages),
+    Row::new(ladder::CONTACT, "album", "copy").beside(Without::Outages),
+    Row::new(ladder::FLAPPY, "album", "copy").beside(Without::Outages),
     Row::new(ladder::GEO, "bulk", "cuts").with_size(400_000),
     // Enough to fill several windows of contact, and for the beginning not to matter.
     Row::new(ladder::CONTACT, "photos", "backlog").with_size(2_000).beside(Without::Losses),

@@ -28,7 +28,7 @@ pub struct Kind {
 }
 
 /// All of them.
-pub const ALL: [Kind; 6] = [
+pub const ALL: [Kind; 7] = [
     Kind {
         name: "pgbench",
         stands_for: "pgbench's own TPC-B-like transactions at scale 1: the known yardstick",
@@ -65,6 +65,13 @@ pub const ALL: [Kind; 6] = [
         make: |seed| Box::new(bulk::Bulk::new(seed)),
     },
     PHOTOS,
+    Kind {
+        name: "album",
+        stands_for: "the same, with 1,500 photos that are there already",
+        unit: "transactions",
+        size: 1_500,
+        make: |seed| Box::new(photos::Photos::of_years(seed)),
+    },
 ];
 
 /// What does not become smaller, so that a link's share in the time it takes is plain.

@@ -5,11 +5,16 @@ use super::Workload;
 pub(super) struct Photos {
     seed: u64,
     rows: u64,
+    before: u64,
 }
 
 impl Photos {
     pub(super) fn new(seed: u64) -> Photos {
-        Photos { seed, rows: 0 }
+        Photos { seed, rows: 0, before: FEW }
+    }
+
+    pub(super) fn of_years(seed: u64) -> Photos {
+        Photos { before: MANY, ..Photos::new(seed) }
     }
 
     /// The server makes the bytes: 64 hashes of 16 bytes are a photo.
@@ -32,7 +37,7 @@ impl Workload for Photos {
     }
 
     fn fill(&mut self) -> String {
-        self.take(ROWS_BEFORE)
+        self.take(self.before)
     }
 
     fn change(&mut self) -> String {
@@ -40,9 +45,10 @@ impl Workload for Photos {
     }
 
     fn progress(&self) -> String {
-        format!("select count(*) - {ROWS_BEFORE} from photos")
+        format!("select count(*) - {} from photos", self.before)
     }
 }
 
+const FEW: u64 = 50;
 /// A megabyte and a half: more than one window of contact.
-const ROWS_BEFORE: u64 = 1_500;
+const MANY: u64 = 1_500;
