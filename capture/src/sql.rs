@@ -411,6 +411,21 @@ mod tests {
         ] {
             assert!(client.prepare(query).await.is_ok(), "{query}");
         }
+        client.batch_execute(&schema::install()).await.unwrap();
+        for query in [
+            schema::IS_INSTALLED,
+            schema::EDITION,
+            schema::REGISTERED,
+            schema::MAY_ASK,
+            schema::SECRET,
+            schema::LEFT_OUT,
+            schema::DESCRIBE,
+            schema::PUBLISH_MISSING,
+            schema::SEQUENCES,
+        ] {
+            assert!(client.prepare(query).await.is_ok(), "{query}");
+        }
+        client.batch_execute(schema::UNINSTALL).await.unwrap();
         for (name, value) in SETTINGS {
             let set = client.query_one("SELECT current_setting($1)", &[&name]).await.unwrap();
             let set: String = set.get(0);

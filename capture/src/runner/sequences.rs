@@ -51,6 +51,13 @@ impl Sequences {
         }
     }
 
+    /// A copy told of them once more, without a head start.
+    pub(super) fn tell_again(&mut self) {
+        for known in self.known.values_mut() {
+            known.ahead = None;
+        }
+    }
+
     /// These were told.
     pub(super) fn told(&mut self, objects: &[Object]) {
         for object in objects {

@@ -128,12 +128,13 @@ impl Session<'_> {
 
     /// Whether something waits for the server to say how far it is.
     fn is_impatient(&self) -> bool {
-        self.copies.ready().is_some() || self.sequences.is_waiting()
+        self.copies.ready().is_some() || !self.is_new() && self.sequences.is_waiting()
     }
 
     /// Writes where sequences are, between two transactions.
     async fn tell_sequences(&mut self) -> Result<(), Trouble> {
-        let due = match self.is_between() {
+        // What the target does not know yet, a copy brings.
+        let due = match self.is_between() && !self.is_new() {
             true => self.sequences.due(self.seen),
             false => return Ok(()),
         };
@@ -346,6 +347,7 @@ impl Session<'_> {
                 tracing::info!(offset = %begin, "a copy is in the stream");
                 self.translator.refresh(&self.stream().tail());
                 self.copies.done(wanted, begin);
+                self.sequences.tell_again();
                 self.stream().set_halted(HaltedBy::Capture, None);
                 self.shared.set_error(None);
                 self.begin_copy().await;

@@ -21,7 +21,8 @@ $function$;
 
 -- Publishes what is meant and was left to later.
 CREATE OR REPLACE FUNCTION thinwire.publish_missing(captured_by name)
-RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $function$
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '250ms' AS $function$
 DECLARE
     capture thinwire.captures;
     relation oid;

@@ -70,7 +70,8 @@ $function$;
 
 -- Puts a table into the publication or takes it out, as the patterns say; returns what was done. The publication is
 -- locked for it until the transaction ends, so a transaction that has to wait for another leaves it to later: users who
--- make tables at the same time never wait for each other because of us.
+-- make tables at the same time wait for each other a moment at most. It is shorter than what deadlocks are looked for
+-- after, so none of them ever fails.
 CREATE OR REPLACE FUNCTION thinwire.settle(capture thinwire.captures, relation oid)
 RETURNS text LANGUAGE plpgsql AS $function$
 DECLARE
@@ -80,25 +81,24 @@ DECLARE
         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
         WHERE p.pubname = capture.publication AND r.prrelid = relation);
     called text;
-    patience text := pg_catalog.current_setting('lock_timeout');
 BEGIN
-    IF is_wanted THEN
-        PERFORM thinwire.identify(relation);
-    END IF;
-    IF is_wanted = is_listed THEN
-        RETURN CASE WHEN is_listed THEN 'kept' ELSE 'out' END;
+    IF NOT is_wanted AND NOT is_listed THEN
+        RETURN 'out';
     END IF;
     SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
     BEGIN
-        PERFORM pg_catalog.set_config('lock_timeout', '250ms', true);
         IF is_wanted THEN
+            PERFORM thinwire.identify(relation);
+        END IF;
+        IF is_wanted AND is_listed THEN
+            RETURN 'kept';
+        ELSIF is_wanted THEN
             EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', capture.publication, called);
             PERFORM thinwire.grant_to_reader(capture, relation);
         ELSE
             EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
         END IF;
-        PERFORM pg_catalog.set_config('lock_timeout', patience, true);
     EXCEPTION WHEN lock_not_available THEN
         RETURN 'later';
     END;
@@ -414,38 +414,40 @@ END
 $function$;
 
 -- Entered for every statement. Whatever goes wrong inside is told instead of what was to be told, and the statement
--- stands.
+-- stands. To compile the queries would take longer than to run them.
 CREATE OR REPLACE FUNCTION thinwire.follow()
 RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET jit = off
+SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '250ms'
 SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
 SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
 SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content' SET row_security = off
 AS $function$
 DECLARE
-    capture thinwire.captures;
+    -- No type of ours: this must be understood even if somebody has dropped it.
+    it record;
     problem text;
     nested CONSTANT text := 'thinwire.nested';
+    before CONSTANT text := pg_catalog.current_setting(nested, true);
 BEGIN
-    FOR capture IN SELECT c.* FROM thinwire.captures AS c LOOP
+    FOR it IN SELECT c AS capture, pg_catalog.encode(pg_catalog.sha256(
+                  c.secret || pg_catalog.convert_to(nested, 'UTF8')), 'hex') AS token FROM thinwire.captures AS c
+    LOOP
         -- What we do ourselves to a table is told with the command that we do it for. Only we know the secret, so
         -- nobody else can silence us.
-        CONTINUE WHEN pg_catalog.current_setting(nested, true)
-            = pg_catalog.encode(pg_catalog.sha256(capture.secret || pg_catalog.convert_to(nested, 'UTF8')), 'hex');
+        CONTINUE WHEN before = it.token;
         BEGIN
-            PERFORM pg_catalog.set_config(nested, pg_catalog.encode(
-                pg_catalog.sha256(capture.secret || pg_catalog.convert_to(nested, 'UTF8')), 'hex'), true);
+            PERFORM pg_catalog.set_config(nested, it.token, true);
             IF tg_event = 'ddl_command_end' THEN
-                PERFORM thinwire.tell_command(capture);
+                PERFORM thinwire.tell_command(it.capture);
             ELSIF tg_event = 'sql_drop' THEN
-                PERFORM thinwire.tell_drop(capture);
+                PERFORM thinwire.tell_drop(it.capture);
             ELSE
-                PERFORM thinwire.tell_rewrite(capture);
+                PERFORM thinwire.tell_rewrite(it.capture);
             END IF;
-            PERFORM pg_catalog.set_config(nested, '', true);
+            PERFORM pg_catalog.set_config(nested, coalesce(before, ''), true);
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT;
-            PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
+            PERFORM thinwire.emit(it.capture, pg_catalog.jsonb_build_object(
                 'objects', '[]'::jsonb, 'born', '[]'::jsonb, 'stale', '[]'::jsonb,
                 'failed', pg_catalog.format('%s: %s', tg_tag, problem)));
         END;

@@ -333,6 +333,11 @@ RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
         -- Extensions are the target's own affair, with all that belongs to them.
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS e
                           WHERE e.classid = it.class AND e.objid = it.object AND e.deptype = 'e')
+        -- A captured table is told of by itself; one that is not is needed only by those that inherit from it.
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c
+                        WHERE c.oid = it.object AND it.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND c.relkind IN ('r', 'p') AND c.oid <> ALL (objects)
+                        AND (thinwire.is_captured(captured_by, c.oid) OR c.relkind = 'p' OR NOT c.relhassubclass))
     )
     SELECT need.class, need.object FROM need
     LEFT JOIN pg_catalog.pg_class AS c
@@ -346,9 +351,6 @@ RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
         OR n.oid = coalesce(c.relnamespace, t.typnamespace, p.pronamespace)
     WHERE thinwire.is_users(n.nspname) AND (need.class <> 'pg_catalog.pg_namespace'::pg_catalog.regclass
                                             OR n.nspname <> 'public')
-    -- A captured table is told of by itself; one that is not is needed only by those that inherit from it.
-    AND (c.oid IS NULL OR c.relkind IN ('v', 'm', 'S') OR c.oid = ANY (objects)
-         OR c.relkind = 'r' AND c.relhassubclass AND NOT thinwire.is_captured(captured_by, c.oid))
 $function$;
 
 -- Objects with all that they need, in an order in which they can be made.

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use thinwire_capture::{Ddl, slot::InitOptions};
+use thinwire_capture::{
+    Ddl, Source,
+    slot::{self, InitOptions},
+};
 use thinwire_engine::{
-    model::{Body, Definitions, Record, Schema},
+    model::{Body, Definitions, Record, RelationId, Schema, Sequence},
     storage::disk::RealDisk,
 };
 
@@ -15,7 +18,7 @@ fn options(patterns: &[&str]) -> InitOptions {
 }
 
 async fn init(rig: &Rig, patterns: &[&str]) {
-    thinwire_capture::slot::init(&rig.source(), &options(patterns)).await.unwrap();
+    slot::init(&rig.source(), &options(patterns)).await.unwrap();
 }
 
 fn node(rig: &Rig) -> Node {
@@ -135,7 +138,7 @@ async fn what_the_definition_does_not_determine_is_copied_again() {
     let id = rig.sql("select 'old'::regclass::oid").parse().unwrap();
     node.until("it is copied again", |node| {
         let tail = node.stream.tail();
-        tail.copied.len() == 2 && tail.copied.contains(&thinwire_engine::model::RelationId(id))
+        tail.copied.len() == 2 && tail.copied.contains(&RelationId(id))
     })
     .await;
     rig.check(&node, &["public.old", "public.made"]).await;
@@ -158,4 +161,314 @@ async fn a_keyless_table_can_be_updated_at_once_and_a_key_is_used_once_there_is_
     assert_eq!(model.rows("public.p").len(), 1);
     let identity = "select string_agg(relreplident::text, '' order by relname) from pg_class where relname in ('k', 'old', 'p', 'p1')";
     assert_eq!(rig.sql(identity), "ffff");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_object_is_told_with_what_it_needs() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    for sql in [
+        "create schema s",
+        "create type s.mood as enum ('sad', 'ok')",
+        "alter type s.mood add value 'mad' before 'ok'",
+        "create type s.pair as (a int, m s.mood)",
+        "create domain s.small as int check (value < 10)",
+        "create type s.span as range (subtype = float8)",
+        "create sequence s.counter",
+        "create function s.one() returns int language sql immutable as 'select 1'",
+        "create table s.t (p s.pair, d s.small default s.one(), n int default nextval('s.counter'), r s.span)",
+        "create view s.v as select d from s.t",
+        "create procedure s.p(x int) language sql as 'select 1'",
+        "alter schema s rename to z",
+        "drop schema z cascade",
+    ] {
+        rig.sql(sql);
+    }
+    rig.check(&node, &[]).await;
+    let told = told(&node);
+    let expected = [
+        "s",
+        "s mood",
+        "s mood",
+        "s mood pair",
+        "s small",
+        "s span",
+        "s counter",
+        "s one",
+        "s mood pair small span counter one t",
+        "s small v",
+        "s p",
+    ];
+    assert_eq!(told[..11], expected);
+    let mut renamed: Vec<_> = told[11].split(' ').collect();
+    renamed.sort_unstable();
+    assert_eq!(renamed, ["counter", "mood", "one", "p", "pair", "small", "span", "t", "v", "z"]);
+    assert!(told[12].ends_with("-z") && told[12].contains("-t "), "{}", told[12]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_somebody_forges_is_counted_and_ignored() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    rig.sql("create role mallory login; grant usage, create on schema public to mallory");
+    let mallory = Source::new(rig.cluster.url_as("mallory", "shop").parse().unwrap());
+    let client = mallory.connect().await.unwrap();
+    let body = format!(
+        r#"{{"publication": "{SLOT}", "xid": 1, "objects": [], "dropped": [{{"id": 1, "kind": "table", "schema": "public", "name": "old"}}], "born": [], "stale": []}}"#
+    );
+    let forge = format!(
+        "begin; select pg_logical_emit_message(true, 'thinwire.schema', repeat('x', 32) || '{body}'); \
+         select pg_logical_emit_message(true, 'thinwire.schema', 'x'); \
+         create table public.theirs (a int); insert into public.theirs values (1); commit; \
+         select pg_logical_emit_message(false, 'thinwire.schema', repeat('x', 32) || '{body}')"
+    );
+    client.batch_execute(&forge).await.unwrap();
+    assert!(client.query("select secret from thinwire.captures", &[]).await.is_err());
+    assert!(client.query("select thinwire.tell_all('x')", &[]).await.is_err());
+    let model = rig.check(&node, &["public.old", "public.theirs"]).await;
+    assert_eq!(told(&node), ["theirs"]);
+    assert_eq!(model.messages, []);
+    assert_eq!(node.status().forged, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_with_schema_changes_is_resumed_where_it_was_cut() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    node.shutdown().await;
+    rig.sql(
+        "begin; create table big (id int primary key, pad text); \
+         insert into big select i, repeat('x', 50) || i from generate_series(1, 30000) i; \
+         alter table big add b int; insert into big select i, 'y', 2 from generate_series(30001, 60000) i; \
+         create table late (a int); insert into late values (1); update late set a = 2; commit; \
+         insert into big values (0, 'after', 3)",
+    );
+    for step in 1..=4_u64 {
+        let node = self::node(&rig);
+        node.until("some more is captured", |node| {
+            node.stream.watermarks().appended.get() > step * 15_000
+        })
+        .await;
+        node.kill().await;
+    }
+    let node = self::node(&rig);
+    let model = rig.check(&node, &["public.old", "public.big", "public.late"]).await;
+    assert_eq!((model.commits, model.aborts, model.copies), (2, 0, 1));
+    assert_eq!(told(&node), ["big", "big", "late"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_breaks_inside_the_statement_stands_and_the_stream_says_so() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    rig.sql("alter table thinwire.parts rename to lost; create table t (id int primary key); insert into t values (1)");
+    let halt = node.halts_with("schema_unreadable").await;
+    assert!(halt.detail.contains("CREATE TABLE: relation \"thinwire.parts\""), "{}", halt.detail);
+    rig.sql("alter table thinwire.lost rename to parts; insert into old values (2, 'y')");
+    node.capture.retry();
+    node.until("all is copied again", |node| node.stream.tail().copied.len() == 2).await;
+    assert_eq!(node.halted(), None);
+    rig.check(&node, &["public.old", "public.t"]).await;
+    // Nothing is left of what runs: the statement stands all the same.
+    rig.sql(
+        "drop table thinwire.captures cascade; create table u (a int); insert into u values (1)",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn odd_names_are_followed_and_planted_functions_are_never_found() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    rig.sql(
+        "create table canary (hit text); create role bob login; \
+         grant create on schema public to bob; grant insert on canary to bob; \
+         create schema bobs authorization bob",
+    );
+    let bob = Source::new(rig.cluster.url_as("bob", "shop").parse().unwrap());
+    let client = bob.connect().await.unwrap();
+    client
+        .batch_execute(
+            "set search_path = bobs, pg_temp, pg_catalog; \
+             create function bobs.hit(name, name) returns bool language plpgsql as \
+               $$ begin insert into public.canary values ('operator'); return true; end $$; \
+             create operator bobs.= (leftarg = name, rightarg = name, function = bobs.hit); \
+             create function bobs.quote_ident(text) returns text language plpgsql as \
+               $$ begin insert into public.canary values ('quote'); return $1; end $$; \
+             create temp table pg_class (oid oid, relname name); create temp table captures (a int); \
+             create type pg_temp.jsonb as (a int)",
+        )
+        .await
+        .unwrap();
+    for name in
+        ["a'b", "a\"b", "$$", "$function$", "new\nline", "\\", "%I", "ünï", "; drop table old; --"]
+    {
+        let quoted = format!("\"{}\"", name.replace('"', "\"\""));
+        let literal = format!("E'{}'", name.replace('\\', "\\\\").replace('\'', "''"));
+        let sql = format!(
+            "create table bobs.{quoted} ({quoted} text default {literal}); \
+             create index on bobs.{quoted} ({quoted}); \
+             insert into bobs.{quoted} default values; update bobs.{quoted} set {quoted} = 'b'; \
+             alter table bobs.{quoted} rename {quoted} to x; alter table bobs.{quoted} add y int; \
+             insert into bobs.{quoted} values ('c', 1)"
+        );
+        client.batch_execute(&sql).await.unwrap();
+    }
+    let model = rig.check(&node, &["public.old"]).await;
+    for name in ["a'b", "a\"b", "$$", "new\nline", "; drop table old; --"] {
+        assert!(model.has(&format!("bobs.{name}")), "{name:?}");
+    }
+    assert_eq!(rig.sql("select count(*) from public.canary"), "0");
+    assert_eq!(node.halted(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_at_one_database_follow_what_each_of_them_captures() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    let second = InitOptions { node: "other".into(), ..options(&["public.x*", "!public.xx"]) };
+    slot::init(&rig.source(), &second).await.unwrap();
+    rig.sql("create table x1 (a int); insert into x1 values (1); create table y1 (a int); create table xx (a int)");
+    let listed = |publication: &str| {
+        rig.sql(&format!(
+            "select string_agg(tablename, ' ' order by tablename) from pg_publication_tables where pubname = '{publication}'"
+        ))
+    };
+    assert_eq!(listed(SLOT), "old x1 xx y1");
+    assert_eq!(listed("thinwire_other"), "x1");
+    rig.sql(
+        "alter table y1 rename to x2; alter table x1 rename to z1; insert into z1 values (2);
+             insert into x2 values (1); insert into xx values (1)",
+    );
+    assert_eq!(listed("thinwire_other"), "x2");
+    rig.check(&node, &["public.old", "public.z1", "public.x2", "public.xx"]).await;
+    assert_eq!(told(&node), ["x1", "y1", "xx", "x2", "z1"]);
+    assert_eq!(node.status().forged, 0);
+    slot::drop(&rig.source(), "other").await.unwrap();
+    rig.sql("create table more (a int)");
+    assert_eq!(listed(SLOT), "more old x2 xx z1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_is_installed_once_and_taken_away_again() {
+    let rig = Rig::new(START);
+    // A slot that exists already gets a message that tells of all tables.
+    let node = rig.ready().await;
+    node.shutdown().await;
+    let planned = slot::plan(&rig.source(), &options(&["*.*"])).await.unwrap();
+    let done = slot::init(&rig.source(), &options(&["*.*"])).await.unwrap().done;
+    assert_eq!(done, planned);
+    let again = slot::init(&rig.source(), &options(&["*.*"])).await.unwrap().done;
+    assert_eq!(again, Vec::<String>::new());
+    let checks = slot::check(&rig.source(), crate::rig::NODE, Ddl::Replicate).await;
+    assert!(checks.iter().all(|it| it.ok), "{checks:?}");
+    let node = self::node(&rig);
+    rig.check(&node, &["public.old"]).await;
+    assert_eq!(told(&node), ["old"]);
+    node.shutdown().await;
+    rig.init(&["*.*"]).await;
+    let left = "select count(*) from pg_event_trigger union all
+                select count(*) from pg_proc where pronamespace = 'thinwire'::regnamespace union all
+                select count(*) from pg_class where relnamespace = 'thinwire'::regnamespace";
+    assert_eq!(rig.sql(left), "0\n0\n0");
+    let checks = slot::check(&rig.source(), crate::rig::NODE, Ddl::Replicate).await;
+    assert!(checks.iter().any(|it| !it.ok), "{checks:?}");
+    let node = self::node(&rig);
+    node.halts_with("ddl_not_installed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_humble_login_follows_what_a_superuser_has_installed() {
+    let rig = Rig::new(START);
+    rig.sql("create role runner login replication; create role owner login; grant create on database shop to owner");
+    let humble = Source::new(rig.cluster.url_as("owner", "shop").parse().unwrap());
+    let refused = slot::init(&humble, &options(&["*.*"])).await.unwrap_err().to_string();
+    assert!(refused.contains("only a superuser"), "{refused}");
+    let as_runner = InitOptions { run_as: Some("runner".into()), ..options(&["*.*"]) };
+    slot::init(&rig.source(), &as_runner).await.unwrap();
+    let source = Source::new(rig.cluster.url_as("runner", "shop").parse().unwrap());
+    let node = Node::start_on(
+        Arc::new(RealDisk),
+        source,
+        rig.dir.path(),
+        1 << 30,
+        SLOT,
+        PACE,
+        Ddl::Replicate,
+    );
+    rig.sql("create schema s; create table s.t (id serial); insert into s.t default values");
+    node.until("all is copied", |node| node.stream.tail().copied.len() == 2).await;
+    rig.sql("alter table s.t alter id type bigint; insert into s.t default values");
+    node.until("it is copied again", |node| {
+        node.model().copies >= 2 && node.stream.tail().copied.len() == 2
+    })
+    .await;
+    rig.check(&node, &["public.old", "s.t"]).await;
+    assert_eq!(node.halted(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_to_wait_for_another_is_published_a_little_later() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    let long = rig.source().connect().await.unwrap();
+    long.batch_execute("begin; create table public.a (x int); insert into public.a values (1)")
+        .await
+        .unwrap();
+    // Both go on at once, and whoever waits waits but a moment.
+    rig.sql(
+        "set deadlock_timeout = '10s'; set statement_timeout = '5s';
+             create table b (x int); insert into b values (1)",
+    );
+    long.batch_execute("commit").await.unwrap();
+    node.until("it is copied", |node| node.stream.tail().copied.len() == 3).await;
+    rig.sql("insert into a values (2); insert into b values (2)");
+    let model = rig.check(&node, &["public.a", "public.b"]).await;
+    assert_eq!(model.copies, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_another_node_made_only_the_birth_remains() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    rig.sql("select pg_replication_origin_create('thinwire_other')");
+    let theirs = rig.source().connect().await.unwrap();
+    theirs
+        .batch_execute(
+            "set session_replication_role = replica; \
+             select pg_replication_origin_session_setup('thinwire_other'); \
+             create table public.t (id int primary key); insert into public.t values (1); \
+             alter table public.old add b int; create table public.brief (a int); drop table public.brief",
+        )
+        .await
+        .unwrap();
+    rig.sql("insert into t values (2)");
+    let model = rig.check(&node, &[]).await;
+    assert_eq!(model.rows("public.t"), [[Some("2".to_owned())]]);
+    assert_eq!((model.copies, told(&node).concat()), (1, String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_sequences_are_told_ahead_and_nothing_while_they_stand_still() {
+    let rig = Rig::new(
+        "create table t (id serial primary key); insert into t default values; create sequence loose",
+    );
+    let node = ready(&rig).await;
+    let values = |node: &Node, name: &str| -> Vec<i64> {
+        let told = node.model().schemas.into_iter().flat_map(|it| definitions(&it).objects);
+        told.filter_map(|object| match object.body {
+            Body::Sequence(Sequence { value, .. }) if object.name == name => value,
+            _ => None,
+        })
+        .collect()
+    };
+    node.until("it is told", |node| values(node, "t_id_seq").contains(&130)).await;
+    rig.sql("select nextval('loose') from generate_series(1, 1000)");
+    node.until("it is told", |node| values(node, "loose").last().is_some_and(|it| *it > 1_064))
+        .await;
+    rig.sql("insert into t default values");
+    rig.check(&node, &["public.t"]).await;
+    let appended = node.stream.watermarks().appended;
+    tokio::time::sleep(PACE.poll * 4).await;
+    assert_eq!(node.stream.watermarks().appended, appended);
+    assert_eq!(values(&node, "t_id_seq").last(), Some(&130));
 }
