@@ -189,20 +189,10 @@ impl Runner {
             Err(error) => return Err(self.not_started(error, &control, silence).await),
         };
         self.occupied = None;
-        let mut appender = Appender::new(
-            stream.clone(),
-            self.confirm.clone(),
-            self.shared.clone(),
-            session::PATIENCE,
-        );
         if let Some(mark) = mark {
             stream.mark(mark).map_err(Error::from)?;
         }
-        let tail = stream.tail();
-        if let Some(record) = Translator::opening(&tail) {
-            appender.push(&record);
-            appender.flush().await?;
-        }
+        let appender = self.appender().await?;
         let confirm = self.confirm.clone();
         let reporter = self.reporter.insert(Reporter::start(
             outgoing,
@@ -245,6 +235,18 @@ impl Runner {
             forgives: &mut self.forgives,
         };
         session.run().await
+    }
+
+    /// What appends, behind what a reader that did not live to finish has left open.
+    async fn appender(&self) -> Result<Appender, Trouble> {
+        let stream = &self.options.stream;
+        let (confirm, shared) = (self.confirm.clone(), self.shared.clone());
+        let mut appender = Appender::new(stream.clone(), confirm, shared, session::PATIENCE);
+        if let Some(record) = Translator::opening(&stream.tail()) {
+            appender.push(&record);
+            appender.flush().await?;
+        }
+        Ok(appender)
     }
 
     /// Why the slot does not stream. One that is in use may be used by our own ghost, which the server gives up by

@@ -418,6 +418,7 @@ mod tests {
             schema::REGISTERED,
             schema::MAY_ASK,
             schema::SECRET,
+            schema::HUSH,
             schema::LEFT_OUT,
             schema::DESCRIBE,
             schema::PUBLISH_MISSING,

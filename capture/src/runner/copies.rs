@@ -67,7 +67,7 @@ struct Job {
 #[derive(Debug)]
 enum Stage {
     Preparing(Preparation),
-    Ready(Prepared),
+    Ready(Box<Prepared>),
 }
 
 /// What a copy is of and for.
@@ -253,7 +253,7 @@ impl Copies {
         match result {
             Ok(prepared) => {
                 tracing::info!(lsn = %prepared.lsn, tables = prepared.tables.len(), "a copy is ready");
-                self.job = Some(Job { stage: Stage::Ready(prepared), ..job });
+                self.job = Some(Job { stage: Stage::Ready(Box::new(prepared)), ..job });
             }
             Err(error) => {
                 self.put_back(job.wanted);
@@ -292,7 +292,7 @@ impl Copies {
     }
 
     /// Takes the copy that is ready, to be written.
-    pub(super) fn take(&mut self) -> Option<(Wanted, Prepared)> {
+    pub(super) fn take(&mut self) -> Option<(Wanted, Box<Prepared>)> {
         match self.job.take()? {
             Job { wanted, stage: Stage::Ready(prepared), .. } => Some((wanted, prepared)),
             preparing => {

@@ -100,6 +100,15 @@ pub(super) fn statements(
     Ok(out)
 }
 
+/// Lets what `init` does itself to tables and publication be done by it alone.
+pub(super) async fn hush(client: &Client, publication: &str) -> Result<()> {
+    let edition: Option<String> = client.query_one(sql::EDITION, &[]).await?.try_get(0)?;
+    if edition.as_deref() == Some(&sql::edition()) {
+        client.execute(sql::HUSH, &[&publication]).await?;
+    }
+    Ok(())
+}
+
 /// What takes a node's part away.
 pub(super) async fn removal(client: &Client, publication: &str) -> Result<Vec<String>> {
     if !client.query_one(sql::IS_INSTALLED, &[]).await?.try_get::<_, bool>(0)? {

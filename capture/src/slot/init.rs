@@ -50,6 +50,7 @@ pub async fn init(admin: &Source, options: &InitOptions) -> Result<Report> {
     let client = admin.connect().await?;
     let (found, statements, tables) = prepare(&client, options).await?;
     client.batch_execute(sql::SHORT_LOCK_TIMEOUT).await?;
+    following::hush(&client, &name_for(&options.node)).await?;
     for (at, statement) in statements.iter().enumerate() {
         tracing::info!(statement, "init");
         match at + 1 == statements.len() && found.slot.is_none() {

@@ -31,6 +31,7 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
+    PERFORM pg_catalog.set_config('thinwire.nested', thinwire.token(capture.secret), true);
     FOR relation IN
         SELECT c.oid FROM pg_catalog.pg_class AS c
         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND thinwire.is_fit(capture.patterns, c.oid)
@@ -40,6 +41,7 @@ BEGIN
     LOOP
         PERFORM thinwire.settle(capture, relation);
     END LOOP;
+    PERFORM pg_catalog.set_config('thinwire.nested', '', true);
 END
 $function$;
 

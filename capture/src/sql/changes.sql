@@ -14,6 +14,13 @@ BEGIN
 END
 $function$;
 
+-- What silences us for what we do ourselves: it is told with the command that we do it for. Only we know the secret, so
+-- nobody else can.
+CREATE OR REPLACE FUNCTION thinwire.token(secret bytea)
+RETURNS text LANGUAGE sql IMMUTABLE AS $function$
+    SELECT pg_catalog.encode(pg_catalog.sha256(secret || pg_catalog.convert_to('thinwire.nested', 'UTF8')), 'hex')
+$function$;
+
 -- Lets the login that captures read a table.
 CREATE OR REPLACE FUNCTION thinwire.grant_to_reader(capture thinwire.captures, relation oid)
 RETURNS void LANGUAGE plpgsql AS $function$
@@ -429,11 +436,7 @@ DECLARE
     nested CONSTANT text := 'thinwire.nested';
     before CONSTANT text := pg_catalog.current_setting(nested, true);
 BEGIN
-    FOR it IN SELECT c AS capture, pg_catalog.encode(pg_catalog.sha256(
-                  c.secret || pg_catalog.convert_to(nested, 'UTF8')), 'hex') AS token FROM thinwire.captures AS c
-    LOOP
-        -- What we do ourselves to a table is told with the command that we do it for. Only we know the secret, so
-        -- nobody else can silence us.
+    FOR it IN SELECT c AS capture, thinwire.token(c.secret) AS token FROM thinwire.captures AS c LOOP
         CONTINUE WHEN before = it.token;
         BEGIN
             PERFORM pg_catalog.set_config(nested, it.token, true);

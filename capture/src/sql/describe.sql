@@ -286,6 +286,9 @@ RETURNS TABLE (rank int4, description jsonb) LANGUAGE sql AS $function$
                'pg_proc', n.nspname, p.proname, p.proowner, thinwire.routine_body(p.oid)
         FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
         WHERE p.oid = object AND class = 'pg_catalog.pg_proc'::pg_catalog.regclass
+        -- Those that a type brings with it come with it.
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS i
+                        WHERE i.classid = class AND i.objid = object AND i.deptype = 'i')
     ) AS it (rank, catalog, schema, name, owner, body)
     WHERE it.body IS NOT NULL
 $function$;

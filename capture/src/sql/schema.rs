@@ -63,6 +63,11 @@ pub(crate) fn tell_all(publication: &str) -> String {
     format!("SELECT thinwire.tell_all({})", literal(publication))
 }
 
+/// Lets a session of an administrator do what is not to be followed, because it is told of all tables afterwards.
+pub(crate) const HUSH: &str = "\
+    SELECT pg_catalog.set_config('thinwire.nested', thinwire.token(c.secret), false) \
+    FROM thinwire.captures AS c WHERE c.publication = $1";
+
 /// Whether the functions are there at all.
 pub(crate) const IS_INSTALLED: &str = "\
     SELECT pg_catalog.to_regclass('thinwire.captures') IS NOT NULL";

@@ -472,3 +472,20 @@ async fn values_of_sequences_are_told_ahead_and_nothing_while_they_stand_still()
     assert_eq!(node.stream.watermarks().appended, appended);
     assert_eq!(values(&node, "t_id_seq").last(), Some(&130));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_choice_of_tables_takes_effect_at_once() {
+    let rig = Rig::new(START);
+    init(&rig, &["public.old"]).await;
+    let node = node(&rig);
+    node.until("all is copied", Node::has_copied).await;
+    rig.sql("create table keyless (a int); insert into keyless values (1)");
+    init(&rig, &["public.*"]).await;
+    rig.sql(
+        "create table next (a int); insert into next values (1); insert into keyless values (2)",
+    );
+    node.until("all is copied", |node| node.stream.tail().copied.len() == 3).await;
+    let model = rig.check(&node, &["public.old", "public.keyless", "public.next"]).await;
+    assert_eq!(model.copies, 2);
+    assert_eq!(told(&node), ["old keyless", "next"]);
+}
