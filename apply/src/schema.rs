@@ -14,7 +14,7 @@ mod types;
 
 use std::collections::BTreeMap;
 
-use thinwire_engine::model::{Body, Definitions, Dropped, Kind, Object, Table};
+use thinwire_engine::model::{Body, Definitions, Dropped, Kind, Object, Sequence, Table};
 
 pub(crate) use step::{Alter, Named, Step};
 pub(crate) use table::{completed, freed};
@@ -168,6 +168,15 @@ pub(crate) fn drops<'a>(known: &'a Known, gone: &[Dropped]) -> Vec<Step<'a>> {
         }
     }
     steps
+}
+
+/// Whether it is a sequence of a table that was not told of: it comes with that.
+pub(crate) fn awaits_table(object: &Object, known: &Known, definitions: &Definitions) -> bool {
+    let Body::Sequence(Sequence { owned_by: Some((table, _)), .. }) = object.body else {
+        return false;
+    };
+    let told = |it: &Object| it.id == table && it.body.kind() == Kind::Table;
+    known.get(Kind::Table, table).is_none() && !definitions.objects.iter().any(told)
 }
 
 /// Whether the column of a sequence makes it.

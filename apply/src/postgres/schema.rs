@@ -95,6 +95,9 @@ impl Work {
         }
         let (mut late, mut before) = (Late::new(), BTreeMap::new());
         for (at, told) in definitions.objects.iter().enumerate() {
+            if schema::awaits_table(told, &known, definitions) {
+                continue;
+            }
             let was = known.get(told.body.kind(), told.id).cloned();
             let made = self.object(was.as_ref(), told, &known, definitions, &mut late).await?;
             self.remember(was.as_ref(), told).await?;

@@ -252,6 +252,8 @@ async fn sequences_belong_to_their_columns_and_never_go_back() {
         table.columns[0].default = Some("nextval('public.t_id_seq'::regclass)".to_owned());
         table.columns[1].generated = Some(Generated::IdentityAlways);
     });
+    // Before their table is told of, there is no place for them.
+    feed.append(&[told(&[own(Some(20), Some((2, 1))), identity(Some(20))])]);
     feed.transaction(&[told(&[own(None, Some((2, 1))), identity(Some(30)), t])]);
     database.apply_all(&feed).await;
     let next = "insert into t default values returning id, n";

@@ -229,6 +229,10 @@ impl Session<'_> {
         let (Some(secret), Some(transaction)) = (self.secret, self.translator.transaction()) else {
             return Ok(());
         };
+        // It only keeps the message before it apart from what follows.
+        if content.is_empty() {
+            return Ok(());
+        }
         let publication = &self.options.publication;
         let Change { definitions, born, stale } =
             match schema::read(content, secret, publication, transaction.xid) {

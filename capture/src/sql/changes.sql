@@ -11,6 +11,9 @@ DECLARE
     proof bytea := pg_catalog.sha256(capture.secret || pg_catalog.sha256(capture.secret || body));
 BEGIN
     PERFORM pg_catalog.pg_logical_emit_message(true, 'thinwire.schema', proof || body);
+    -- In a subtransaction a message counts as written where it ends, and the row behind it could be taken for the
+    -- earlier one. An empty message keeps them apart.
+    PERFORM pg_catalog.pg_logical_emit_message(true, 'thinwire.schema', '');
 END
 $function$;
 

@@ -11,6 +11,7 @@ mod kills;
 mod mend;
 mod outage;
 mod restarts;
+mod schema;
 mod site;
 mod syscalls;
 mod terms;

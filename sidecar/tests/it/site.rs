@@ -66,6 +66,19 @@ impl Site {
         self.key = self.node.key().unwrap();
     }
 
+    /// The same, where the login of the node may not.
+    pub(crate) fn init_as_admin(&mut self) {
+        let admin = self.cluster.url(DB);
+        self.node.run(&["init", "--admin-url", &admin]).unwrap();
+        self.key = self.node.key().unwrap();
+    }
+
+    /// Has these sections in its configuration from now on.
+    pub(crate) fn sections(&mut self, sections: &str) {
+        sections.clone_into(&mut self.sections);
+        self.configure();
+    }
+
     /// Adds a peer to the configuration.
     pub(crate) fn peer(&mut self, name: &str, key: &str, address: Option<SocketAddr>, more: &str) {
         writeln!(self.peers, "[[peer]]\nname = \"{name}\"\nkey = \"{key}\"").unwrap();

@@ -1,0 +1,275 @@
+//! Schema changes at the source are made at the target too, in their place among the rows, without anybody's doing.
+
+use std::{thread::sleep, time::Duration};
+
+use thinwire_cluster::digest;
+
+use crate::site::{APPLY, DB, Pair, Site, lively, wait_for};
+
+const REPLICATE: &str =
+    "[capture]\nmode = \"slot\"\ntables = [\"public.*\", \"app*.*\"]\nddl = \"replicate\"\n";
+
+/// A source whose schema is followed, and a target that holds nothing.
+fn followed(schema: &str) -> Pair {
+    let source = Site::new("edge", REPLICATE, schema);
+    let target = Site::new("hq", APPLY, "");
+    let mut pair = Pair::of(source, target, lively());
+    pair.start();
+    pair
+}
+
+/// What pg_dump says of a site's schema, but for what is Thinwire's own.
+fn shape(site: &Site) -> String {
+    let mut dump = site.cluster.command("pg_dump", DB);
+    let output = dump.args(["-s", "-n", "public", "-n", "app*", "--no-publications"]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let said = |line: &&str| !line.starts_with("--") && !line.starts_with('\\') && !line.is_empty();
+    text.lines().filter(said).collect::<Vec<_>>().join("\n")
+}
+
+/// Waits until rows and schema are equal at both ends.
+fn wait_alike(pair: &mut Pair, limit: Duration) {
+    let halted = |site: &Site| site.status().streams.iter().find_map(|it| it.halted.clone());
+    let limit = wait_until(limit);
+    loop {
+        let (source, target) = (shape(&pair.source), shape(&pair.target));
+        let tables = digest::tables(&pair.source.cluster, DB).unwrap();
+        let rows = |site: &Site| digest::digests(&site.cluster, DB, &tables).ok();
+        if source == target && rows(&pair.source) == rows(&pair.target) {
+            return;
+        }
+        assert!(
+            std::time::Instant::now() < limit,
+            "source:\n{source}\ntarget:\n{target}\n{:?} {:?}\n{:?} {:?}\n{}\n{}",
+            rows(&pair.source),
+            rows(&pair.target),
+            halted(&pair.source),
+            halted(&pair.target),
+            pair.source.node.log(),
+            pair.target.node.log(),
+        );
+        sleep(Duration::from_millis(300));
+    }
+}
+
+fn wait_until(limit: Duration) -> std::time::Instant {
+    std::time::Instant::now() + limit
+}
+
+const SOON: Duration = Duration::from_secs(40);
+
+#[test]
+fn a_table_that_is_made_and_changed_at_the_source_is_made_and_changed_at_the_target() {
+    let mut pair = followed("");
+    // Two statements in one string are one transaction.
+    pair.source.sql("CREATE TABLE riders (id int); INSERT INTO riders VALUES (1);");
+    pair.source.sql("CREATE TABLE horses (id int primary key, name text)");
+    pair.source.sql("INSERT INTO horses VALUES (1, 'Ash'), (2, 'Bay')");
+    wait_alike(&mut pair, SOON);
+    assert_eq!(pair.target.sql("select * from riders"), "1");
+    // A keyless table can be changed at once, and rows stand on both sides of a change.
+    pair.source.sql("UPDATE riders SET id = 2");
+    pair.source.sql(
+        "BEGIN; INSERT INTO horses VALUES (3, 'Cob');
+         ALTER TABLE horses ADD COLUMN born date NOT NULL DEFAULT '2020-01-02';
+         UPDATE horses SET born = '2019-01-01' WHERE id = 1;
+         ALTER TABLE horses RENAME name TO called;
+         INSERT INTO horses VALUES (4, 'Dun', '2021-01-01');
+         SAVEPOINT s; ALTER TABLE horses DROP COLUMN born; ROLLBACK TO s;
+         COMMIT",
+    );
+    pair.source.sql("ALTER TABLE horses ALTER born DROP DEFAULT, ADD COLUMN height numeric(4,1)");
+    pair.source.sql("UPDATE horses SET height = 150.5 WHERE id > 1");
+    pair.source.sql("ALTER TABLE horses DROP COLUMN called");
+    pair.source.sql("DELETE FROM horses WHERE id = 2; ALTER TABLE riders RENAME TO knights");
+    pair.source.sql("INSERT INTO knights VALUES (7)");
+    wait_alike(&mut pair, SOON);
+    pair.source.sql("DROP TABLE knights; CREATE TABLE knights (id int, v text)");
+    pair.source.sql("INSERT INTO knights VALUES (1, 'again')");
+    wait_alike(&mut pair, SOON);
+    pair.source.sql("DROP TABLE knights, horses");
+    wait_alike(&mut pair, SOON);
+    assert_eq!(pair.target.sql("select to_regclass('knights'), to_regclass('horses')"), "|");
+}
+
+#[test]
+fn the_first_copy_fills_a_database_that_was_empty_with_all_that_its_tables_need() {
+    let mut pair = followed(
+        "create schema app;
+         create type app.mood as enum ('sad', 'ok');
+         create domain app.name as text check (length(value) < 50);
+         create function app.half(int) returns int language sql immutable as 'select $1 / 2';
+         create table people (id serial primary key, name app.name not null unique, mood app.mood default 'ok',
+             age int check (age > 0), half int generated always as (app.half(age)) stored);
+         create table app.pets (id int generated by default as identity (start with 100) primary key,
+             owner int references people on delete cascade, tags text[] default '{}');
+         create index on app.pets using gin (tags);
+         comment on table people is 'who''s who'; comment on column people.age is 'in years';
+         create table log (day date not null, text text, primary key (day)) partition by range (day);
+         create table log_1 partition of log for values from ('2026-01-01') to ('2026-02-01');
+         create table log_rest partition of log default;
+         insert into people (name, age) select 'p' || i, i from generate_series(1, 3000) i;
+         insert into app.pets (owner) select i from generate_series(1, 500) i;
+         insert into log values ('2026-01-05', 'a'), ('2027-01-01', 'b')",
+    );
+    wait_alike(&mut pair, SOON);
+    pair.source.sql("insert into people (name, age) values ('late', 7); insert into app.pets (owner) values (3001)");
+    pair.source.sql("alter type app.mood add value 'great' before 'ok'");
+    pair.source.sql("update people set mood = 'great' where id < 10");
+    pair.source.sql(
+        "create table log_2 partition of log for values from ('2026-02-01') to ('2026-03-01')",
+    );
+    pair.source.sql("insert into log values ('2026-02-05', 'c')");
+    wait_alike(&mut pair, SOON);
+}
+
+#[test]
+fn what_a_definition_does_not_determine_is_copied_again() {
+    let mut pair = followed("create table t (id int primary key, v text)");
+    pair.source.sql("insert into t select i, i::text from generate_series(1, 1000) i");
+    pair.source.sql("create table made as select id, md5(v) as hash from t");
+    pair.source.sql("insert into made values (5000, 'x')");
+    pair.source.sql("alter table t add column r float8 default random()");
+    pair.source.sql("alter table t alter v type int using length(v)");
+    pair.source.sql("insert into t (id, v) values (2000, 7)");
+    pair.source.sql("alter table t alter v type boolean using v > 2");
+    pair.source.sql("alter table t add column u uuid not null default gen_random_uuid()");
+    pair.source.sql("insert into t (id, v) values (3000, true)");
+    wait_alike(&mut pair, SOON);
+    pair.source.sql("select id into other from t; update t set r = 1 where id = 1");
+    pair.source
+        .sql("alter table t alter r set data type numeric using 2 * r, alter r set not null");
+    wait_alike(&mut pair, SOON);
+}
+
+#[test]
+fn objects_of_every_kind_follow() {
+    let mut pair = followed("create table t (id int primary key, a int, b text)");
+    pair.source.sql("insert into t values (1, 1, 'x'), (2, 2, 'y')");
+    for text in [
+        "create schema app",
+        "create type app.pair as (a int, b text)",
+        "create type app.span as range (subtype = float8)",
+        "create sequence app.numbers start 10 increment 5",
+        "create function app.twice(n int) returns int language sql as 'select $1 * 2'",
+        "create or replace function app.twice(n int) returns int language sql as 'select $1 + $1'",
+        "create procedure app.nothing() language plpgsql as $$ begin null; end $$",
+        "create view app.v as select id, app.twice(a) as twice from t",
+        "create or replace view app.v as select id, app.twice(a) as twice, b from t",
+        "create materialized view app.stored as select count(*) from t",
+        "create index by_a on t (a) where a > 0",
+        "create unique index by_b on t (lower(b))",
+        "alter index by_a rename to on_a",
+        "alter table t add constraint positive check (a > 0)",
+        "alter table t rename constraint positive to above_zero",
+        "create table u (t int references t, n int generated always as identity, p app.pair)",
+        "alter table u add unique (n)",
+        "insert into u (t, p) values (1, row(1, 'x'))",
+        "alter type app.pair add attribute c date",
+        "alter type app.pair rename attribute a to aa",
+        "alter table t rename id to key",
+        "alter table u drop constraint u_t_fkey",
+        "drop view app.v; alter table t alter key type bigint",
+        "create view app.v as select key from t",
+        "alter table u replica identity full",
+        "alter table u alter n set generated by default",
+        "alter sequence app.numbers increment 7",
+        "alter table t set schema app",
+        "alter schema app rename to app2",
+        "drop view app2.v",
+        "drop materialized view app2.stored",
+        "drop function app2.twice; drop procedure app2.nothing",
+        "drop sequence app2.numbers; drop type app2.span",
+    ] {
+        pair.source.sql(text);
+    }
+    wait_alike(&mut pair, SOON);
+}
+
+#[test]
+fn one_login_writes_rows_and_another_changes_the_schema() {
+    let mut target = Site::new("hq", APPLY, "create role scribe login; create role builder login");
+    let url = target.cluster.url_as("builder", DB);
+    target.cluster.psql(DB, "grant create on schema public to builder").unwrap();
+    target.cluster.psql(DB, &format!("grant create on database {DB} to builder")).unwrap();
+    target.sections(&format!("[apply]\nddl_url = \"\"\"{url}\"\"\"\n"));
+    target.login("scribe");
+    let mut source = Site::new("edge", REPLICATE, "create table t (id serial primary key, v text)");
+    source.sql("insert into t (v) select 'v' from generate_series(1, 100)");
+    source.init();
+    target.init_as_admin();
+    let mut pair = Pair::joined(source, target, lively());
+    pair.start();
+    pair.source.sql("create table u (id int); insert into u values (1)");
+    pair.source.sql("alter table t add w int; update t set w = id");
+    pair.source.sql("insert into t (v) values ('x'); truncate u; insert into u values (2)");
+    pair.source
+        .sql("create schema app; create table app.x (id serial); insert into app.x default values");
+    let tables = ["public.t", "public.u", "app.x"].map(str::to_owned);
+    pair.wait_equal_tables(&tables, SOON);
+    let rights = "select string_agg(distinct tableowner, ',') from pg_tables where schemaname in ('public', 'app')";
+    assert_eq!(pair.target.sql(rights), "builder");
+    let may = "select has_schema_privilege('scribe', 'public', 'create'), has_schema_privilege('scribe', 'app', 'create')";
+    assert_eq!(pair.target.sql(may), "f|f");
+}
+
+#[test]
+fn both_sides_of_a_two_way_exchange_may_change_the_schema() {
+    let both = format!("{REPLICATE}[apply]\nexisting = \"merge\"\n");
+    let source = Site::new("left", &both, "");
+    let target = Site::new("right", &both, "");
+    let mut pair = Pair::of(source, target, lively());
+    pair.start();
+    pair.source
+        .sql("create table a (id int primary key, v text); insert into a values (1, 'left')");
+    pair.target
+        .sql("create table b (id int primary key, v text); insert into b values (1, 'right')");
+    wait_alike(&mut pair, SOON);
+    pair.target.sql("insert into a values (2, 'right'); update a set v = 'both' where id = 1");
+    pair.source.sql("insert into b values (2, 'left')");
+    wait_alike(&mut pair, SOON);
+    // Each changes what the other has made.
+    pair.target.sql("alter table a add column n int default 3");
+    wait_for("the column to arrive", SOON, || {
+        let there =
+            "select count(*) from pg_attribute where attrelid = 'a'::regclass and attname = 'n'";
+        (pair.source.sql(there) == "1").then_some(())
+    });
+    pair.source.sql("insert into a values (3, 'left', 4)");
+    pair.target.sql("insert into a values (4, 'right', 5)");
+    wait_alike(&mut pair, SOON);
+}
+
+#[test]
+fn nodes_that_are_killed_amid_changes_lose_and_repeat_nothing() {
+    let mut pair = followed("create table t (id int primary key, v int)");
+    for round in 0..12 {
+        pair.source.sql(&format!(
+            "begin; insert into t (id, v) values ({round}, 0);
+             alter table t add column c{round} int not null default {round};
+             update t set v = v + 1, c{round} = c{round} + 1;
+             create table n{round} (id serial, t text); insert into n{round} (t) values ('a'), ('b'); commit"
+        ));
+        if round % 3 == 2 {
+            pair.source
+                .sql(&format!("drop table n{}; alter table t drop column c{round}", round - 1));
+        }
+        match round % 4 {
+            0 => pair.source.node.kill9().unwrap(),
+            1 => pair.target.node.kill9().unwrap(),
+            2 => {
+                pair.source.node.kill9().unwrap();
+                pair.target.node.kill9().unwrap();
+            }
+            _ => sleep(Duration::from_millis(700)),
+        }
+        for node in [&mut pair.source.node, &mut pair.target.node] {
+            if node.pid().is_none() {
+                node.start().unwrap();
+            }
+        }
+    }
+    wait_alike(&mut pair, SOON);
+}
