@@ -86,6 +86,12 @@ pub(crate) fn ids(definitions: &Definitions) -> Vec<u32> {
     ids
 }
 
+/// Whether an object is one of PostgreSQL's or ours: no stream may tell what those are.
+pub(crate) fn is_reserved(object: &Object) -> bool {
+    let name = if object.body.kind() == Kind::Schema { &object.name } else { &object.schema };
+    name.starts_with("pg_") || matches!(&**name, "information_schema" | "thinwire" | "")
+}
+
 /// Brings an object under the name that it has at the source.
 pub(crate) fn renamed<'a>(known: &'a Object, told: &'a Object) -> Vec<Step<'a>> {
     let mut steps = Vec::new();

@@ -87,6 +87,10 @@ impl Work {
         for text in [EMPTY_PATH, sql::WAIT_BRIEFLY] {
             self.client.batch_execute(text).await.map_err(failed)?;
         }
+        if let Some(object) = definitions.objects.iter().find(|it| schema::is_reserved(it)) {
+            let why = "no stream may change what PostgreSQL and Thinwire keep there".to_owned();
+            return Err(self.refused(&Subject::of(object).name, why));
+        }
         let mut known = self.told(definitions).await?;
         for told in &definitions.objects {
             if let Some(known) = known.get(told.body.kind(), told.id) {

@@ -45,14 +45,14 @@ fn table(columns: Vec<TableColumn>) -> Table {
 struct Random(u64);
 
 impl Random {
-    fn below(&mut self, end: u64) -> u64 {
+    fn below(&mut self, end: usize) -> usize {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
+        usize::try_from(self.0 >> 33).unwrap() % end
     }
 
     fn pick<T: Clone>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize].clone()
+        all[self.below(all.len())].clone()
     }
 }
 
@@ -62,7 +62,7 @@ fn any_table(random: &mut Random, parts: bool) -> Table {
         (0..10 + random.below(3) * 100).map(|name| format!("c{name}")).collect();
     let mut columns = Vec::new();
     for number in 1..=10 {
-        let name = names.remove(random.below(names.len() as u64) as usize);
+        let name = names.remove(random.below(names.len()));
         if random.below(3) == 0 {
             continue;
         }
@@ -87,7 +87,7 @@ fn any_table(random: &mut Random, parts: bool) -> Table {
     }
     let mut table = table(columns);
     // What a partition had of its own is the root's then; that is its own test.
-    for name in ["k0", "k1", "k2", "k3"].iter().filter(|_| !parts).copied() {
+    for name in ["k0", "k1", "k2", "k3"].into_iter().filter(|_| !parts) {
         if random.below(2) == 0 {
             let definition = random.pick(&["CHECK (a)", "CHECK (b)", "UNIQUE (c)"]).to_owned();
             let foreign = false;
@@ -167,39 +167,45 @@ fn run(model: &mut Table, steps: &[Step<'_>]) {
                 let at = at(model, &new.name);
                 model.columns[at].comment.clone_from(&new.comment);
             }
-            Alter::AddConstraint(new) => {
-                assert!(model.constraints.iter().all(|held| held.name != new.name), "{alter:?}");
-                model.constraints.push((*new).clone());
-            }
-            Alter::DropConstraint(name) => model.constraints.retain(|held| held.name != *name),
-            Alter::RenameConstraint { from, to } => {
-                assert!(model.constraints.iter().all(|held| held.name != *to), "{alter:?}");
-                let held = model.constraints.iter_mut().find(|held| held.name == *from).unwrap();
-                held.name = (*to).to_owned();
-            }
-            Alter::AddIndex(new) => {
-                assert!(model.indexes.iter().all(|held| held.name != new.name), "{alter:?}");
-                model.indexes.push((*new).clone());
-            }
-            Alter::DropIndex(name) => model.indexes.retain(|held| held.name != *name),
-            Alter::RenameIndex { from, to } => {
-                assert!(model.indexes.iter().all(|held| held.name != *to), "{alter:?}");
-                let held = model.indexes.iter_mut().find(|held| held.name == *from).unwrap();
-                held.definition = held.definition.replace(*from, to);
-                held.name = (*to).to_owned();
-            }
-            Alter::Identity(new) => {
-                model.identity = new.identity;
-                model.identity_index.clone_from(&new.identity_index);
-            }
-            Alter::Attach(of) => {
-                assert!(model.partition_of.replace((*of).clone()).is_none(), "{alter:?}");
-            }
-            Alter::Detach(of) => assert_eq!(model.partition_of.take().as_ref(), Some(*of)),
-            Alter::Inherit(parent) => model.inherits.push((*parent).clone()),
-            Alter::NoInherit(parent) => model.inherits.retain(|held| held != *parent),
-            Alter::Expression(_) | Alter::NoExpression(_) => panic!("not in this test"),
+            other => run_table(model, other),
         }
+    }
+}
+
+fn run_table(model: &mut Table, alter: &Alter<'_>) {
+    match alter {
+        Alter::AddConstraint(new) => {
+            assert!(model.constraints.iter().all(|held| held.name != new.name), "{alter:?}");
+            model.constraints.push((*new).clone());
+        }
+        Alter::DropConstraint(name) => model.constraints.retain(|held| held.name != *name),
+        Alter::RenameConstraint { from, to } => {
+            assert!(model.constraints.iter().all(|held| held.name != *to), "{alter:?}");
+            let held = model.constraints.iter_mut().find(|held| held.name == *from).unwrap();
+            held.name = (*to).to_owned();
+        }
+        Alter::AddIndex(new) => {
+            assert!(model.indexes.iter().all(|held| held.name != new.name), "{alter:?}");
+            model.indexes.push((*new).clone());
+        }
+        Alter::DropIndex(name) => model.indexes.retain(|held| held.name != *name),
+        Alter::RenameIndex { from, to } => {
+            assert!(model.indexes.iter().all(|held| held.name != *to), "{alter:?}");
+            let held = model.indexes.iter_mut().find(|held| held.name == *from).unwrap();
+            held.definition = held.definition.replace(*from, to);
+            held.name = (*to).to_owned();
+        }
+        Alter::Identity(new) => {
+            model.identity = new.identity;
+            model.identity_index.clone_from(&new.identity_index);
+        }
+        Alter::Attach(of) => {
+            assert!(model.partition_of.replace((*of).clone()).is_none(), "{alter:?}");
+        }
+        Alter::Detach(of) => assert_eq!(model.partition_of.take().as_ref(), Some(*of)),
+        Alter::Inherit(parent) => model.inherits.push((*parent).clone()),
+        Alter::NoInherit(parent) => model.inherits.retain(|held| held != *parent),
+        other => panic!("{other:?} is not in this test"),
     }
 }
 

@@ -1,7 +1,8 @@
 //! SQL that changes the target's schema: one statement a text, so that no expression can bring another along.
 
 use thinwire_engine::model::{
-    Attribute, Body, Generated, Kind, Object, ReplicaIdentity, Sequence, Table, TableColumn,
+    Attribute, Body, Constraint, Generated, Kind, Object, ReplicaIdentity, Sequence, Table,
+    TableColumn,
 };
 
 use super::{ident, literal, qualified};
@@ -374,20 +375,7 @@ fn alter(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
             let comment = column.comment.as_deref().map_or("NULL".into(), literal);
             one(format!("COMMENT ON COLUMN {name}.{} IS {comment}", ident(&column.name)))
         }
-        Alter::AddConstraint(new) => {
-            let add = |more| {
-                let (constraint, definition) = (ident(&new.name), &new.definition);
-                format!("ALTER TABLE {name} ADD CONSTRAINT {constraint} {definition}{more}")
-            };
-            let mut attempts = one(add(""));
-            if new.foreign {
-                // Rows that were copied at different times are not held against it; nor is a table that is not here.
-                let texts = vec![add(" NOT VALID")];
-                attempts.push(Attempt { texts, behind: &["23503"], ..Attempt::default() });
-                attempts.push(Attempt { behind: &["42P01", "3F000"], ..Attempt::default() });
-            }
-            attempts
-        }
+        Alter::AddConstraint(new) => constrain(&name, new),
         Alter::DropConstraint(gone) => on(format!("DROP CONSTRAINT IF EXISTS {}", ident(gone))),
         Alter::RenameConstraint { from, to } => {
             on(format!("RENAME CONSTRAINT {} TO {}", ident(from), ident(to)))
@@ -413,6 +401,21 @@ fn alter(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
             on(format!("NO INHERIT {}", qualified(schema, parent)))
         }
     }
+}
+
+fn constrain(table: &str, new: &Constraint) -> Vec<Attempt> {
+    let attempt = |more, behind| {
+        let (name, definition) = (ident(&new.name), &new.definition);
+        let text = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}{more}");
+        Attempt { texts: vec![text], behind, ..Attempt::default() }
+    };
+    let mut attempts = vec![attempt("", &[])];
+    if new.foreign {
+        // Rows that were copied at different times are not held against it; nor is a table that is not here.
+        attempts.push(attempt(" NOT VALID", &["23503"]));
+        attempts.push(Attempt { behind: &["42P01", "3F000"], ..Attempt::default() });
+    }
+    attempts
 }
 
 /// A column gets another type: by assignment, else by what its values look like. If neither goes and the rows are copied

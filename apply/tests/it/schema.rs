@@ -77,6 +77,10 @@ fn told(objects: &[Object]) -> Record {
     schema(&[], objects, &[])
 }
 
+fn one(object: &Object) -> Record {
+    told(std::slice::from_ref(object))
+}
+
 fn schema(stale: &[u32], objects: &[Object], dropped: &[Dropped]) -> Record {
     let definitions = Definitions { objects: objects.to_vec(), dropped: dropped.to_vec() };
     Record::Schema(Schema {
@@ -110,7 +114,7 @@ async fn a_table_is_created_filled_changed_and_dropped_in_its_place_among_the_ro
     });
     let riders = Table::new(7, "public.riders", &["id*", "name"]);
     feed.transaction(&[
-        told(&[made.clone()]),
+        one(&made),
         riders.relation(),
         riders.insert("1|Ann"),
         riders.insert("2|Bob"),
@@ -129,7 +133,7 @@ async fn a_table_is_created_filled_changed_and_dropped_in_its_place_among_the_ro
     let wider = Table::new(7, "public.riders", &["id*", "rider", "age"]);
     feed.transaction(&[
         riders.insert("3|Cid"),
-        told(&[changed.clone()]),
+        one(&changed),
         wider.relation(),
         wider.update("2|Bea|20"),
         wider.insert("4|Dan|30"),
@@ -142,7 +146,7 @@ async fn a_table_is_created_filled_changed_and_dropped_in_its_place_among_the_ro
 
     let shorter = with(changed, |table| drop(table.columns.remove(1)));
     let narrow = Table::new(7, "public.riders", &["id*", "age"]);
-    feed.transaction(&[told(&[shorter.clone()]), narrow.relation(), narrow.delete("1|~")]);
+    feed.transaction(&[one(&shorter), narrow.relation(), narrow.delete("1|~")]);
     database.apply_all(&feed).await;
     assert_eq!(columns(&database, "riders"), "id bigint not null, age integer not null default 0");
     assert_eq!(database.sql("select count(*) from riders"), "3");
@@ -150,7 +154,7 @@ async fn a_table_is_created_filled_changed_and_dropped_in_its_place_among_the_ro
 
     // Told again, nothing happens.
     let before = database.sql("select max(xmin::text::int8) from pg_attribute");
-    feed.transaction(&[told(&[shorter.clone()])]);
+    feed.transaction(&[one(&shorter)]);
     database.apply_all(&feed).await;
     assert_eq!(database.sql("select max(xmin::text::int8) from pg_attribute"), before);
 
@@ -298,8 +302,8 @@ async fn partitions_are_born_with_their_root_detached_and_dropped() {
     let log = Table::new(1, "public.log", &["day*", "text"]);
     feed.transaction(&[
         told(&[root]),
-        told(&[first.clone()]),
-        told(&[rest.clone()]),
+        one(&first),
+        one(&rest),
         log.relation(),
         log.insert("2026-01-05|a"),
         log.insert("2027-01-05|b"),
@@ -354,7 +358,7 @@ async fn views_and_routines_are_replaced_and_go_with_what_they_need() {
     let second = view(&["twice", "id"], " SELECT public.double(t.id) AS twice, t.id FROM public.t");
     feed.transaction(&[
         told(&[routine("bigint", "SELECT $1 * 2::bigint")]),
-        told(&[second.clone()]),
+        one(&second),
     ]);
     let rows = Table::new(1, "public.t", &["id*"]);
     feed.transaction(&[rows.relation(), rows.insert("21")]);
@@ -409,7 +413,7 @@ async fn constraints_and_indexes_follow_and_renames_cost_nothing() {
         table.constraints[0].definition =
             "FOREIGN KEY (parent) REFERENCES public.parent(number)".to_owned();
     });
-    feed.transaction(&[told(&[renamed.clone()]), told(&[follows.clone()])]);
+    feed.transaction(&[one(&renamed), one(&follows)]);
     database.apply_all(&feed).await;
     assert_eq!(database.sql(indexed), format!("{oid}|by_name"));
     // Both go, the reference with what it refers to.
@@ -435,7 +439,7 @@ async fn a_table_that_was_here_keeps_its_shape_and_gets_what_is_added() {
     let first = with(table(1, "public.t", &["id integer not null"]), |table| {
         table.constraints.push(constraint("other_name", "PRIMARY KEY (id)"));
     });
-    feed.transaction(&[told(&[first.clone()])]);
+    feed.transaction(&[one(&first)]);
     database.apply_all(&feed).await;
     assert_eq!(columns(&database, "t"), "extra integer, id integer not null");
     // Somebody has done it here already.
@@ -469,18 +473,18 @@ async fn a_type_that_no_cast_leads_to_is_taken_if_the_rows_are_copied_again() {
     let t = table(1, "public.t", &["id integer not null", "v text not null"]);
     let rows = Table::new(1, "public.t", &["id*", "v"]);
     feed.transaction(&[
-        told(&[t.clone()]),
+        one(&t),
         rows.relation(),
         rows.insert("1|12"),
         rows.insert("2|7"),
     ]);
     // Text to integer has no assignment cast, but these values look like integers.
     let number = with(t, |table| table.columns[1].data_type = "integer".to_owned());
-    feed.transaction(&[told(&[number.clone()])]);
+    feed.transaction(&[one(&number)]);
     database.apply_all(&feed).await;
     assert_eq!(database.sql("select * from t order by id"), "1|12\n2|7");
     let truth = with(number, |table| table.columns[1].data_type = "uuid".to_owned());
-    feed.transaction(&[told(&[truth.clone()])]);
+    feed.transaction(&[one(&truth)]);
     let applier = database.apply(&feed);
     let halt = halted(&applier, &feed.stream).await;
     assert_eq!(halt.code, "schema_refused");
@@ -533,7 +537,7 @@ async fn what_the_target_cannot_take_halts_and_what_was_done_by_hand_is_not_done
     .await;
     let feed = Feed::new();
     let t = table(1, "public.t", &["id integer not null", "v text"]);
-    feed.transaction(&[told(&[t.clone()])]);
+    feed.transaction(&[one(&t)]);
     let changed = with(t, |table| {
         table.columns.pop();
         table.columns.push(column(3, "w text"));
@@ -565,6 +569,14 @@ async fn a_definition_is_one_statement_or_none() {
     assert_eq!(halted(&applier, &feed.stream).await.code, "schema_refused");
     applier.shutdown().await;
     assert_eq!(database.sql("select to_regclass('victim') is not null"), "t");
+    for name in ["thinwire.applied", "pg_catalog.pg_class", "information_schema.tables"] {
+        let feed = Feed::new();
+        feed.transaction(&[told(&[table(1, name, &["id integer"])])]);
+        let applier = database.apply(&feed);
+        let halt = halted(&applier, &feed.stream).await;
+        assert_eq!((&*halt.code, halt.table.as_deref()), ("schema_refused", Some(name)));
+        applier.shutdown().await;
+    }
     let feed = Feed::new();
     let odd = table(1, "public.a\"b'; $$\n--", &["\"q integer"]);
     feed.transaction(&[told(&[odd])]);
@@ -578,7 +590,7 @@ async fn a_reader_who_stays_is_waited_for_and_named_as_the_reason() {
     let database = Database::new("create table t (id int primary key)").await;
     let feed = Feed::new();
     let t = table(1, "public.t", &["id integer not null"]);
-    feed.transaction(&[told(&[t.clone()])]);
+    feed.transaction(&[one(&t)]);
     database.apply_all(&feed).await;
     let (cluster, name) = (database.cluster.clone(), database.name.clone());
     let reader = std::thread::spawn(move || {
@@ -612,7 +624,7 @@ async fn another_login_changes_the_schema_for_one_that_may_only_write_rows() {
     let t = table(1, "public.t", &["id integer not null"]);
     let narrow = Table::new(1, "public.t", &["id*"]);
     // It is told of before: that alone changes nothing here, and needs nobody.
-    feed.transaction(&[told(&[t.clone()]), narrow.relation(), narrow.insert("1")]);
+    feed.transaction(&[one(&t), narrow.relation(), narrow.insert("1")]);
     let target = database.target_as(&rows);
     let alone = Options { target: target.clone(), ..database.options(&feed) };
     let applier = Applier::start(alone.clone());
@@ -677,7 +689,7 @@ async fn an_answer_that_is_lost_at_any_step_leaves_all_of_a_change_or_nothing() 
         });
         feed.transaction(&[
             ledger.insert(&step.to_string()),
-            told(&[t.clone()]),
+            one(&t),
             ledger.insert(&step.to_string()),
         ]);
         let left = u64::from(step) * 167 % 3000;

@@ -109,8 +109,16 @@ async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) ->
         })?;
     }
     // With the locks held, no table changes its shape any more. One that did so between snapshot and lock is seen
-    // by a session that looks at it now.
-    let now = describe(&source.connect().await?, tables).await?;
+    // by a session that looks at it now. Somebody who wants to alter a table waits for our lock, and that session waits
+    // for him: whoever gives way, it has to be us.
+    let looking = source.connect().await?;
+    looking.batch_execute(sql::SHORT_LOCK_TIMEOUT).await?;
+    let now = match (describe(&looking, tables).await, then.values().next()) {
+        (Err(said), Some(table)) if said.code() == Some(sqlstate::LOCK_NOT_AVAILABLE) => {
+            return Err(refused(table, "or another table is about to be altered"));
+        }
+        (now, _) => now?,
+    };
     let mut prepared = Vec::with_capacity(then.len());
     for (id, table) in then {
         if !now.get(&id).is_some_and(|now| now.is_as(&table)) {
