@@ -252,6 +252,9 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
             FROM pg_catalog.unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (type, at)),
         'procedure', p.prokind = 'p'))
     FROM pg_catalog.pg_proc AS p WHERE p.oid = routine AND p.prokind IN ('f', 'p', 'w')
+    -- A range type makes functions of its own.
+    AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'i'
+                    AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass)
 $function$;
 
 -- An object, with its rank among those that are made before others; nothing if it is none that travels.
