@@ -13,6 +13,10 @@ use crate::{
 struct Random(u64);
 
 impl Random {
+    fn place(&mut self, of: usize) -> usize {
+        usize::try_from(self.below(of as u64)).unwrap()
+    }
+
     fn below(&mut self, limit: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -23,7 +27,7 @@ impl Random {
     fn text(&mut self) -> String {
         let pieces = ["a", "\"", "\\", ",", "{", "}", " ", "NULL", "ü", "'", ";"];
         let count = self.below(5);
-        (0..count).map(|_| pieces[self.below(pieces.len() as u64) as usize]).collect()
+        (0..count).map(|_| pieces[self.place(pieces.len())]).collect()
     }
 }
 
@@ -38,7 +42,7 @@ fn change(random: &mut Random, table: &Table, rows: &mut Rows) -> Record {
     };
     let values = [text, format!("{{{},NULL}}", random.below(9)), "(3,4),(1,2)".to_owned()];
     let written = |key: &str, values: &[String; 3]| format!("{key}|{}", values.join("|"));
-    let some = rows.keys().nth(random.below(rows.len().max(1) as u64) as usize).cloned();
+    let some = rows.keys().nth(random.place(rows.len().max(1))).cloned();
     // Few, so that a key comes again after its row is gone.
     let first = random.below(40);
     let mut free = (first..).map(|key| key.to_string());
@@ -98,7 +102,7 @@ async fn what_changes_places_leaves_the_same_rows() {
         for _ in 0..300 {
             let changes: Vec<_> = (0..1 + random.below(8))
                 .map(|_| {
-                    let at = random.below(tables.len() as u64) as usize;
+                    let at = random.place(tables.len());
                     watched += u64::from(names[at] == "watched");
                     change(&mut random, &tables[at], &mut rows[at])
                 })

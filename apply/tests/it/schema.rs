@@ -356,10 +356,7 @@ async fn views_and_routines_are_replaced_and_go_with_what_they_need() {
     assert_eq!(database.sql("select public.double(4), one from public.stored"), "8|1");
     // Neither can be replaced in place.
     let second = view(&["twice", "id"], " SELECT public.double(t.id) AS twice, t.id FROM public.t");
-    feed.transaction(&[
-        told(&[routine("bigint", "SELECT $1 * 2::bigint")]),
-        one(&second),
-    ]);
+    feed.transaction(&[told(&[routine("bigint", "SELECT $1 * 2::bigint")]), one(&second)]);
     let rows = Table::new(1, "public.t", &["id*"]);
     feed.transaction(&[rows.relation(), rows.insert("21")]);
     database.apply_all(&feed).await;
@@ -472,12 +469,7 @@ async fn a_type_that_no_cast_leads_to_is_taken_if_the_rows_are_copied_again() {
     let feed = Feed::new();
     let t = table(1, "public.t", &["id integer not null", "v text not null"]);
     let rows = Table::new(1, "public.t", &["id*", "v"]);
-    feed.transaction(&[
-        one(&t),
-        rows.relation(),
-        rows.insert("1|12"),
-        rows.insert("2|7"),
-    ]);
+    feed.transaction(&[one(&t), rows.relation(), rows.insert("1|12"), rows.insert("2|7")]);
     // Text to integer has no assignment cast, but these values look like integers.
     let number = with(t, |table| table.columns[1].data_type = "integer".to_owned());
     feed.transaction(&[one(&number)]);

@@ -18,15 +18,17 @@ fn followed(schema: &str) -> Pair {
     pair
 }
 
-/// What pg_dump says of a site's schema, but for what is Thinwire's own.
-fn shape(site: &Site) -> String {
+/// What pg_dump says of a site's schema, but for what is Thinwire's own; an error if it changed meanwhile.
+fn shape(site: &Site) -> Result<String, String> {
     let mut dump = site.cluster.command("pg_dump", DB);
     let output = dump.args(["-s", "-n", "public", "-n", "app*", "--no-publications"]).output();
     let output = output.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
     let text = String::from_utf8(output.stdout).unwrap();
     let said = |line: &&str| !line.starts_with("--") && !line.starts_with('\\') && !line.is_empty();
-    text.lines().filter(said).collect::<Vec<_>>().join("\n")
+    Ok(text.lines().filter(said).collect::<Vec<_>>().join("\n"))
 }
 
 /// Waits until rows and schema are equal at both ends.
@@ -37,12 +39,12 @@ fn wait_alike(pair: &mut Pair, limit: Duration) {
         let (source, target) = (shape(&pair.source), shape(&pair.target));
         let tables = digest::tables(&pair.source.cluster, DB).unwrap();
         let rows = |site: &Site| digest::digests(&site.cluster, DB, &tables).ok();
-        if source == target && rows(&pair.source) == rows(&pair.target) {
+        if source.is_ok() && source == target && rows(&pair.source) == rows(&pair.target) {
             return;
         }
         assert!(
             std::time::Instant::now() < limit,
-            "source:\n{source}\ntarget:\n{target}\n{:?} {:?}\n{:?} {:?}\n{}\n{}",
+            "source:\n{source:#?}\ntarget:\n{target:#?}\n{:?} {:?}\n{:?} {:?}\n{}\n{}",
             rows(&pair.source),
             rows(&pair.target),
             halted(&pair.source),
