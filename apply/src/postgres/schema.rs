@@ -25,6 +25,7 @@ use crate::{
         catalog::EMPTY_PATH,
         objects as sql,
         schema::{Attempt, attempts, bare},
+        session::NOTE_LOADED,
     },
 };
 
@@ -176,6 +177,7 @@ impl Work {
         let steps = schema::shaped(self.occasion, was, told, &found, &identities);
         let steps = steps.map_err(|Misfit(why)| self.refused(&Subject::of(told).name, why))?;
         self.steps(told, &steps).await?;
+        self.note_rows(was, told, made).await?;
         if !matches!(told.body, Body::Table(_)) || (!made && was.is_none()) {
             return Ok(made);
         }
@@ -188,6 +190,29 @@ impl Work {
             }
         }
         Ok(made)
+    }
+
+    /// Remembers that the rows of a table come from this stream alone: it made the table, or loaded it under another name.
+    async fn note_rows(
+        &self,
+        was: Option<&Object>,
+        told: &Object,
+        made: bool,
+    ) -> Result<(), SinkError> {
+        if !matches!(told.body, Body::Table(_)) {
+            return Ok(());
+        }
+        let origin = self.stream.origin.to_string();
+        let name = |object: &Object| [object.schema.clone(), object.name.clone()];
+        if made {
+            let place = [self.stream.epoch.to_string(), self.offset.to_string(), "0".to_owned()];
+            let params = [vec![origin], name(told).into(), place.into()].concat();
+            query(&self.client, NOTE_LOADED, params).await?;
+        } else if let Some(was) = was.filter(|was| name(was) != name(told)) {
+            let params = [vec![origin], name(was).into(), name(told).into()].concat();
+            query(&self.client, sql::MOVE_LOADED, params).await?;
+        }
+        Ok(())
     }
 
     async fn late(

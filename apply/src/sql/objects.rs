@@ -90,6 +90,15 @@ pub(crate) const FORGET: &str = "\
 DELETE FROM thinwire.definitions WHERE origin OPERATOR(pg_catalog.=) $1 AND kind OPERATOR(pg_catalog.=) $2 \
 AND id OPERATOR(pg_catalog.=) $3::pg_catalog.int8";
 
+/// Lets the rows of a table be known under its new name: origin, old schema and name, new schema and name.
+pub(crate) const MOVE_LOADED: &str = "\
+WITH gone AS (DELETE FROM thinwire.loaded WHERE origin OPERATOR(pg_catalog.=) $1 \
+AND schema_name OPERATOR(pg_catalog.=) $2 AND table_name OPERATOR(pg_catalog.=) $3 RETURNING *) \
+INSERT INTO thinwire.loaded (origin, schema_name, table_name, epoch, \"offset\", rows) \
+SELECT origin, $4, $5, epoch, \"offset\", rows FROM gone \
+ON CONFLICT (origin, schema_name, table_name) DO UPDATE SET epoch = EXCLUDED.epoch, \
+\"offset\" = EXCLUDED.\"offset\", rows = EXCLUDED.rows";
+
 /// A change of the schema does not wait for long: all who come behind it wait with it.
 pub(crate) const WAIT_BRIEFLY: &str = "SET LOCAL lock_timeout = '2s'";
 /// Rows wait as long as they have to.

@@ -701,3 +701,18 @@ async fn an_answer_that_is_lost_at_any_step_leaves_all_of_a_change_or_nothing() 
     let shape = columns(&database, "t");
     assert!(shape.ends_with("d15 integer not null, c16 integer not null default 0"), "{shape}");
 }
+
+#[tokio::test]
+async fn a_table_that_the_stream_made_or_renamed_is_copied_again_without_a_question() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let made = table(1, "public.t", &["id integer not null"]);
+    let rows = Table::new(1, "public.t", &["id*"]);
+    feed.transaction(&[one(&made), rows.relation(), rows.insert("1")]);
+    feed.copy(&rows, &["2", "3"]);
+    let renamed = Object { name: "u".to_owned(), ..made };
+    feed.transaction(&[one(&renamed)]);
+    feed.copy(&Table::new(1, "public.u", &["id*"]), &["4"]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select * from u"), "4");
+}
