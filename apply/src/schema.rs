@@ -8,9 +8,9 @@
 //! that are missing are added, unless it also has columns that the source has not: one may be the other under a new name,
 //! and nobody but its owner knows.
 
+mod plain;
 pub(crate) mod step;
 mod table;
-mod types;
 
 use std::collections::BTreeMap;
 
@@ -130,8 +130,8 @@ pub(crate) fn shaped<'a>(
         (Body::Table(_), _) => {
             return Err(Misfit("what has this name here is not a table".to_owned()));
         }
-        (Body::Enum { labels }, Here::Enum(held)) => types::labels(known, told, labels, held),
-        _ => types::changed(known, told),
+        (Body::Enum { labels }, Here::Enum(held)) => plain::labels(known, told, labels, held),
+        _ => plain::changed(known, told),
     };
     steps.extend(attributes(known, told));
     Ok(steps)
