@@ -50,6 +50,9 @@ struct Shipping {
     queued: bool,
     marks: PeerMarks,
     unacked: VecDeque<Sent>,
+    /// What the peer said last, if it then held more than we do: it gets the stream from somebody else, or from us it
+    /// gets what it gave us.
+    ahead: Option<Ack>,
     /// Whether the peer's records are others than ours, so that what it has of them is nothing of ours.
     differs: bool,
 }
@@ -211,6 +214,7 @@ impl Sender {
                     queued: false,
                     marks,
                     unacked: VecDeque::new(),
+                    ahead: None,
                     differs: false,
                 });
             }
@@ -384,7 +388,7 @@ impl Sender {
         let Some(&place) = self.places.get(&id) else { return };
         let shipping = &mut self.shipping[place];
         if matches!(shipping.state, State::Stopped | State::Full) {
-            (shipping.state, shipping.differs) = (State::New, false);
+            (shipping.state, shipping.differs, shipping.ahead) = (State::New, false, None);
             self.enqueue(place);
         }
     }
@@ -411,6 +415,9 @@ impl Sender {
 
     /// The next frame of one stream.
     fn advance(&mut self, place: usize) -> Result<Option<Outgoing>, Error> {
+        if !self.catch_up(place) {
+            return Ok(None);
+        }
         let shipping = &mut self.shipping[place];
         match &mut shipping.state {
             State::New => self.begin(place),
@@ -435,6 +442,18 @@ impl Sender {
             | State::Full
             | State::Stopped => Ok(None),
         }
+    }
+
+    /// Goes on behind what the peer has got from somebody else, or from here what it gave us; whether we hold as much yet.
+    fn catch_up(&mut self, place: usize) -> bool {
+        let shipping = &mut self.shipping[place];
+        let Some(ack) = shipping.ahead else { return true };
+        if shipping.stream.watermarks().synced < ack.durable {
+            return false;
+        }
+        shipping.ahead = None;
+        self.leap(place, &ack);
+        true
     }
 
     /// Decides where a stream starts at the peer. See the rules in [`super`].
@@ -483,7 +502,11 @@ impl Sender {
         let shipping = &mut self.shipping[place];
         let State::Live(cursor) = &mut shipping.state else { return };
         let next = ack.durable.next();
-        if cursor.next_offset() >= next || shipping.stream.watermarks().synced < ack.durable {
+        if cursor.next_offset() >= next {
+            return;
+        }
+        if shipping.stream.watermarks().synced < ack.durable {
+            shipping.ahead = Some(*ack);
             return;
         }
         let start = Start { next, in_copy: false, gap: None };

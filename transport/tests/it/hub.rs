@@ -41,6 +41,25 @@ fn edges_reach_each_other_through_a_hub_without_an_echo() {
 }
 
 #[test]
+fn what_a_node_is_given_it_does_not_give_back() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 7);
+        let (mut a, mut b, mut hub) = (Site::new(1), Site::new(3), Site::new(2));
+        hub.start(&sim, vec![a.as_peer(), b.as_peer()]);
+        a.start(&sim, vec![hub.as_dialled()]);
+        b.start(&sim, vec![hub.as_dialled()]);
+        for xid in 1..=20 {
+            a.append(&transaction(xid, 100, 1_000));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        until_equal(&a, &b, a.own_id(), LONG).await;
+        let status = b.status(&hub);
+        let (sent, received) = (status.bytes_sent, status.bytes_received);
+        assert!(received > 1_000_000 && sent < received / 5, "{sent} of {received} bytes");
+    });
+}
+
+#[test]
 fn a_ring_brings_everything_everywhere() {
     simulate(async {
         let sim = Sim::new(SATELLITE, 2);
