@@ -4,7 +4,7 @@
 //! that it completes while the disk is busy with the group before; what is left is packed by the one who writes.
 
 use std::{
-    mem,
+    io, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -114,14 +114,17 @@ impl Staged {
         self.bytes += taken.bytes;
     }
 
-    /// Appends what was taken to `out`, as it is to stand behind `end`; returns the end behind it.
-    pub(super) fn put(
+    /// Writes what was taken as it is to stand behind `end`, in pieces that are gathered in `out`; returns the end behind
+    /// it. After a failure any part of it may be there.
+    pub(super) fn write(
         &self,
         segment: &Segment,
         mut end: End,
         synced: Offset,
         out: &mut Vec<u8>,
-    ) -> End {
+    ) -> io::Result<End> {
+        let mut written = end.position;
+        out.clear();
         for item in &self.items {
             let (kind, start, records) = match item {
                 Item::Mark(..) if mutant::on(Mutant::MarkForgotten) => continue,
@@ -136,8 +139,16 @@ impl Staged {
                 Item::Batch(batch) => put(batch.body().pack()),
             };
             end.position += (out.len() - before) as u64;
+            if out.len() >= PIECE_BYTES {
+                segment.file.write_all_at(out, written)?;
+                written = end.position;
+                out.clear();
+            }
         }
-        end
+        if !out.is_empty() {
+            segment.file.write_all_at(out, written)?;
+        }
+        Ok(end)
     }
 
     /// Makes one batch of what was gathered; none remains.
@@ -184,3 +195,6 @@ impl Body {
         })
     }
 }
+
+/// A group that is larger is written in several pieces, because what is gathered takes memory once more.
+pub(super) const PIECE_BYTES: usize = 256 << 10;

@@ -17,7 +17,7 @@ use super::{
     Mark, Open, Pressure, Reader, Tail, Usage,
     budget::Budget,
     format,
-    group::{End, Staged, Start},
+    group::{End, PIECE_BYTES, Staged, Start},
     recovery::recover,
     segment::Segment,
 };
@@ -414,17 +414,21 @@ impl Stream {
             false => self.watermarks().synced,
         };
         let Writer { segment, end, out } = writer;
+        let written = staged.write(segment, *end, synced, out);
+        // One huge record must not be paid for with memory for ever.
         out.clear();
-        let after = staged.put(segment, *end, synced, out);
-        if let Err(source) = segment.file.write_all_at(out, end.position) {
+        out.shrink_to(2 * PIECE_BYTES);
+        let after = written.map_err(|source| {
             let error = segment.io("write", source);
             let full = matches!(error, Error::NoSpace { .. });
             if full && !mutant::on(Mutant::PartLeftOnFullDisk) {
                 // What was written of it is cut off, so that the next try starts on clean ground.
-                segment.file.set_len(end.position).map_err(|source| segment.io("cut", source))?;
+                if let Err(source) = segment.file.set_len(end.position) {
+                    return segment.io("cut", source);
+                }
             }
-            return Err(error);
-        }
+            error
+        })?;
         let sync = || match mutant::on(Mutant::AckWithoutSync) {
             true => Ok(()),
             false => segment.file.sync_data(),
@@ -438,11 +442,8 @@ impl Stream {
             path: segment.path.clone(),
             source,
         })?;
+        let grown = after.position - end.position;
         *end = after;
-        let grown = out.len() as u64;
-        // One huge record must not be paid for with memory for ever.
-        out.clear();
-        out.shrink_to(STAGED_BYTES_MAX);
         Ok(grown)
     }
 
