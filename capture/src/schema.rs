@@ -4,10 +4,17 @@ use std::fmt;
 
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde::Deserialize;
-use thinwire_engine::model::{Definitions, Dropped, Object, RelationId};
+use thinwire_engine::{
+    limits::RELATIONS_MAX,
+    model::{Definitions, Dropped, Object, RelationId},
+};
 
 /// The prefix of their messages.
 pub(crate) const PREFIX: &str = "thinwire.schema";
+
+/// The prefix of what `init` tells before it publishes tables that it did not publish before. Such a table may have been
+/// published long ago, and have changed since. There is no proof to it: the worst that a forger brings about is a copy.
+pub(crate) const ADDED: &str = "thinwire.added";
 
 /// What proves that a message was written by the triggers: anybody may write one under any prefix.
 #[derive(Clone)]
@@ -105,6 +112,13 @@ pub(crate) fn read(content: &[u8], secret: &Secret, publication: &str, xid: u32)
     }
 }
 
+/// Reads which tables are about to be added to `publication`; none if it is about another, or makes no sense.
+pub(crate) fn added(content: &[u8], publication: &str) -> Vec<RelationId> {
+    let text = std::str::from_utf8(content).ok().and_then(|text| text.split_once(' '));
+    let Some((_, ids)) = text.filter(|(to, _)| *to == publication) else { return Vec::new() };
+    ids.split(',').filter_map(|id| id.parse().ok()).take(RELATIONS_MAX).map(RelationId).collect()
+}
+
 /// Reads the objects that the source's functions describe.
 pub(crate) fn objects(text: &str) -> serde_json::Result<Vec<Object>> {
     serde_json::from_str(text)
@@ -144,6 +158,14 @@ mod tests {
             assert!(matches!(told, Told::Forged | Told::NotOurs), "{cut}: {told:?}");
         }
         assert_eq!(format!("{:?}", secret()), "Secret");
+    }
+
+    #[test]
+    fn tables_that_are_added_are_read_if_they_are_added_to_ours() {
+        assert_eq!(added(b"p 1,23", "p"), [RelationId(1), RelationId(23)]);
+        for other in [&b"q 1,23"[..], b"p", b"p ", b"p x,-1", b"\xFF 1", b""] {
+            assert_eq!(added(other, "p"), [], "{other:?}");
+        }
     }
 
     #[test]

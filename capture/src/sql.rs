@@ -221,6 +221,14 @@ pub(crate) fn alter_publication(name: &str, verb: &str, tables: &[String]) -> St
     format!("ALTER PUBLICATION {} {verb} TABLE {}", ident(name), only(tables))
 }
 
+/// Tells, in the log and so to whoever reads it then, that tables are about to be published: as `name` and their ids.
+pub(crate) fn tell_added(name: &str, tables: &[u32]) -> String {
+    let ids: Vec<String> = tables.iter().map(u32::to_string).collect();
+    let content = literal(&format!("{name} {}", ids.join(",")));
+    let prefix = literal(crate::schema::ADDED);
+    format!("SELECT pg_catalog.pg_logical_emit_message(true, {prefix}, {content})")
+}
+
 pub(crate) fn set_publication(name: &str) -> String {
     format!("ALTER PUBLICATION {} SET ({PUBLISH})", ident(name))
 }

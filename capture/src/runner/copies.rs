@@ -7,8 +7,8 @@
 //! that place as well, so the copy is exact. If a transaction that is already begun in the stream turns out to belong
 //! behind the copy, it is aborted, and the source sends it again.
 //!
-//! A table that leaves the publication and comes back has missed changes, so it is copied again. That it was away is
-//! known as long as a session has seen it away; the journal does not say it.
+//! A table that leaves the publication and comes back has missed changes, so it is copied again. `init` says in the log
+//! which tables it adds; that others were away is known as long as a session has seen them away.
 //!
 //! A copy for a peer that joins stands in the middle of tables that are live, so every change is in doubt.
 

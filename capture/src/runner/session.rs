@@ -208,6 +208,12 @@ impl Session<'_> {
         {
             return self.take_schema(content).await;
         }
+        if let Message::Logical { transactional: true, prefix, content, .. } = &message
+            && prefix == schema::ADDED
+        {
+            let stale = schema::added(content, &self.options.publication);
+            return self.change(Change { stale, ..Change::default() }).await;
+        }
         let lone = match &message {
             Message::Logical { transactional: false, lsn, .. } => Some(*lsn),
             _ => None,
@@ -234,20 +240,24 @@ impl Session<'_> {
             return Ok(());
         }
         let publication = &self.options.publication;
-        let Change { definitions, born, stale } =
-            match schema::read(content, secret, publication, transaction.xid) {
-                Told::Change(change) => change,
-                Told::NotOurs => return Ok(()),
-                Told::Forged => {
-                    tracing::warn!(xid = transaction.xid, "a message about the schema is forged");
-                    self.shared.count_forged();
-                    return Ok(());
-                }
-                Told::Failed(_) if !self.translator.is_heeded() => return Ok(()),
-                Told::Failed(_) if *self.forgives => self.all_anew(),
-                Told::Failed(why) => return Err(Trouble::Halt(unreadable(&why))),
-            };
+        let change = match schema::read(content, secret, publication, transaction.xid) {
+            Told::Change(change) => change,
+            Told::NotOurs => return Ok(()),
+            Told::Forged => {
+                tracing::warn!(xid = transaction.xid, "a message about the schema is forged");
+                self.shared.count_forged();
+                return Ok(());
+            }
+            Told::Failed(_) if !self.translator.is_heeded() => return Ok(()),
+            Told::Failed(_) if *self.forgives => self.all_anew(),
+            Told::Failed(why) => return Err(Trouble::Halt(unreadable(&why))),
+        };
         *self.forgives = false;
+        self.change(change).await
+    }
+
+    async fn change(&mut self, change: Change) -> Result<(), Trouble> {
+        let Change { definitions, born, stale } = change;
         let taken = self.translator.schema(&definitions, born, stale, &mut self.records);
         self.follow(taken.map_err(Error::from)?).await
     }

@@ -181,9 +181,13 @@ fn alter(
     if !off.is_empty() {
         out.push(sql::alter_publication(name, "DROP", &off));
     }
-    let on: Vec<String> =
-        selected.iter().filter(|it| !is_whole(it.id)).map(|it| it.sql()).collect();
+    let on: Vec<&Table> = selected.iter().copied().filter(|it| !is_whole(it.id)).collect();
     if !on.is_empty() {
+        if found.slot.is_some() {
+            let ids: Vec<u32> = on.iter().map(|it| it.id).collect();
+            out.push(sql::tell_added(name, &ids));
+        }
+        let on: Vec<String> = on.into_iter().map(Table::sql).collect();
         out.push(sql::alter_publication(name, "ADD", &on));
     }
     if !publication.is_complete || !publication.is_via_root {
@@ -339,7 +343,8 @@ mod tests {
         found.tables.push(table(2, "b"));
         let change = plan(&found, &["public.b"]).unwrap();
         assert!(change[0].ends_with("DROP TABLE ONLY \"public\".\"a\""), "{change:?}");
-        assert!(change[1].ends_with("ADD TABLE ONLY \"public\".\"b\""), "{change:?}");
+        assert!(change[1].ends_with("'thinwire.added', 'thinwire_n 2')"), "{change:?}");
+        assert!(change[2].ends_with("ADD TABLE ONLY \"public\".\"b\""), "{change:?}");
         let selected = select(&found, &Patterns::parse(&["public.*"]).unwrap()).unwrap();
         let other = statements(&found, &selected, "thinwire_n", "m").unwrap_err();
         assert!(other.to_string().contains("belongs to the node \"n\""));
