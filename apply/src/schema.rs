@@ -62,6 +62,15 @@ impl Known {
         self.0.get(&(kind, id))
     }
 
+    /// What an object that is gone was told to be: a type that is gone is only known to have been a type.
+    pub(crate) fn kind_of(&self, gone: &Dropped) -> Option<Kind> {
+        let kinds: &[Kind] = match &gone.kind {
+            Kind::Composite => &[Kind::Composite, Kind::Enum, Kind::Range],
+            kind => std::slice::from_ref(kind),
+        };
+        kinds.iter().copied().find(|kind| self.get(*kind, gone.id).is_some())
+    }
+
     /// The sequences of a table's identity columns, with their columns' numbers.
     pub(crate) fn identities(&self, table: u32) -> Vec<(i16, &Object)> {
         let all = self.0.values().filter_map(|object| identity_of(object).map(|it| (it, object)));
@@ -161,7 +170,8 @@ pub(crate) fn late<'a>(
 
 /// The objects that are gone, in groups that can be dropped together, in an order in which they can be dropped.
 pub(crate) fn drops<'a>(known: &'a Known, gone: &[Dropped]) -> Vec<Step<'a>> {
-    let objects: Vec<_> = gone.iter().filter_map(|gone| known.get(gone.kind, gone.id)).collect();
+    let object = |gone: &Dropped| known.get(known.kind_of(gone)?, gone.id);
+    let objects: Vec<_> = gone.iter().filter_map(object).collect();
     let materialized =
         |object: &Object| matches!(object.body, Body::View { materialized: true, .. });
     let mut steps = Vec::new();

@@ -13,7 +13,7 @@ pub const BATCH_BYTES: usize = 60 << 10;
 pub const BATCH_BYTES_MAX: usize = RECORD_BYTES_MAX + BATCH_BYTES + (64 << 20);
 
 /// Bytes that may wait in memory for the disk before a writer is asked to wait.
-pub const STAGED_BYTES_MAX: usize = 2 << 20;
+pub const STAGED_BYTES_MAX: usize = 1 << 20;
 
 /// Most columns in a row. PostgreSQL allows 1,600.
 pub const COLUMNS_MAX: usize = 1_664;

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(6)
+        .max_blocking_threads(4)
         .enable_all()
         .build()
     {

@@ -282,7 +282,7 @@ fn bytes_of(record: &Record) -> usize {
 }
 
 /// Changes that are gathered before all are sent,
-const ROWS_MAX: usize = 4_000;
+const ROWS_MAX: usize = 2_000;
 /// and bytes of them.
 const BYTES_MAX: usize = 512 << 10;
 /// A larger row goes by itself: gathering copies it.

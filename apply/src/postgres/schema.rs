@@ -242,15 +242,17 @@ impl Work {
             self.attempt(&about, attempts(&step, None)).await?;
         }
         for gone in &definitions.dropped {
-            let kind = kind_name(gone.kind);
-            if known.remove(gone.kind, gone.id).is_none() {
+            let Some(kind) = known.kind_of(gone) else {
+                let kind = kind_name(gone.kind);
                 warn!(
                     stream = %self.stream, kind, schema = gone.schema, name = gone.name,
                     "an object is gone at the source that this stream never told of; it is left alone here"
                 );
                 continue;
-            }
-            let params = vec![self.stream.origin.to_string(), kind.to_owned(), gone.id.to_string()];
+            };
+            known.remove(kind, gone.id);
+            let kind = kind_name(kind).to_owned();
+            let params = vec![self.stream.origin.to_string(), kind, gone.id.to_string()];
             query(&self.client, sql::FORGET, params).await?;
         }
         Ok(())

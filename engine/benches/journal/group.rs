@@ -37,7 +37,7 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
         ],
     );
     let mut flood = Table::new(
-        "The same, but a thread waits only when 2 MiB wait for the disk.",
+        "The same, but a thread waits only when 1 MiB waits for the disk.",
         &["producers", "commits/s", "MB/s", "commits a write", "commits an fdatasync", "memory"],
     );
     for producers in PRODUCERS {

@@ -183,7 +183,8 @@ fn objects_of_every_kind_follow() {
         "drop view app2.v",
         "drop materialized view app2.stored",
         "drop function app2.twice; drop procedure app2.nothing",
-        "drop sequence app2.numbers; drop type app2.span",
+        "create type app2.mood as enum ('good', 'bad')",
+        "drop sequence app2.numbers; drop type app2.span; drop type app2.mood",
     ] {
         pair.source.sql(text);
     }
