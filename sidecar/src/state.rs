@@ -5,6 +5,8 @@ use std::{
     fs, io, panic,
     path::Path,
     sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use thinwire_engine::model::{Offset, Origin, StreamId};
@@ -14,6 +16,11 @@ use crate::access::{Day, Ledger};
 
 /// sled's default cache is 1 GiB; this holds every peer's position many times over.
 const CACHE_BYTES: u64 = 1 << 20;
+
+/// What sled says of a folder that is held, and how often and long it is asked again: two seconds in all.
+const HELD: &str = "could not acquire lock";
+const HELD_TRIES: u32 = 20;
+const HELD_PAUSE: Duration = Duration::from_millis(100);
 
 /// A cache of positions, in a folder of its own. Whatever happens to the folder, also while it is in use, costs no more
 /// than the cache: its library may fail, or panic, on bytes that it does not understand.
@@ -64,7 +71,7 @@ impl State {
     /// Opens the cache in `dir` and reads it. One that cannot be opened or read is moved aside and begun anew; without
     /// one, nothing is remembered.
     pub fn open(dir: &Path) -> Self {
-        let opened = open(dir).or_else(|why| {
+        let opened = open_unheld(dir).or_else(|why| {
             warn!(%why, "the cache of peer positions cannot be used; it is begun anew");
             set_aside(dir).map_err(|error| error.to_string())?;
             open(dir)
@@ -133,6 +140,17 @@ fn set_aside(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Opens the cache once nobody holds it: threads of its library may still be letting go of it when its last owner is gone.
+fn open_unheld(dir: &Path) -> Result<(Trees, Known), String> {
+    for _ in 0..HELD_TRIES {
+        match open(dir) {
+            Err(why) if why.contains(HELD) => thread::sleep(HELD_PAUSE),
+            opened => return opened,
+        }
+    }
+    open(dir)
 }
 
 fn open(dir: &Path) -> Result<(Trees, Known), String> {
