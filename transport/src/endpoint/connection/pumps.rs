@@ -335,7 +335,7 @@ impl Conversation {
 
     async fn watch(self: Arc<Self>, stream: Arc<Stream>) {
         let (mut watch, mut damage) = (stream.watch(), stream.damage());
-        let (mut seen, mut damaged) = ((Offset::ZERO, Offset::ZERO), 0);
+        let mut seen = (Offset::ZERO, Offset::ZERO);
         loop {
             let marks = *watch.borrow_and_update();
             if (marks.synced, marks.applied) != seen {
@@ -348,8 +348,8 @@ impl Conversation {
                 biased;
                 changed = watch.changed() => if changed.is_err() { return },
                 changed = damage.changed() => {
-                    let before = std::mem::replace(&mut damaged, damage.borrow_and_update().len());
-                    if changed.is_ok() && damaged < before {
+                    // Whatever came or went: what cannot be read yet is found out again.
+                    if changed.is_ok() {
                         blocking(|| self.sender().mended(stream.id()));
                         self.ship.notify_one();
                     }
