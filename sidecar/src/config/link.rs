@@ -73,7 +73,7 @@ fn rate(document: &Document<'_>, text: &Spanned<String>) -> Result<u64, ConfigEr
     match size::rate(text.get_ref()) {
         None => Err(wrong("not a rate, such as \"64kbit/s\" or \"2Mbit/s\"")),
         Some(bits) if !(RATE_MIN..=RATE_MAX).contains(&bits) => {
-            Err(wrong("must be 1kbit/s to 100Gbit/s"))
+            Err(wrong("must be 4kbit/s to 100Gbit/s"))
         }
         Some(bits) => Ok(bits),
     }
@@ -123,8 +123,8 @@ const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
 /// So long a peer that has vanished without a word is taken to be there.
 const KEEP_ALIVE_MAX: Duration = Duration::from_secs(3_600);
 
-/// Below it one packet takes ten seconds, and a handshake is given up before it is over.
-const RATE_MIN: u64 = 1_000;
+/// Below it a handshake is given up before what it costs is paid for.
+const RATE_MIN: u64 = 4_000;
 
 /// Ten greetings.
 const BUDGET_MIN: u64 = 50_000;
@@ -176,7 +176,7 @@ mod tests {
     fn what_makes_no_sense_is_refused_with_its_place() {
         for (line, sentence) in [
             ("rate_limit = \"fast\"", "n.toml, line 6, peer.rate_limit: not a rate"),
-            ("rate_limit = \"1bit/s\"", "n.toml, line 6, peer.rate_limit: must be 1kbit/s to"),
+            ("rate_limit = \"1bit/s\"", "n.toml, line 6, peer.rate_limit: must be 4kbit/s to"),
             ("window = \"6-22\"", "n.toml, line 6, peer.window: not a window, such as"),
             ("window = []", "n.toml, line 6, peer.window: without any window"),
             ("window = 7", "n.toml, line 6, window: "),
