@@ -37,6 +37,10 @@ impl Postgres {
             let halt = Halt::new("journal_corrupt", error.to_string());
             SinkError::Refused(Box::new(Halt { offset: Some(offset), ..halt }))
         })?;
+        // That tables are copied again is no affair of a target that never asked for changes of the schema.
+        if definitions.objects.is_empty() && definitions.dropped.is_empty() {
+            return Ok(());
+        }
         let session = self.session.as_mut().ok_or_else(disconnected)?;
         let grants_to = match session.is_owner {
             true => self.target.config.get_user().map(str::to_owned),

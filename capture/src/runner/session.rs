@@ -211,7 +211,12 @@ impl Session<'_> {
         if let Message::Logical { transactional: true, prefix, content, .. } = &message
             && prefix == schema::ADDED
         {
-            let stale = schema::added(content, &self.options.publication);
+            let copied = self.stream().tail().copied;
+            let mut stale = schema::added(content, &self.options.publication);
+            stale.retain(|id| copied.contains(id));
+            if stale.is_empty() {
+                return Ok(());
+            }
             return self.change(Change { stale, ..Change::default() }).await;
         }
         let lone = match &message {
