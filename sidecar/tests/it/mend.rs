@@ -114,14 +114,12 @@ fn damage_that_nobody_reads_is_found_in_the_background_and_mended() {
     fill(&pair.source, 0);
     pair.wait_equal(LONG);
     let files = segments(&pair.source);
-    let sound = fs::read(&files[1]).unwrap();
     flip(&files[1]);
     let status = wait_for("the mended segment", LONG, || {
         let status = pair.source.status();
         (status.journal.mended_segments == 1).then_some(status)
     });
     assert!(status.halted().is_none(), "{status:?}");
-    assert_eq!(fs::metadata(&files[1]).unwrap().len(), sound.len() as u64);
     wait_for("the end of a round", LONG, || {
         pair.source.status().journal.scrubbed_seconds_ago.filter(|ago| *ago < 10)
     });
