@@ -136,8 +136,9 @@ fn tables_are_emptied_with_all_that_truncate_may_say() {
             "truncate one, two, three, root, parent, unwanted restart identity; truncate child",
         );
         pair.source.sql(fill);
+        // What restarts the sequence has come before the next round sets it.
+        equal(&pair, &tables, "filled again");
     }
-    equal(&pair, &tables, "filled again");
 }
 
 #[test]
