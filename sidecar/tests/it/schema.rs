@@ -60,7 +60,7 @@ fn wait_until(limit: Duration) -> std::time::Instant {
     std::time::Instant::now() + limit
 }
 
-const SOON: Duration = Duration::from_secs(40);
+const SOON: Duration = Duration::from_secs(180);
 
 #[test]
 fn a_table_that_is_made_and_changed_at_the_source_is_made_and_changed_at_the_target() {

@@ -302,7 +302,10 @@ impl Conversation {
             }
             sleep(FULL_RETRY).await;
             looks = looks.wrapping_add(1);
-            let holdings = self.receiver().with_room(looks.is_multiple_of(LOOKS_FOR_LITTLE));
+            // With nothing else to take, nobody waits behind what has little room.
+            let alone = !self.receiver().takes_others(u32::MAX);
+            let little = alone || looks.is_multiple_of(LOOKS_FOR_LITTLE);
+            let holdings = self.receiver().with_room(little);
             for part in holdings.chunks(crate::frame::STREAMS_PER_FRAME_MAX) {
                 let _ = self.control.send(Control::Holds(part.to_vec()));
             }
