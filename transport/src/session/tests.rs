@@ -143,15 +143,25 @@ impl Flow {
                 DataFrame::Open(opening) => stops.extend(self.receiver.open(&opening).unwrap()),
                 DataFrame::Records { index, first, records } => {
                     stops.extend(self.receiver.inspect(index, &records).unwrap());
-                    match self.receiver.take(index, first, &records).unwrap() {
-                        Taken::Done => {}
-                        Taken::Later(_) => panic!("the journal is full"),
-                        Taken::Stopped(stop) => stops.push(stop),
-                    }
+                    stops.extend(self.take(index, first, &records));
                 }
             }
         }
         stops
+    }
+
+    /// Records are taken. Where the journal has gathered as much as it may, it is synced first.
+    fn take(&mut self, index: u32, first: Offset, records: &Records) -> Option<Stop> {
+        let mut taken = self.receiver.take(index, first, records).unwrap();
+        if let Taken::Later(stream) = &taken {
+            stream.sync().unwrap();
+            taken = self.receiver.take(index, first, records).unwrap();
+        }
+        match taken {
+            Taken::Done => None,
+            Taken::Later(_) => panic!("the journal is full"),
+            Taken::Stopped(stop) => Some(stop),
+        }
     }
 
     /// Ships until there is nothing left; makes it durable and acknowledges it.
