@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use thinwire_bench::ladder::{self, Rung};
+use thinwire_bench::link::ladder::{self, Rung};
 use thinwire_bench::plan::{Demand, live};
 use thinwire_bench::report::Without;
 use thinwire_bench::run::Spec;
-use thinwire_bench::scenario::{self, Scenario};
-use thinwire_bench::{emulator, table, trace, workload};
+use thinwire_bench::run::scenario::{self, Scenario};
+use thinwire_bench::{emulator, link::trace, run::table, workload};
 
 /// Thinwire on simulated links.
 #[derive(Debug, Parser)]

@@ -2,7 +2,12 @@
 
 use anyhow::Result;
 
-use crate::bed::Bed;
+pub(crate) mod bed;
+pub(crate) mod native;
+pub(crate) mod recvlogical;
+pub(crate) mod thinwire;
+
+use bed::Bed;
 
 /// What can be held while the rest goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

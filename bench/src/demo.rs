@@ -10,18 +10,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::ladder::Rung;
-use crate::stage::{self, Stage};
+use crate::link::ladder::Rung;
 use crate::stop::Stop;
-use crate::verdict::Verdict;
-
-use load::Load;
-use view::{Snapshot, View};
-use weather::Weather;
 
 mod load;
+mod stage;
+mod verdict;
 mod view;
 mod weather;
+
+use load::Load;
+use stage::Stage;
+use verdict::Verdict;
+use view::{Snapshot, View};
+use weather::Weather;
 
 /// What to play.
 #[derive(Clone, Debug)]
@@ -108,8 +110,8 @@ impl Play<'_> {
                 );
             }
         }
-        let told = |status: &Option<crate::status::Status>| {
-            status.as_ref().map(crate::status::Status::copied).filter(|copied| copied.1 > 0)
+        let told = |status: &Option<crate::node::status::Status>| {
+            status.as_ref().map(crate::node::status::Status::copied).filter(|copied| copied.1 > 0)
         };
         let (copy_done, copy_total) = told(&target).or_else(|| told(&source)).unzip();
         Ok(Snapshot {

@@ -6,9 +6,16 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use anyhow::Result;
 
 use crate::link::Link;
-use crate::socket::Proxy;
-use crate::tun::{self, FAR_ADDRESS, Tunnel};
-use crate::wire::Wire;
+
+mod flight;
+mod namespace;
+pub mod socket;
+mod tun;
+pub mod wire;
+
+use socket::Proxy;
+use tun::{FAR_ADDRESS, Tunnel};
+use wire::Wire;
 
 /// Which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

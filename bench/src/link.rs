@@ -8,8 +8,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::course::Course;
 use crate::random::Random;
+
+pub mod course;
+pub mod ladder;
+pub mod trace;
+
+use course::Course;
 
 /// One direction of a link.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -12,7 +12,13 @@ use thinwire_bench::progress::Progress;
 use thinwire_bench::report::{self, Run, terminal};
 use thinwire_bench::run::{self, Spec};
 use thinwire_bench::stop::Stop;
-use thinwire_bench::{demo, ladder, readme, scenario, table, workload};
+use thinwire_bench::{
+    demo,
+    link::ladder,
+    report::readme,
+    run::{scenario, table},
+    workload,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use cli::{Cli, Command, Common, PlanArgs, TableArgs};

@@ -13,7 +13,9 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use thinwire_cluster::Warden;
 
-use crate::status::Status;
+pub mod status;
+
+use status::Status;
 
 /// A sidecar in a folder of its own: `NAME.toml`, `NAME/` and `NAME.log`.
 #[derive(Debug)]

@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use crate::course::Course;
-use crate::ladder::Rung;
 use crate::link::Link;
+use crate::link::course::Course;
+use crate::link::ladder::Rung;
 
 pub mod check;
 pub mod live;
@@ -197,7 +197,7 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ladder::{CONTACT, LAN, THIN};
+    use crate::link::ladder::{CONTACT, LAN, THIN};
 
     const DEMAND: Demand = Demand { rate: 2.0, bytes_each: 41.0, copy_bytes: 1_000_000 };
 

@@ -6,12 +6,14 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-pub use crate::floor::Floor;
-
 mod chart;
 mod csv;
+pub(crate) mod floor;
 mod html;
+pub mod readme;
 pub mod terminal;
+
+pub use floor::Floor;
 
 /// One scenario with one workload on one link, for each contender.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -5,18 +5,25 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::course::Course;
+use crate::contender::native;
+use crate::contender::recvlogical;
+use crate::contender::thinwire;
 use crate::emulator;
-use crate::ladder::Rung;
-use crate::native;
+use crate::link::course::Course;
+use crate::link::ladder::Rung;
 use crate::progress::Progress;
-use crate::recvlogical;
 use crate::report::{Beside, Run, Without};
-use crate::scenario::{Disturbance, Scenario, Work};
 use crate::stop::Stop;
-use crate::thinwire;
-use crate::trial::Trial;
 use crate::workload;
+
+mod probe;
+pub mod scenario;
+pub mod table;
+mod trial;
+mod watch;
+
+use scenario::{Disturbance, Scenario, Work};
+use trial::Trial;
 
 /// One scenario with one workload on one link.
 #[derive(Clone, Debug)]

@@ -7,9 +7,11 @@
 use std::fmt::Write as _;
 
 mod bulk;
+pub(crate) mod load;
 mod orders;
 mod pgbench;
 mod photos;
+pub mod shop;
 mod state;
 mod telemetry;
 

@@ -7,7 +7,7 @@ use thinwire_bench::progress::Progress;
 use thinwire_bench::report::{self, Run};
 use thinwire_bench::run::{Spec, run};
 use thinwire_bench::stop::Stop;
-use thinwire_bench::{ladder, node, scenario, workload};
+use thinwire_bench::{link::ladder, node, run::scenario, workload};
 
 fn backlog(emulator: Kind, native: bool) -> Option<Run> {
     if let Err(error) = node::binary() {

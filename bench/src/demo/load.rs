@@ -12,8 +12,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use thinwire_cluster::Cluster;
 
 use super::Options;
-use crate::shop::Shop;
-use crate::stage::{CUSTOMERS, DATABASE, ORDERS};
+use crate::demo::stage::{CUSTOMERS, DATABASE, ORDERS};
+use crate::workload::shop::Shop;
 
 /// Clients that write to the source, out of reach of a Ctrl-C at our terminal. Dropping it ends
 /// them.

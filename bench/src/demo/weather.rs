@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::view::View;
-use crate::stage::Stage;
+use crate::demo::stage::Stage;
 
 /// A plan that is being carried out.
 #[derive(Debug)]

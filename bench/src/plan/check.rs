@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::{HEADERS, transfer, wire_bytes};
-use crate::ladder::{GEO, LAN, Rung};
+use crate::link::ladder::{GEO, LAN, Rung};
 use crate::progress::Progress;
 use crate::report::Run;
 use crate::run::{Spec, run};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use indicatif::{DecimalBytes, HumanDuration};
 
 use super::Forecast;
-use crate::ladder::Rung;
+use crate::link::ladder::Rung;
 
 /// The heading of a table of forecasts, in Markdown.
 pub const HEADING: &str = "| link | will it keep up? | share of the link | first copy | \
@@ -35,7 +35,7 @@ const MINUTES: Duration = Duration::from_secs(120);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ladder::SAT;
+    use crate::link::ladder::SAT;
 
     #[test]
     fn a_forecast_is_one_line_with_a_plain_answer() {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Outcome, Point, Run};
-use crate::{native, thinwire};
+use crate::contender::{native, thinwire};
 
 /// What the target had of the work over time, a line for each contender, over bands of outage.
 pub(super) fn progress(run: &Run) -> String {

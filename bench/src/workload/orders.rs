@@ -1,7 +1,7 @@
 //! The shop's day as a workload.
 
 use super::Workload;
-use crate::shop::{SCHEMA, Shop};
+use crate::workload::shop::{SCHEMA, Shop};
 
 pub(super) struct Orders {
     shop: Shop,

@@ -10,7 +10,11 @@ use std::{
 };
 
 use tempfile::TempDir;
-use thinwire_bench::{link::Link, node::Node, socket::Proxy, status::Status};
+use thinwire_bench::{
+    emulator::socket::Proxy,
+    link::Link,
+    node::{Node, status::Status},
+};
 use thinwire_cluster::{Cluster, Options, Warden, digest};
 
 pub(crate) const DB: &str = "app";

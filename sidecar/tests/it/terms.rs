@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use thinwire_bench::{link::Link, socket::Proxy};
+use thinwire_bench::{emulator::socket::Proxy, link::Link};
 use thinwire_sidecar::access::Local;
 
 use crate::site::{APPLY, CAPTURE, Pair, Site, lively, wait_for};

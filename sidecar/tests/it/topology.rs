@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thinwire_bench::socket::Proxy;
+use thinwire_bench::emulator::socket::Proxy;
 use thinwire_cluster::digest;
 
 use crate::site::{APPLY, CAPTURE, DB, Pair, Site, lively, wait_for};

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use thinwire_cluster::{Cluster, Options as ClusterOptions, Warden};
 
+use crate::emulator::socket::Proxy;
 use crate::link::Link;
 use crate::node::Node;
-use crate::shop::{SCHEMA, Shop};
-use crate::socket::Proxy;
 use crate::stop::Stop;
+use crate::workload::shop::{SCHEMA, Shop};
 
 /// The order of the fields is the order in which they go.
 #[derive(Debug)]

@@ -157,7 +157,7 @@ impl Transits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::course::Course;
+    use crate::link::course::Course;
 
     #[test]
     fn a_link_begins_its_course_when_it_is_told() {

@@ -17,9 +17,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::course::{Course, Moment};
-use crate::ladder::Rung;
 use crate::link::Link;
+use crate::link::course::{Course, Moment};
+use crate::link::ladder::Rung;
 
 /// Reads a trace file into a link that is the same in both directions.
 pub fn read(path: &Path) -> Result<Rung> {

@@ -13,9 +13,9 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
 
+pub use crate::emulator::wire::Stats;
+use crate::emulator::wire::{Direction, Wire};
 use crate::link::{Fate, Link};
-pub use crate::wire::Stats;
-use crate::wire::{Direction, Wire};
 
 mod carrier;
 

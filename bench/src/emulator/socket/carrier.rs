@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time;
 
 use super::{Direction, Ends, Fate, loopback};
-use crate::flight::Flights;
+use crate::emulator::flight::Flights;
 
 /// Carries packets until it is dropped. Ends only if a socket cannot be opened.
 pub(super) async fn carry(front: std::net::UdpSocket, ends: Arc<Ends>) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::course::{Course, Periods};
+use crate::link::course::{Course, Periods};
 use crate::link::{Link, Queue};
 
 /// A named link, the same in both directions.

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::bed::{Bed, DATABASE};
 use crate::contender::Contender;
-use crate::probe::Probe;
+use crate::contender::bed::{Bed, DATABASE};
+use crate::emulator::wire::Stats;
 use crate::progress::{Look, Progress};
 use crate::report::{Outcome, Point};
-use crate::scenario::{CUT, Disturbance};
+use crate::run::probe::Probe;
+use crate::run::scenario::{CUT, Disturbance};
 use crate::stop::Stop;
-use crate::wire::Stats;
 
 /// What is watched, and how long it may take.
 pub(crate) struct Watch<'a> {

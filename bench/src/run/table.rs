@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use crate::ladder::{self, Rung};
+use crate::contender::{native, recvlogical, thinwire};
+use crate::link::ladder::{self, Rung};
 use crate::report::{Outcome, Run, Without, terminal};
 use crate::run::Spec;
-use crate::scenario::{self, Scenario};
-use crate::{emulator, native, recvlogical, thinwire, workload};
+use crate::run::scenario::{self, Scenario};
+use crate::{emulator, workload};
 
 /// One line of the table.
 #[derive(Clone, Copy, Debug)]

@@ -7,8 +7,8 @@ use anyhow::Result;
 use indicatif::{DecimalBytes, HumanCount};
 use thinwire_cluster::digest::{digests, tables};
 
-use crate::socket::Stats;
-use crate::stage::{DATABASE, Stage, transactions};
+use crate::demo::stage::{DATABASE, Stage, transactions};
+use crate::emulator::socket::Stats;
 
 /// What was found.
 #[derive(Debug)]

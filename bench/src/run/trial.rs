@@ -6,22 +6,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use thinwire_cluster::Cluster;
 
-use crate::bed::{Bed, DATABASE};
+use crate::contender::bed::{Bed, DATABASE};
+use crate::contender::native::{self, Native};
+use crate::contender::recvlogical::{self, Recvlogical};
+use crate::contender::thinwire::Thinwire;
 use crate::contender::{Contender, Part};
-use crate::course::Course;
-use crate::floor::{self, Floor};
-use crate::ladder::LAN;
-use crate::load::Load;
-use crate::native::{self, Native};
+use crate::link::course::Course;
+use crate::link::ladder::LAN;
 use crate::progress::Progress;
-use crate::recvlogical::{self, Recvlogical};
+use crate::report::floor::{self, Floor};
 use crate::report::{Latency, Outcome};
 use crate::run::Spec;
-use crate::scenario::{BETWEEN_OUTAGES, Disturbance, OUTAGES, WEEK, Work};
+use crate::run::scenario::{BETWEEN_OUTAGES, Disturbance, OUTAGES, WEEK, Work};
+use crate::run::watch::{Until, Watch};
 use crate::stop::Stop;
-use crate::thinwire::Thinwire;
-use crate::watch::{Until, Watch};
 use crate::workload::Workload;
+use crate::workload::load::Load;
 
 /// A contender on its bed.
 pub(crate) struct Trial<'a> {

@@ -7,7 +7,7 @@
 
 use anyhow::{Context, Result};
 
-use crate::bed::{Bed, DATABASE};
+use crate::contender::bed::{Bed, DATABASE};
 use crate::contender::{Contender, Part};
 
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::bed::{Bed, DATABASE};
+use crate::contender::bed::{Bed, DATABASE};
 use crate::contender::{Contender, Part};
 
 #[derive(Debug)]

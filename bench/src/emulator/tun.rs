@@ -19,10 +19,10 @@ use anyhow::{Context, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use crate::flight::Flights;
+use crate::emulator::flight::Flights;
+use crate::emulator::namespace::{Namespace, ip};
+use crate::emulator::wire::{Direction, Wire};
 use crate::link::{Fate, Link};
-use crate::namespace::{Namespace, ip};
-use crate::wire::{Direction, Wire};
 
 /// A link between two namespaces. Dropping it takes the devices away.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use crate::bed::{Bed, DATABASE};
+use crate::contender::bed::{Bed, DATABASE};
 use crate::contender::{Contender, Part};
 use crate::node::Node;
 
