@@ -109,7 +109,7 @@ pub async fn applied(applier: &Applier, stream: &Stream) {
 }
 
 pub async fn applied_to(applier: &Applier, stream: &Stream, offset: Offset) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(240);
     while stream.watermarks().applied < offset {
         let halted = stream.halted().borrow().clone();
         assert!(
@@ -124,7 +124,7 @@ pub async fn applied_to(applier: &Applier, stream: &Stream, offset: Offset) {
 
 /// Waits until a stream is halted.
 pub async fn halted(applier: &Applier, stream: &Stream) -> Halt {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(240);
     loop {
         if let Some(halt) = stream.halted().borrow().clone() {
             return halt;
@@ -140,7 +140,7 @@ pub async fn idle(applier: &Applier) {
 }
 
 pub async fn in_state(applier: &Applier, state: State) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(240);
     while applier.status().state != state {
         assert!(Instant::now() < deadline, "not {state:?}: {:?}", applier.status());
         sleep(Duration::from_millis(2)).await;

@@ -240,7 +240,7 @@ async fn a_silent_target_does_not_hold_up_the_end() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let begun = std::time::Instant::now();
     applier.shutdown().await;
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(30));
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ async fn the_server_shuts_down_at_once_and_capture_comes_back_by_itself() {
     rig.sql("insert into t values (1)");
     let started = std::time::Instant::now();
     rig.cluster.stop().unwrap();
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
     node.until("it is missed", |node| node.status().last_error.is_some()).await;
     assert_eq!(node.status().state, State::Connecting);
     assert_eq!(node.halted(), None);
@@ -196,7 +196,7 @@ async fn pausing_stops_reading_and_resuming_goes_on() {
     soon(node.shutdown()).await;
     let started = std::time::Instant::now();
     rig.slot_is_free().await;
-    assert!(started.elapsed() < Duration::from_secs(1), "the server was told");
+    assert!(started.elapsed() < Duration::from_millis(2_500), "the server was told");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -318,4 +318,4 @@ pub(crate) const PACE: Pace = Pace {
     stall: Duration::from_secs(2),
 };
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(240);

@@ -17,7 +17,7 @@ use thinwire_cluster::{Options, digest, installations};
 use crate::site::{APPLY, CAPTURE, DB, Pair, Site, lively, wait_for};
 
 /// How long anything may take that is not slow by itself, on a machine that does much else.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A table that is part of every schema: what a row of it has reached, all that was committed before has.
 const FENCE: &str = "create table fence (n bigint primary key);\n";

@@ -99,7 +99,7 @@ fn the_state_folder_can_go_at_any_time_and_a_lock_that_was_left_never_blocks() {
             nodes[which].start().unwrap();
             while nodes[which].status().unwrap().is_none() {
                 nodes[which].check().unwrap();
-                assert!(started.elapsed() < Duration::from_secs(10), "{}", nodes[which].log());
+                assert!(started.elapsed() < Duration::from_secs(60), "{}", nodes[which].log());
                 sleep(Duration::from_millis(20));
             }
             // Long enough for positions to be remembered now and then.

@@ -117,7 +117,7 @@ impl Site {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(20) * BUSY;
         loop {
             if let Ok(Some(status)) = self.node.status() {
                 return status;
@@ -199,7 +199,7 @@ impl Pair {
     }
 
     pub(crate) fn wait_equal_tables(&mut self, tables: &[String], limit: Duration) {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + limit * BUSY;
         loop {
             let source = digest::digests(&self.source.cluster, DB, tables);
             let target = digest::digests(&self.target.cluster, DB, tables);
@@ -238,13 +238,16 @@ pub(crate) fn free_port() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
+/// How many times longer a machine may take that others keep busy than the limits say.
+pub(crate) const BUSY: u32 = 4;
+
 /// Waits until `condition` gives something.
 pub(crate) fn wait_for<T>(
     what: &str,
     limit: Duration,
     mut condition: impl FnMut() -> Option<T>,
 ) -> T {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + limit * BUSY;
     loop {
         if let Some(found) = condition() {
             return found;

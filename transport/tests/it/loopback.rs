@@ -7,7 +7,7 @@ use thinwire_transport::{Peer, StartError, endpoint::Udp};
 
 use crate::site::{Site, transaction, until, until_equal};
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_sockets_carry_both_directions_through_a_restart() {
@@ -30,7 +30,7 @@ async fn real_sockets_carry_both_directions_through_a_restart() {
     edge.append(&transaction(201, 10, 100));
     hub.start_on(Arc::new(Udp), Some(at), vec![edge.as_peer()]);
     let took = until_equal(&edge, &hub, edge.own_id(), LONG).await;
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     edge.shutdown().await;
     until("gone", LONG, || !hub.status(&edge).connected).await;
 }
