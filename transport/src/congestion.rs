@@ -37,7 +37,9 @@ pub struct Window {
     /// Delivered rates of the last rounds, in bytes a second.
     rates: VecDeque<f64>,
     filling: Option<Filling>,
+    /// Of packets of any size, and of full ones, which a slow link takes longer for.
     shortest: Shortest,
+    shortest_full: Shortest,
     smoothed_rtt: f64,
 }
 
@@ -49,6 +51,8 @@ struct Round {
     sent: u64,
     lost: u64,
     app_limited: bool,
+    /// The shortest round trip of a full packet.
+    shortest: Option<f64>,
 }
 
 /// The first phase: the pipe is being filled, and each acknowledged byte allows another one.
@@ -69,6 +73,7 @@ impl Window {
             rates: VecDeque::with_capacity(RATE_ROUNDS),
             filling: Some(Filling::default()),
             shortest: Shortest::default(),
+            shortest_full: Shortest::default(),
             smoothed_rtt: 0.0,
         }
     }
@@ -81,11 +86,6 @@ impl Window {
     /// The best delivered rate of the last rounds, in bytes a second; zero until one was measured.
     pub fn rate(&self) -> f64 {
         self.rates.iter().copied().fold(0.0, f64::max)
-    }
-
-    /// The shortest round trip of the last minutes.
-    pub fn min_rtt(&self) -> Option<Duration> {
-        self.shortest.value().map(Duration::from_secs_f64)
     }
 
     /// Packets of so many bytes in all were sent.
@@ -101,6 +101,10 @@ impl Window {
         // The connection's own minimum begins as a configured guess, so the samples are taken here.
         let sample = now.saturating_duration_since(sent).as_secs_f64();
         self.shortest.observe(now, sample);
+        if bytes * 2 > self.mtu {
+            self.shortest_full.observe(now, sample);
+            self.round.shortest = Some(self.round.shortest.map_or(sample, |held| held.min(sample)));
+        }
         self.smoothed_rtt = match self.smoothed_rtt {
             0.0 => sample,
             smoothed => smoothed + (sample - smoothed) / 8.0,
@@ -141,8 +145,9 @@ impl Window {
             }
             self.rates.push_back(rate);
         }
-        let min_rtt = self.shortest.value().unwrap_or(self.smoothed_rtt);
-        let queued = (self.smoothed_rtt - min_rtt).max(0.0);
+        let min_rtt = self.pipe().unwrap_or(self.smoothed_rtt);
+        // One packet may be late for reasons of the link. When the earliest of a round is, packets queue.
+        let queued = (round.shortest.unwrap_or(self.smoothed_rtt) - min_rtt).max(0.0);
         if !round.app_limited {
             self.judge_filling();
         }
@@ -168,7 +173,7 @@ impl Window {
 
     /// Ends the first phase when packets begin to wait. A round later the queue would overflow.
     fn notice_queue(&mut self) {
-        let Some(min_rtt) = self.shortest.value() else { return };
+        let Some(min_rtt) = self.pipe() else { return };
         let queued = self.smoothed_rtt - min_rtt;
         if !self.rates.is_empty() && queued > (0.4 * min_rtt).max(0.1) {
             self.stop_filling();
@@ -178,7 +183,7 @@ impl Window {
     /// The window may be twice what the pipe holds by now; what is too much would only be lost.
     fn stop_filling(&mut self) {
         self.filling = None;
-        if let Some(min_rtt) = self.shortest.value()
+        if let Some(min_rtt) = self.pipe()
             && self.rate() > 0.0
         {
             self.bytes = self.bytes.min(self.target(1.5, min_rtt));
@@ -201,6 +206,11 @@ impl Window {
         };
     }
 
+    /// How long a packet and its acknowledgement take where nothing queues.
+    fn pipe(&self) -> Option<f64> {
+        self.shortest_full.value().or(self.shortest.value())
+    }
+
     fn target(&self, gain: f64, min_rtt: f64) -> u64 {
         let pipe = self.rate() * min_rtt.max(RTT_FLOOR);
         // Room for acknowledgements that come in bunches; less where a few packets are seconds of the link.
@@ -210,7 +220,8 @@ impl Window {
 }
 
 impl Round {
-    const IDLE: Self = Self { start: None, acked: 0, sent: 0, lost: 0, app_limited: false };
+    const IDLE: Self =
+        Self { start: None, acked: 0, sent: 0, lost: 0, app_limited: false, shortest: None };
 }
 
 /// A minimum over the last five to ten minutes, so that a path that has become longer is noticed.

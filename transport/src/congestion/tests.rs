@@ -8,6 +8,8 @@ struct Link {
     rate: f64,
     rtt: Duration,
     loss: f64,
+    /// What a packet may take longer, in either direction; none overtakes another.
+    jitter: Duration,
     random: u64,
     free_at: Instant,
     flying: VecDeque<(Instant, Instant, bool)>,
@@ -23,6 +25,7 @@ impl Link {
             rate,
             rtt: Duration::from_millis(rtt_ms),
             loss,
+            jitter: Duration::ZERO,
             random: 7,
             free_at: now,
             flying: VecDeque::new(),
@@ -49,7 +52,10 @@ impl Link {
                 if queue <= Duration::from_secs(1) {
                     self.free_at = start + Duration::from_secs_f64(MTU as f64 / self.rate);
                 }
-                self.flying.push_back((self.now, self.free_at.max(self.now) + self.rtt, lost));
+                let late = self.jitter.mul_f64(self.chance() + self.chance());
+                let back = self.free_at.max(self.now) + self.rtt + late;
+                let last = self.flying.back().map_or(back, |(_, last, _)| *last);
+                self.flying.push_back((self.now, back.max(last), lost));
                 window.on_sent(self.now, MTU);
                 in_flight += MTU;
             }
@@ -68,10 +74,18 @@ impl Link {
 const MTU: u64 = 1_200;
 
 fn utilisation(loss: f64) -> f64 {
-    let mut link = Link::new(32_000.0, 600, loss);
+    filled(Link::new(32_000.0, 600, loss))
+}
+
+/// The share of a minute of the link that was used, after a ping had shown how long its way is for small packets.
+fn filled(mut link: Link) -> f64 {
     let mut window = Window::new(1_200);
+    let pinged = link.now;
+    link.now += link.rtt;
+    window.on_sent(pinged, 40);
+    window.on_acked(link.now, pinged, 40, true);
     link.run(&mut window, Duration::from_secs(60));
-    link.delivered as f64 / (32_000.0 * 60.0)
+    link.delivered as f64 / (link.rate * 60.0)
 }
 
 #[test]
@@ -79,6 +93,12 @@ fn a_lossy_link_is_filled_all_the_same() {
     assert!(utilisation(0.0) > 0.93, "{}", utilisation(0.0));
     assert!(utilisation(0.05) > 0.88, "{}", utilisation(0.05));
     assert!(utilisation(0.10) > 0.80, "{}", utilisation(0.10));
+}
+
+#[test]
+fn a_slow_link_whose_packets_take_now_this_long_and_now_that_is_filled() {
+    let used = filled(Link { jitter: Duration::from_millis(200), ..Link::new(4_000.0, 700, 0.01) });
+    assert!(used > 0.93, "{used}");
 }
 
 #[test]
