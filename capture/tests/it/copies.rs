@@ -111,7 +111,7 @@ async fn a_first_copy_while_writers_run_is_exact() {
     writers.reach(200).await;
     let node = rig.node();
     node.until("all is copied", Node::has_copied).await;
-    writers.reach(1_000).await;
+    writers.reach(writers.moved.load(Ordering::SeqCst) + 600).await;
     writers.finish().await;
     let model = rig.check(&node, &["public.bank", "public.ledger"]).await;
     assert_eq!((model.copies, model.aborts), (1, 0));
