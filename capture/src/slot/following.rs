@@ -93,8 +93,8 @@ pub(super) fn statements(
     if is_there && (is_new || !following.may_ask) {
         out.push(sql::grant_asking(reader_of(found)));
     }
-    // Without a slot there is nobody yet who listens, and the first copy tells all.
-    if !out.is_empty() && found.slot.is_some() {
+    // Without a slot nobody listens yet, but what tables consist of is remembered with it.
+    if !out.is_empty() {
         out.push(sql::tell_all(publication));
     }
     Ok(out)

@@ -88,10 +88,7 @@ BEGIN
         SELECT t.relid FROM pg_catalog.pg_publication_rel AS r
         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
         CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.prrelid) AS t WHERE p.pubname = captured_by) AS m (id);
-    INSERT INTO thinwire.parts SELECT i.indexrelid, i.indrelid FROM pg_catalog.pg_index AS i
-    WHERE i.indrelid = ANY (tables) AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = i.indexrelid);
-    INSERT INTO thinwire.parts SELECT h.inhrelid, h.inhparent FROM pg_catalog.pg_inherits AS h
-    WHERE h.inhparent = ANY (tables) AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = h.inhrelid);
+    PERFORM thinwire.note_parts(tables);
     PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
         'objects', thinwire.definitions(captured_by, pg_catalog.array_fill(
             'pg_catalog.pg_class'::pg_catalog.regclass::oid, ARRAY[pg_catalog.cardinality(tables)]), tables),

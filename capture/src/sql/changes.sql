@@ -78,6 +78,18 @@ BEGIN
 END
 $function$;
 
+-- Remembers what tables consist of.
+CREATE OR REPLACE FUNCTION thinwire.note_parts(tables oid[])
+RETURNS void LANGUAGE sql AS $function$
+    INSERT INTO thinwire.parts
+    SELECT it.id, it.part_of FROM (
+        SELECT i.indexrelid, i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indrelid = ANY (tables)
+        UNION ALL
+        SELECT h.inhrelid, h.inhparent FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = ANY (tables)
+    ) AS it (id, part_of)
+    WHERE NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = it.id)
+$function$;
+
 -- Puts a table into the publication or takes it out, as the patterns say; returns what was done. The publication is
 -- locked for it until the transaction ends, so a transaction that has to wait for another leaves it to later: users who
 -- make tables at the same time wait for each other a moment at most. It is shorter than what deadlocks are looked for
@@ -106,6 +118,9 @@ BEGIN
         ELSIF is_wanted THEN
             EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', capture.publication, called);
             PERFORM thinwire.grant_to_reader(capture, relation);
+            -- Its copy tells of all that it consists of.
+            PERFORM thinwire.note_parts(ARRAY(SELECT relation UNION
+                SELECT t.relid FROM pg_catalog.pg_partition_tree(relation) AS t));
         ELSE
             EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
         END IF;
@@ -208,24 +223,23 @@ RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
     WHERE p.pronamespace = in_schema
 $function$;
 
--- Remembers what a table consists of; returns partitions that came or went with rows since this was done last.
+-- Remembers what a table consists of; returns partitions that came or went since this was done last, but for those that
+-- are created here.
 CREATE OR REPLACE FUNCTION thinwire.moved_partitions(relation oid, created oid[])
 RETURNS oid[] LANGUAGE plpgsql AS $function$
 DECLARE
     moved oid[] := '{}';
     part record;
-    has_rows boolean;
 BEGIN
     INSERT INTO thinwire.parts SELECT i.indexrelid, relation FROM pg_catalog.pg_index AS i
     WHERE i.indrelid = relation
     AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = i.indexrelid);
     FOR part IN
-        SELECT c.oid, n.nspname, c.relname, c.relkind, now.relid IS NOT NULL AS is_here
+        SELECT c.oid, now.relid IS NOT NULL AS is_here
         FROM (SELECT p.id FROM thinwire.parts AS p WHERE p.part_of = relation) AS was (id)
         FULL JOIN (SELECT t.relid FROM pg_catalog.pg_partition_tree(relation) AS t
                    WHERE t.parentrelid = relation) AS now ON now.relid = was.id
         JOIN pg_catalog.pg_class AS c ON c.oid = coalesce(now.relid, was.id) AND c.relkind IN ('r', 'p', 'f')
-        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE was.id IS NULL OR now.relid IS NULL
     LOOP
         IF part.is_here THEN
@@ -233,18 +247,28 @@ BEGIN
         ELSE
             DELETE FROM thinwire.parts AS k WHERE k.id = part.oid;
         END IF;
-        IF part.oid = ANY (created) THEN
-            CONTINUE;
-        END IF;
-        has_rows := true;
-        IF part.relkind IN ('r', 'p') THEN
-            EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %I.%I)', part.nspname, part.relname) INTO has_rows;
-        END IF;
-        IF has_rows THEN
-            moved := moved || part.oid;
+        IF part.oid <> ALL (created) THEN
+            -- One that is partitioned itself brings its own.
+            moved := moved || part.oid || thinwire.moved_partitions(part.oid, created);
         END IF;
     END LOOP;
     RETURN moved;
+END
+$function$;
+
+-- Whether a table holds anything, as far as that can be seen: of a foreign one it is not known.
+CREATE OR REPLACE FUNCTION thinwire.has_rows(relation oid)
+RETURNS boolean LANGUAGE plpgsql AS $function$
+DECLARE
+    has_rows boolean := true;
+    called text;
+BEGIN
+    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation AND c.relkind IN ('r', 'p');
+    IF called IS NOT NULL THEN
+        EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %s)', called) INTO has_rows;
+    END IF;
+    RETURN has_rows;
 END
 $function$;
 
@@ -263,6 +287,7 @@ DECLARE
     born oid[] := '{}';
     stale oid[] := '{}';
     moved oid[];
+    part oid;
 BEGIN
     -- Tables first: what else travels depends on which are captured. Roots come before their partitions.
     FOR it IN
@@ -289,16 +314,16 @@ BEGIN
                 INSERT INTO thinwire.parts SELECT it.object, h.inhparent FROM pg_catalog.pg_inherits AS h
                 WHERE h.inhrelid = it.object;
             END IF;
-            IF moved <> '{}' THEN
-                stale := stale || root;
-                FOR i IN 1 .. pg_catalog.cardinality(moved) LOOP
-                    IF thinwire.settle(capture, moved[i]) = 'removed' THEN
-                        stale := stale || moved[i];
-                    END IF;
-                    told_classes := told_classes || relations;
-                    told := told || moved[i];
-                END LOOP;
-            END IF;
+            FOREACH part IN ARRAY moved LOOP
+                IF NOT (root = ANY (stale)) AND thinwire.has_rows(part) THEN
+                    stale := stale || root;
+                END IF;
+                IF thinwire.settle(capture, part) = 'removed' THEN
+                    stale := stale || part;
+                END IF;
+                told_classes := told_classes || relations;
+                told := told || part;
+            END LOOP;
         END IF;
     END LOOP;
     FOR it IN

@@ -3,8 +3,8 @@ DROP EVENT TRIGGER IF EXISTS thinwire_drop;
 DROP EVENT TRIGGER IF EXISTS thinwire_rewrite;
 DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_drop, thinwire.tell_command,
     thinwire.tell_all, thinwire.sequences, thinwire.publish_missing, thinwire.describe_tables, thinwire.tell,
-    thinwire.moved_partitions, thinwire.contents, thinwire.whole, thinwire.is_carried, thinwire.settle,
-    thinwire.identify, thinwire.grant_to_reader, thinwire.emit, thinwire.token, thinwire.definitions, thinwire.needs,
+    thinwire.has_rows, thinwire.moved_partitions, thinwire.contents, thinwire.whole, thinwire.is_carried, thinwire.settle,
+    thinwire.note_parts, thinwire.identify, thinwire.grant_to_reader, thinwire.emit, thinwire.token, thinwire.definitions, thinwire.needs,
     thinwire.describe, thinwire.routine_body, thinwire.type_body, thinwire.range_definition, thinwire.view_body,
     thinwire.sequence_body, thinwire.next_value, thinwire.table_body, thinwire.indexes, thinwire.index_definition,
     thinwire.constraints, thinwire.columns, thinwire.collation_of, thinwire.is_captured, thinwire.is_fit,

@@ -5,6 +5,7 @@ mod copies;
 mod disks;
 mod halts;
 mod model;
+mod partitions;
 mod restarts;
 mod rig;
 mod schema;

@@ -13,7 +13,7 @@ use thinwire_engine::{
 
 use crate::rig::{Node, PACE, Rig, SLOT, init_options};
 
-fn options(patterns: &[&str]) -> InitOptions {
+pub(crate) fn options(patterns: &[&str]) -> InitOptions {
     InitOptions { ddl: Ddl::Replicate, ..init_options(patterns) }
 }
 
@@ -21,25 +21,25 @@ async fn init(rig: &Rig, patterns: &[&str]) {
     slot::init(&rig.source(), &options(patterns)).await.unwrap();
 }
 
-fn node(rig: &Rig) -> Node {
+pub(crate) fn node(rig: &Rig) -> Node {
     let disk = Arc::new(RealDisk);
     Node::start_on(disk, rig.source(), rig.dir.path(), 1 << 30, SLOT, PACE, Ddl::Replicate)
 }
 
 /// A node that captures everything, and has copied what there was.
-async fn ready(rig: &Rig) -> Node {
+pub(crate) async fn ready(rig: &Rig) -> Node {
     init(rig, &["*.*"]).await;
     let node = node(rig);
     node.until("all is copied", Node::has_copied).await;
     node
 }
 
-fn definitions(schema: &Schema) -> Definitions {
+pub(crate) fn definitions(schema: &Schema) -> Definitions {
     Definitions::decode(&schema.definitions).unwrap()
 }
 
 /// The names of what each schema change behind the copies tells of, with `-` before what is gone.
-fn told(node: &Node) -> Vec<String> {
+pub(crate) fn told(node: &Node) -> Vec<String> {
     let mut told = Vec::new();
     let mut is_copy = false;
     for (_, record) in node.records() {
