@@ -11,11 +11,7 @@ AS $function$
     SELECT pg_catalog.jsonb_strip_nulls(thinwire.definitions(captured_by,
         coalesce(pg_catalog.array_agg('pg_catalog.pg_class'::pg_catalog.regclass::oid), '{}'),
         coalesce(pg_catalog.array_agg(m.id), '{}')))::text
-    FROM (SELECT t.id FROM pg_catalog.unnest(tables) AS t (id)
-          WHERE thinwire.is_captured(captured_by, t.id)
-          UNION
-          SELECT p.relid FROM pg_catalog.unnest(tables) AS t (id),
-          LATERAL pg_catalog.pg_partition_tree(t.id) AS p
+    FROM (SELECT DISTINCT b.id FROM pg_catalog.unnest(tables) AS t (id) CROSS JOIN LATERAL thinwire.branch(t.id) AS b
           WHERE thinwire.is_captured(captured_by, t.id)) AS m (id)
 $function$;
 
@@ -81,13 +77,10 @@ DECLARE
     tables oid[];
 BEGIN
     SELECT c.* INTO STRICT capture FROM thinwire.captures AS c WHERE c.publication = captured_by;
-    SELECT coalesce(pg_catalog.array_agg(DISTINCT m.id), '{}') INTO tables FROM (
-        SELECT r.prrelid FROM pg_catalog.pg_publication_rel AS r
-        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = captured_by
-        UNION
-        SELECT t.relid FROM pg_catalog.pg_publication_rel AS r
-        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
-        CROSS JOIN LATERAL pg_catalog.pg_partition_tree(r.prrelid) AS t WHERE p.pubname = captured_by) AS m (id);
+    SELECT coalesce(pg_catalog.array_agg(DISTINCT b.id), '{}') INTO tables
+        FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = captured_by
+        CROSS JOIN LATERAL thinwire.branch(r.prrelid) AS b;
     PERFORM thinwire.note_parts(tables);
     PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
         'objects', thinwire.definitions(captured_by, pg_catalog.array_fill(

@@ -60,8 +60,7 @@ BEGIN
                EXISTS (SELECT FROM pg_catalog.pg_index AS i WHERE i.indrelid = c.oid
                        AND i.indisprimary AND i.indimmediate AND i.indisvalid) AS has_primary
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-        WHERE c.relkind IN ('r', 'p') AND (c.oid = relation
-            OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(relation) AS t))
+        WHERE c.relkind IN ('r', 'p') AND c.oid IN (SELECT b.id FROM thinwire.branch(relation) AS b)
     LOOP
         IF member.relreplident = 'f' THEN
             IF member.is_ours AND member.has_primary AND NOT root_is_full THEN
@@ -119,8 +118,7 @@ BEGIN
             EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', capture.publication, called);
             PERFORM thinwire.grant_to_reader(capture, relation);
             -- Its copy tells of all that it consists of.
-            PERFORM thinwire.note_parts(ARRAY(SELECT relation UNION
-                SELECT t.relid FROM pg_catalog.pg_partition_tree(relation) AS t));
+            PERFORM thinwire.note_parts(ARRAY(SELECT b.id FROM thinwire.branch(relation) AS b));
         ELSE
             EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
         END IF;
@@ -235,12 +233,13 @@ BEGIN
     WHERE i.indrelid = relation
     AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = i.indexrelid);
     FOR part IN
-        SELECT c.oid, now.relid IS NOT NULL AS is_here
+        SELECT c.oid, now.id IS NOT NULL AS is_here
         FROM (SELECT p.id FROM thinwire.parts AS p WHERE p.part_of = relation) AS was (id)
-        FULL JOIN (SELECT t.relid FROM pg_catalog.pg_partition_tree(relation) AS t
-                   WHERE t.parentrelid = relation) AS now ON now.relid = was.id
-        JOIN pg_catalog.pg_class AS c ON c.oid = coalesce(now.relid, was.id) AND c.relkind IN ('r', 'p', 'f')
-        WHERE was.id IS NULL OR now.relid IS NULL
+        FULL JOIN (SELECT h.inhrelid FROM pg_catalog.pg_inherits AS h
+                   JOIN pg_catalog.pg_class AS c ON c.oid = h.inhrelid AND c.relispartition
+                   WHERE h.inhparent = relation) AS now (id) ON now.id = was.id
+        JOIN pg_catalog.pg_class AS c ON c.oid = coalesce(now.id, was.id) AND c.relkind IN ('r', 'p', 'f')
+        WHERE was.id IS NULL OR now.id IS NULL
     LOOP
         IF part.is_here THEN
             INSERT INTO thinwire.parts VALUES (part.oid, relation);

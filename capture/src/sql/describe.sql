@@ -24,6 +24,19 @@ RETURNS boolean LANGUAGE sql IMMUTABLE AS $function$
     SELECT in_schema !~ '^pg_' AND in_schema NOT IN ('information_schema', 'thinwire')
 $function$;
 
+-- A table with its partitions and theirs. Unlike pg_partition_tree this locks none of them, so nobody waits here for
+-- somebody who works on another partition.
+CREATE OR REPLACE FUNCTION thinwire.branch(relation oid)
+RETURNS TABLE (id oid) LANGUAGE sql STABLE AS $function$
+    WITH RECURSIVE part (id) AS (
+        SELECT relation
+        UNION
+        SELECT h.inhrelid FROM part JOIN pg_catalog.pg_inherits AS h ON h.inhparent = part.id
+        JOIN pg_catalog.pg_class AS c ON c.oid = h.inhrelid AND c.relispartition
+    )
+    SELECT part.id FROM part
+$function$;
+
 -- Whether an index identifies the old rows of a table.
 CREATE OR REPLACE FUNCTION thinwire.has_key(relation oid)
 RETURNS boolean LANGUAGE sql STABLE AS $function$

@@ -8,5 +8,5 @@ DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_dro
     thinwire.describe, thinwire.routine_body, thinwire.type_body, thinwire.range_definition, thinwire.view_body,
     thinwire.sequence_body, thinwire.next_value, thinwire.table_body, thinwire.indexes, thinwire.index_definition,
     thinwire.constraints, thinwire.columns, thinwire.collation_of, thinwire.is_captured, thinwire.is_fit,
-    thinwire.is_unpublishable, thinwire.has_key, thinwire.is_users, thinwire.names, thinwire.matches;
+    thinwire.is_unpublishable, thinwire.has_key, thinwire.branch, thinwire.is_users, thinwire.names, thinwire.matches;
 DROP TABLE IF EXISTS thinwire.captures, thinwire.parts, thinwire.keyless

@@ -64,3 +64,22 @@ async fn one_that_is_partitioned_itself_brings_its_own() {
     assert_eq!(last(&node, "mid").partition_of, None);
     assert!(node.model().schemas.iter().all(|it| it.stale.is_empty()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_works_on_a_partition_does_not_hold_up_what_is_told_of_another() {
+    let rig = Rig::new(ROOT);
+    let node = ready(&rig).await;
+    let other = rig.source().connect().await.unwrap();
+    other.batch_execute("begin; lock table only public.log_1").await.unwrap();
+    rig.sql(
+        "create table log_2 partition of log for values from (10) to (20);
+         create table apart (day int primary key, v text);
+         alter table log attach partition apart for values from (20) to (30);
+         insert into log values (11, 'b'), (21, 'c')",
+    );
+    other.batch_execute("commit").await.unwrap();
+    let model = rig.check(&node, &[]).await;
+    assert_eq!(model.rows("public.log").len(), 3);
+    assert_eq!(told(&node), ["log_2", "apart", "log apart"]);
+    assert_eq!(node.halted(), None);
+}
