@@ -102,8 +102,7 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
         'collation', thinwire.collation_of(a.attcollation, t.typcollation),
         'not_null', a.attnotnull,
         'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid),
-        -- An array of one element; read as text, whatever the element is.
-        'missing', CASE WHEN a.atthasmissing THEN (a.attmissingval::text::text[])[1] END,
+        'missing', m.value,
         'generated', CASE WHEN a.attgenerated = 's' THEN 'stored' WHEN a.attgenerated = 'v' THEN 'virtual'
                           WHEN a.attidentity = 'a' THEN 'identity_always'
                           WHEN a.attidentity = 'd' THEN 'identity_by_default' END,
@@ -111,6 +110,14 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
     FROM pg_catalog.pg_attribute AS a
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
     LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+    -- What rows have that are older than the column. A partitioned table has none of its own: its partitions say it. It is an
+    -- array of one element; read as text, whatever the element is.
+    LEFT JOIN (
+        SELECT DISTINCT ON (o.attname) o.attname, (o.attmissingval::text::text[])[1]
+        FROM thinwire.branch(relation) AS b
+        JOIN pg_catalog.pg_attribute AS o ON o.attrelid = b.id AND o.atthasmissing AND NOT o.attisdropped
+        ORDER BY o.attname, b.id
+    ) AS m (name, value) ON m.name = a.attname
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
 $function$;
 

@@ -83,3 +83,15 @@ async fn who_works_on_a_partition_does_not_hold_up_what_is_told_of_another() {
     assert_eq!(told(&node), ["log_2", "apart", "log apart"]);
     assert_eq!(node.halted(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_older_rows_have_in_a_new_column_is_told_of_a_partitioned_table_too() {
+    let rig = Rig::new(ROOT);
+    let node = ready(&rig).await;
+    rig.sql("alter table log add column at timestamptz default now(), add column plain int");
+    rig.check(&node, &[]).await;
+    let columns = last(&node, "log").columns;
+    let missing: Vec<_> = columns.iter().map(|it| it.missing.clone()).collect();
+    let at = rig.sql("set timezone = 'UTC'; select at from log");
+    assert_eq!(missing, [None, None, Some(at), None]);
+}
