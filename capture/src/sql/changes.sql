@@ -84,7 +84,8 @@ RETURNS void LANGUAGE sql AS $function$
     SELECT it.id, it.part_of FROM (
         SELECT i.indexrelid, i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indrelid = ANY (tables)
         UNION ALL
-        SELECT h.inhrelid, h.inhparent FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = ANY (tables)
+        SELECT h.inhrelid, h.inhparent FROM pg_catalog.pg_inherits AS h
+        JOIN pg_catalog.pg_class AS c ON c.oid = h.inhrelid AND c.relispartition WHERE h.inhparent = ANY (tables)
     ) AS it (id, part_of)
     WHERE NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = it.id)
 $function$;
@@ -372,6 +373,23 @@ BEGIN
 END
 $function$;
 
+-- Whether a table that was dropped is one that the target follows: by its name, or as a part of one. Another one may have
+-- been captured once, and is the target's own since.
+CREATE OR REPLACE FUNCTION thinwire.was_meant(capture thinwire.captures, relation oid, in_schema text, called text)
+RETURNS boolean LANGUAGE sql AS $function$
+    WITH RECURSIVE whole (id) AS (
+        SELECT p.part_of FROM thinwire.parts AS p WHERE p.id = relation
+        UNION
+        SELECT p.part_of FROM whole AS w JOIN thinwire.parts AS p ON p.id = w.id
+    )
+    SELECT thinwire.matches(capture.patterns, in_schema, called) OR EXISTS (
+        SELECT FROM whole AS w WHERE thinwire.is_captured(capture.publication, w.id)
+        OR EXISTS (
+            SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+            WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = w.id AND d.objsubid = 0
+            AND thinwire.matches(capture.patterns, d.schema_name, d.object_name)))
+$function$;
+
 -- What a command dropped, and the tables that lost something with it.
 CREATE OR REPLACE FUNCTION thinwire.tell_drop(capture thinwire.captures)
 RETURNS void LANGUAGE plpgsql AS $function$
@@ -404,8 +422,10 @@ BEGIN
         WHERE k.kind IS NOT NULL AND NOT d.is_temporary AND d.objsubid = 0
         AND (d.object_type <> 'type' OR d.original OR d.normal)
         AND thinwire.is_users(coalesce(d.schema_name, d.object_name))
-        AND EXISTS (SELECT FROM pg_catalog.jsonb_to_recordset(capture.patterns) AS p (excluded boolean, schema text)
-                    WHERE NOT p.excluded AND coalesce(d.schema_name, d.object_name) ~ p.schema);
+        AND CASE WHEN k.kind = 'table' THEN thinwire.was_meant(capture, d.objid, d.schema_name, d.object_name)
+                 ELSE EXISTS (
+                     SELECT FROM pg_catalog.jsonb_to_recordset(capture.patterns) AS p (excluded boolean, schema text)
+                     WHERE NOT p.excluded AND coalesce(d.schema_name, d.object_name) ~ p.schema) END;
     SELECT coalesce(pg_catalog.array_agg(DISTINCT c.oid), '{}') INTO tables FROM (
         SELECT p.part_of FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
         JOIN thinwire.parts AS p ON p.id = d.objid

@@ -1,7 +1,7 @@
 DROP EVENT TRIGGER IF EXISTS thinwire_command;
 DROP EVENT TRIGGER IF EXISTS thinwire_drop;
 DROP EVENT TRIGGER IF EXISTS thinwire_rewrite;
-DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_drop, thinwire.tell_command,
+DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_drop, thinwire.was_meant, thinwire.tell_command,
     thinwire.tell_all, thinwire.sequences, thinwire.publish_missing, thinwire.describe_tables, thinwire.tell,
     thinwire.has_rows, thinwire.moved_partitions, thinwire.contents, thinwire.whole, thinwire.is_carried, thinwire.settle,
     thinwire.note_parts, thinwire.identify, thinwire.grant_to_reader, thinwire.emit, thinwire.token, thinwire.definitions, thinwire.needs,

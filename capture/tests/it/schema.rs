@@ -489,3 +489,31 @@ async fn another_choice_of_tables_takes_effect_at_once() {
     assert_eq!(model.copies, 2);
     assert_eq!(told(&node), ["old keyless", "next"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_captured_no_more_is_the_targets_own() {
+    let rig = Rig::new(START);
+    rig.sql(
+        "create schema far;
+         create table off (a int); create table log (a int) partition by range (a);
+         create table log_1 partition of log for values from (0) to (1);
+         create table kept (a int) partition by range (a);
+         create table far.kept_1 partition of kept for values from (0) to (1);
+         create table far.kept_2 partition of kept for values from (1) to (2)",
+    );
+    init(&rig, &["public.*"]).await;
+    let node = node(&rig);
+    node.until("all is copied", Node::has_copied).await;
+    init(&rig, &["public.old", "public.kept"]).await;
+    let before = told(&node).len();
+    rig.sql("drop table far.kept_2");
+    rig.sql("drop table off, log");
+    rig.sql("drop table kept, old");
+    rig.check(&node, &[]).await;
+    let mut told = told(&node).split_off(before);
+    let mut last: Vec<_> = told.pop().unwrap().split(' ').map(str::to_owned).collect();
+    last.sort();
+    assert_eq!(last, ["-kept", "-kept_1", "-old"]);
+    let told: Vec<_> = told.iter().filter(|it| it.contains('-')).collect();
+    assert_eq!(told, ["kept -kept_2"]);
+}
