@@ -128,6 +128,40 @@ fn the_first_copy_fills_a_database_that_was_empty_with_all_that_its_tables_need(
 }
 
 #[test]
+fn partitions_come_and_go_and_their_table_is_changed_with_them() {
+    let mut pair = followed(
+        "create table log (day int primary key, text text) partition by range (day);
+         create table log_1 partition of log for values from (0) to (10);
+         insert into log values (1, 'a')",
+    );
+    wait_alike(&mut pair, SOON);
+    // Empty ones, full ones, and one that is partitioned itself.
+    pair.source.sql(
+        "create table log_2 (like log including all); create table log_3 (like log including all)",
+    );
+    pair.source.sql("alter table log attach partition log_2 for values from (10) to (20)");
+    pair.source.sql("insert into log_3 values (21, 'b'); insert into log values (11, 'c')");
+    pair.source.sql("alter table log attach partition log_3 for values from (20) to (30)");
+    pair.source.sql(
+        "create table mid (like log including all) partition by range (day);
+         create table leaf partition of mid for values from (30) to (40);
+         alter table log attach partition mid for values from (30) to (50)",
+    );
+    pair.source.sql("insert into log values (31, 'd')");
+    wait_alike(&mut pair, SOON);
+    // Old rows get a value that no expression gives a second time.
+    pair.source.sql("alter table log add column at timestamptz default now()");
+    pair.source.sql("insert into log values (2, 'e')");
+    wait_alike(&mut pair, SOON);
+    pair.source.sql("delete from log where day = 11; alter table log detach partition log_2");
+    pair.source.sql("alter table log detach partition log_3 concurrently");
+    pair.source.sql("insert into log_2 values (12, 'f'); drop table log_1");
+    pair.source.sql("create table log_4 partition of log for values from (0) to (20)");
+    pair.source.sql("insert into log values (12, 'g')");
+    wait_alike(&mut pair, SOON);
+}
+
+#[test]
 fn what_a_definition_does_not_determine_is_copied_again() {
     let mut pair = followed("create table t (id int primary key, v text)");
     pair.source.sql("insert into t select i, i::text from generate_series(1, 1000) i");
