@@ -30,7 +30,7 @@ pub(crate) fn attempts(step: &Step<'_>, login: Option<&str>) -> Vec<Attempt> {
     match step {
         Step::Create { object, identities } => one(create(object, identities)),
         Step::Replace(object) => replace(object),
-        Step::Drop(objects) => one(drop_all(objects)),
+        Step::Drop(objects) => drop_all(objects),
         Step::Rename { object, to } => {
             one(format!("ALTER {} RENAME TO {}", named(object), ident(to)))
         }
@@ -258,10 +258,17 @@ fn replace(object: &Object) -> Vec<Attempt> {
     vec![first, Attempt { texts: vec![gone, made], behind, ..Attempt::default() }]
 }
 
-fn drop_all(objects: &[Named<'_>]) -> String {
+/// Tables and views go or somebody has to say what becomes of them. The rest stays as long as something here needs it: the
+/// source dropped it with a table that is not captured any more.
+fn drop_all(objects: &[Named<'_>]) -> Vec<Attempt> {
     let names: Vec<_> = objects.iter().map(bare).collect();
     let kind = objects.first().map_or("TABLE", kind);
-    format!("DROP {kind} IF EXISTS {}", names.join(", "))
+    let text = format!("DROP {kind} IF EXISTS {}", names.join(", "));
+    let mut attempts = vec![Attempt { texts: vec![text], ..Attempt::default() }];
+    if objects.iter().all(|object| !matches!(object.kind, Kind::Table | Kind::View)) {
+        attempts.push(Attempt { behind: &["2BP01"], ..Attempt::default() });
+    }
+    attempts
 }
 
 /// Lets whoever applies rows use what another login has made.

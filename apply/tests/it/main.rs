@@ -5,6 +5,7 @@ mod changes;
 mod copies;
 mod crashes;
 mod database;
+mod definitions;
 mod feed;
 mod gathered;
 mod halts;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A column such as `id int4 not null`: its name, its type, and whether null is refused.
-fn column(number: i16, text: &str) -> TableColumn {
+pub(crate) fn column(number: i16, text: &str) -> TableColumn {
     let (text, not_null) = match text.strip_suffix(" not null") {
         Some(text) => (text, true),
         None => (text, false),
@@ -31,7 +31,7 @@ fn column(number: i16, text: &str) -> TableColumn {
     }
 }
 
-fn object(id: u32, name: &str, body: Body) -> Object {
+pub(crate) fn object(id: u32, name: &str, body: Body) -> Object {
     let (schema, name) = name.split_once('.').unwrap_or(("", name));
     Object {
         id,
@@ -44,12 +44,12 @@ fn object(id: u32, name: &str, body: Body) -> Object {
 }
 
 /// A table with columns that are numbered from one.
-fn table(id: u32, name: &str, columns: &[&str]) -> Object {
+pub(crate) fn table(id: u32, name: &str, columns: &[&str]) -> Object {
     let numbered = columns.iter().zip(1..).map(|(text, number)| column(number, text));
     object(id, name, Body::Table(TableBody { columns: numbered.collect(), ..empty() }))
 }
 
-fn empty() -> TableBody {
+pub(crate) fn empty() -> TableBody {
     TableBody {
         columns: Vec::new(),
         constraints: Vec::new(),
@@ -62,26 +62,26 @@ fn empty() -> TableBody {
     }
 }
 
-fn constraint(name: &str, definition: &str) -> Constraint {
+pub(crate) fn constraint(name: &str, definition: &str) -> Constraint {
     let foreign = definition.starts_with("FOREIGN");
     Constraint { name: name.to_owned(), definition: definition.to_owned(), foreign }
 }
 
-fn with(mut object: Object, change: impl FnOnce(&mut TableBody)) -> Object {
+pub(crate) fn with(mut object: Object, change: impl FnOnce(&mut TableBody)) -> Object {
     let Body::Table(table) = &mut object.body else { panic!("not a table") };
     change(table);
     object
 }
 
-fn told(objects: &[Object]) -> Record {
+pub(crate) fn told(objects: &[Object]) -> Record {
     schema(&[], objects, &[])
 }
 
-fn one(object: &Object) -> Record {
+pub(crate) fn one(object: &Object) -> Record {
     told(std::slice::from_ref(object))
 }
 
-fn schema(stale: &[u32], objects: &[Object], dropped: &[Dropped]) -> Record {
+pub(crate) fn schema(stale: &[u32], objects: &[Object], dropped: &[Dropped]) -> Record {
     let definitions = Definitions { objects: objects.to_vec(), dropped: dropped.to_vec() };
     Record::Schema(Schema {
         born: Vec::new(),
@@ -90,13 +90,13 @@ fn schema(stale: &[u32], objects: &[Object], dropped: &[Dropped]) -> Record {
     })
 }
 
-fn gone(object: &Object) -> Dropped {
+pub(crate) fn gone(object: &Object) -> Dropped {
     let (schema, name) = (object.schema.clone(), object.name.clone());
     Dropped { id: object.id, kind: object.body.kind(), schema, name }
 }
 
 /// What psql would show of a table's columns.
-fn columns(database: &Database, table: &str) -> String {
+pub(crate) fn columns(database: &Database, table: &str) -> String {
     database.sql(&format!(
         "select string_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), \
          case when attnotnull then 'not null' end, 'default ' || pg_get_expr(adbin, adrelid)), ', ' order by attnum) \
@@ -164,7 +164,7 @@ async fn a_table_is_created_filled_changed_and_dropped_in_its_place_among_the_ro
     assert_eq!(database.sql("select count(*) from thinwire.definitions"), "0");
 }
 
-fn sequence(value: Option<i64>, owned_by: Option<(u32, i16)>) -> Sequence {
+pub(crate) fn sequence(value: Option<i64>, owned_by: Option<(u32, i16)>) -> Sequence {
     Sequence {
         data_type: "bigint".to_owned(),
         start: 1,
@@ -179,7 +179,7 @@ fn sequence(value: Option<i64>, owned_by: Option<(u32, i16)>) -> Sequence {
     }
 }
 
-fn labels(labels: &[&str]) -> Body {
+pub(crate) fn labels(labels: &[&str]) -> Body {
     Body::Enum { labels: labels.iter().map(|label| (*label).to_owned()).collect() }
 }
 
