@@ -143,6 +143,9 @@ pub(crate) fn shaped<'a>(
         _ => plain::changed(known, told),
     };
     steps.extend(attributes(known, told));
+    if matches!(told.body, Body::Routine { .. }) && !steps.is_empty() {
+        steps.push(Step::Disarm(told));
+    }
     Ok(steps)
 }
 
@@ -212,6 +215,9 @@ fn created<'a>(told: &'a Object, identities: &[(i16, &'a Object)]) -> Vec<Step<'
     };
     steps.push(Step::Grant(told));
     steps.push(Step::Own(told));
+    if matches!(told.body, Body::Routine { .. }) {
+        steps.push(Step::Disarm(told));
+    }
     if told.comment.is_some() {
         steps.push(Step::Comment(told));
     }

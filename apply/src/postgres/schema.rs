@@ -281,16 +281,35 @@ impl Work {
             if step.needs_owner() {
                 self.needs_owner()?;
             }
-            if let Step::Own(object) = step {
-                let params = vec![object.owner.clone(), object.schema.clone()];
-                if !ask(&self.client, sql::MAY_GIVE, params).await? {
-                    continue;
-                }
+            let step = match step {
+                Step::Own(object) if !self.may_give(object).await? => continue,
+                Step::Disarm(object) if !self.is_armed(object).await? => continue,
+                Step::Disarm(object) if self.may_give(object).await? => &Step::Own(object),
+                step => step,
+            };
+            if let Step::Disarm(object) = step {
+                warn!(
+                    stream = %self.stream, schema = object.schema, name = object.name, owner = object.owner,
+                    "its owner cannot be had here, so this routine runs with the rights of whoever calls it"
+                );
             }
             let attempts = attempts(step, self.grants_to.as_deref());
             self.attempt(&Subject::of(told), attempts).await?;
         }
         Ok(())
+    }
+
+    /// Whether an object may be given to the owner that it is told to have.
+    async fn may_give(&self, object: &Object) -> Result<bool, SinkError> {
+        let params = vec![object.owner.clone(), object.schema.clone()];
+        ask(&self.client, sql::MAY_GIVE, params).await
+    }
+
+    /// Whether a routine runs with the rights of somebody whom its source did not mean.
+    async fn is_armed(&self, object: &Object) -> Result<bool, SinkError> {
+        let Named { schema, name, arguments, .. } = Named::of(object);
+        let params = [schema, name, arguments.unwrap_or_default(), &object.owner];
+        ask(&self.client, sql::IS_ARMED, params.map(str::to_owned).to_vec()).await
     }
 
     /// If another login changes the schema, it is that one's turn.

@@ -51,6 +51,9 @@ pub(crate) enum Step<'a> {
     },
     /// An object gets its owner, if that is possible here.
     Own(&'a Object),
+    /// A routine that would run with the rights of another login than at its source gets its owner, or else runs with those of
+    /// whoever calls it.
+    Disarm(&'a Object),
     /// Whoever applies rows may use an object that somebody else has made.
     Grant(&'a Object),
     /// An object gets its comment.

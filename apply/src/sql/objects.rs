@@ -73,6 +73,12 @@ THEN pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CR
 ELSE pg_catalog.has_schema_privilege(r.oid, (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $2), 'CREATE') \
 END))";
 
+/// Whether a routine runs with the rights of its owner, who is another than told: schema, name, types of its arguments, owner.
+pub(crate) const IS_ARMED: &str = "\
+SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+WHERE n.nspname = $1 AND p.proname = $2 AND pg_catalog.oidvectortypes(p.proargtypes) = $3 \
+AND p.prosecdef AND pg_catalog.pg_get_userbyid(p.proowner) <> $4)";
+
 /// What a stream told of objects: origin, and a list of their ids.
 pub(crate) const TOLD: &str = "\
 SELECT definition FROM thinwire.definitions WHERE origin OPERATOR(pg_catalog.=) $1 \

@@ -40,6 +40,9 @@ pub(crate) fn attempts(step: &Step<'_>, login: Option<&str>) -> Vec<Attempt> {
         Step::Own(object) => {
             one(format!("ALTER {} OWNER TO {}", named(&Named::of(object)), ident(&object.owner)))
         }
+        Step::Disarm(object) => {
+            one(format!("ALTER {} SECURITY INVOKER", named(&Named::of(object))))
+        }
         Step::Grant(object) => login.and_then(|login| grant(object, login)).map_or(Vec::new(), one),
         Step::Comment(object) => one(format!(
             "COMMENT ON {} IS {}",
