@@ -133,8 +133,7 @@ impl Sink for Postgres {
 
     async fn begin(&mut self) -> Result<(), SinkError> {
         self.log_in().await?;
-        let session = self.session.as_mut().ok_or_else(disconnected)?;
-        session.begin().await
+        self.open().await
     }
 
     async fn take(&mut self, change: Change<'_>) -> Result<(), SinkError> {
@@ -215,9 +214,18 @@ impl Postgres {
         }
         // The replication origin is held by the session.
         self.session = None;
-        let mut session = Session::open(&owner, self.stream.origin, true).await?;
+        self.session = Some(Session::open(&owner, self.stream.origin, true).await?);
+        self.open().await
+    }
+
+    /// Opens a target transaction. With the first of an epoch, what the one before told is forgotten: its ids may mean other
+    /// objects.
+    async fn open(&mut self) -> Result<(), SinkError> {
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
         session.begin().await?;
-        self.session = Some(session);
+        if self.stored.epoch != self.stream.epoch.to_string() {
+            session.forget_definitions(self.stream.origin).await?;
+        }
         Ok(())
     }
 

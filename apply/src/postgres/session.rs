@@ -20,7 +20,7 @@ use crate::{
     conflict::{ConflictCounts, classify, sentence},
     plan::{Shape, Table},
     progress::{self, Stored},
-    sql::session as sql,
+    sql::{objects, session as sql},
 };
 
 /// A connection and what is known on it.
@@ -134,6 +134,14 @@ impl Session {
     pub(super) async fn begin(&mut self) -> Result<(), SinkError> {
         self.open = true;
         self.client.batch_execute(&self.begin).await.map_err(failed)
+    }
+
+    /// Forgets what an origin's stream told of objects, if that is kept here at all.
+    pub(super) async fn forget_definitions(&mut self, origin: Origin) -> Result<(), SinkError> {
+        if ask(&self.client, objects::IS_KEPT, Vec::new()).await? {
+            query(&self.client, objects::FORGET_ALL, vec![origin.to_string()]).await?;
+        }
+        Ok(())
     }
 
     /// Runs one of our commands, when nothing else is under way.

@@ -96,6 +96,14 @@ pub(crate) const FORGET: &str = "\
 DELETE FROM thinwire.definitions WHERE origin OPERATOR(pg_catalog.=) $1 AND kind OPERATOR(pg_catalog.=) $2 \
 AND id OPERATOR(pg_catalog.=) $3::pg_catalog.int8";
 
+/// Whether there is anything to forget.
+pub(crate) const IS_KEPT: &str = "\
+SELECT pg_catalog.to_regclass('thinwire.definitions') IS NOT NULL";
+
+/// Forgets all that an origin's stream told.
+pub(crate) const FORGET_ALL: &str =
+    "DELETE FROM thinwire.definitions WHERE origin OPERATOR(pg_catalog.=) $1";
+
 /// Lets the rows of a table be known under its new name: origin, old schema and name, new schema and name.
 pub(crate) const MOVE_LOADED: &str = "\
 WITH gone AS (DELETE FROM thinwire.loaded WHERE origin OPERATOR(pg_catalog.=) $1 \

@@ -4,7 +4,7 @@ use thinwire_engine::model::{Body, Object};
 
 use crate::{
     database::Database,
-    feed::{Feed, Table},
+    feed::{Feed, Table, copy_records},
     schema::{gone, labels, object, one, schema, sequence, table, told, with},
 };
 
@@ -85,4 +85,28 @@ async fn a_routine_never_runs_with_rights_that_its_owner_at_the_source_has_not_g
     database.sql(&format!(
         "drop procedure whose; drop owned by {here}, {other}; drop role {here}, {other}"
     ));
+}
+
+#[tokio::test]
+async fn a_source_that_is_restored_from_a_backup_gives_old_ids_to_other_objects() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let orders = table(1, "public.orders", &["id integer not null"]);
+    let riders = table(2, "public.riders", &["id integer not null"]);
+    feed.transaction(&[told(&[orders, riders])]);
+    let rows = Table::new(1, "public.orders", &["id*"]);
+    feed.transaction(&[rows.relation(), rows.insert("1")]);
+    database.apply_all(&feed).await;
+    let feed = feed.next_epoch();
+    let horses = table(1, "public.horses", &["id integer not null"]);
+    let rows = Table::new(1, "public.horses", &["id*"]);
+    let mut copy = copy_records(&rows, &["7"], Vec::new());
+    copy.insert(1, one(&horses));
+    feed.append(&copy);
+    feed.transaction(&[schema(&[], &[], &[gone(&table(2, "public.stable", &[]))])]);
+    database.apply_all(&feed).await;
+    let tables = "select to_regclass('orders'), to_regclass('riders'), to_regclass('horses')";
+    assert_eq!(database.sql(tables), "orders|riders|horses");
+    assert_eq!(database.sql("select * from orders, horses"), "1|7");
+    assert_eq!(database.sql("select object_name from thinwire.definitions"), "horses");
 }
