@@ -3,6 +3,7 @@
 mod admission;
 mod copies;
 mod poll;
+mod proof;
 mod release;
 mod report;
 mod sequences;
@@ -31,6 +32,7 @@ use self::{
     admission::{Admitted, admit},
     copies::Copies,
     poll::Poller,
+    proof::Proof,
     report::Reporter,
     sequences::Sequences,
     session::Session,
@@ -225,7 +227,7 @@ impl Runner {
             poller: &mut self.poller,
             halts: stream.halted(),
             identity,
-            secret: secret.as_ref(),
+            proof: secret.map(Proof::new),
             records: Vec::new(),
             stalled: None,
             seen: from,

@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 use thinwire_engine::{
     journal::Stream,
     model::{Definitions, Halt, HaltedBy, Lsn, Offset, Record, Schema},
-    pgoutput::{Message, Step, Translator, decode},
+    pgoutput::{InTransaction, Message, Step, Translator, decode},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -17,6 +17,7 @@ use super::{
     admission::Identity,
     copies::{Copies, Verdict},
     poll::Poller,
+    proof::Proof,
     report::Reporter,
     rolled_back,
     sequences::Sequences,
@@ -27,7 +28,7 @@ use crate::{
     copy,
     error::Error,
     replication::{Frame, Incoming},
-    schema::{self, Change, Secret, Told},
+    schema::{self, Change, Told},
     status::{Shared, State},
 };
 
@@ -47,7 +48,7 @@ pub(super) struct Session<'a> {
     pub(super) halts: watch::Receiver<Option<Halt>>,
     pub(super) identity: Identity,
     /// What proves messages about the schema, if they are wanted.
-    pub(super) secret: Option<&'a Secret>,
+    pub(super) proof: Option<Proof>,
     pub(super) records: Vec<Record>,
     /// A message that waits for a copy, and since when.
     pub(super) stalled: Option<(Message, Instant)>,
@@ -237,19 +238,20 @@ impl Session<'_> {
 
     /// Takes a message under the prefix of the source's triggers, which anybody may have written.
     async fn take_schema(&mut self, content: &[u8]) -> Result<(), Trouble> {
-        let (Some(secret), Some(transaction)) = (self.secret, self.translator.transaction()) else {
+        let (Some(proof), Some(transaction)) = (&mut self.proof, self.translator.transaction())
+        else {
             return Ok(());
         };
         // It only keeps the message before it apart from what follows.
         if content.is_empty() {
             return Ok(());
         }
-        let publication = &self.options.publication;
-        let change = match schema::read(content, secret, publication, transaction.xid) {
+        let InTransaction { xid, lsn, .. } = transaction;
+        let change = match proof.read(content, self.options, xid, lsn).await? {
             Told::Change(change) => change,
             Told::NotOurs => return Ok(()),
             Told::Forged => {
-                tracing::warn!(xid = transaction.xid, "a message about the schema is forged");
+                tracing::warn!(xid, "a message about the schema is forged");
                 self.shared.count_forged();
                 return Ok(());
             }

@@ -517,3 +517,22 @@ async fn a_table_that_is_captured_no_more_is_the_targets_own() {
     let told: Vec<_> = told.iter().filter(|it| it.contains('-')).collect();
     assert_eq!(told, ["kept -kept_2"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_installed_anew_has_another_secret_and_is_believed_all_the_same() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    let forge = "select pg_logical_emit_message(true, 'thinwire.schema', repeat('x', 32) || \
+                 '{\"publication\": \"thinwire_shop\"}')";
+    for round in 1..=2 {
+        let stop = InitOptions { ddl: Ddl::Stop, ..options(&["*.*"]) };
+        slot::init(&rig.source(), &stop).await.unwrap();
+        init(&rig, &["*.*"]).await;
+        rig.sql(&format!("create table t{round} (a int); insert into t{round} values (1)"));
+        rig.sql(forge);
+        rig.check(&node, &[&format!("public.t{round}")]).await;
+        assert_eq!(node.status().forged, round);
+    }
+    assert_eq!(told(&node), ["old", "t1", "old t1", "t2"]);
+    assert_eq!(node.model().copies, 1);
+}
