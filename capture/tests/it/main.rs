@@ -9,5 +9,6 @@ mod partitions;
 mod restarts;
 mod rig;
 mod schema;
+mod settings;
 mod slots;
 mod tls;

@@ -4,6 +4,7 @@ use thinwire_capture::{
     Ddl, Patterns, Source,
     slot::{self, Check, InitOptions},
 };
+use thinwire_engine::model::Origin;
 
 use crate::rig::{NODE, Node, Rig, SLOT, init_options, soon};
 
@@ -223,4 +224,25 @@ async fn a_slot_of_somebody_else_is_left_alone() {
     let other = Source::new("host=/nowhere user=x".parse().unwrap());
     let checks = soon(slot::check(&other, NODE, Ddl::Stop)).await;
     assert_eq!(failing(&checks).len(), 1, "{checks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_made_and_dropped_at_once_leaves_the_server_as_it_was() {
+    let rig = Rig::new("create table t (id int primary key); insert into t values (1)");
+    let server = rig.cluster.pid();
+    for _ in 0..3 {
+        rig.init(&["*.*"]).await;
+        slot::drop(&rig.source(), NODE).await.unwrap();
+    }
+    assert_eq!(rig.sql("select count(*) from pg_replication_slots"), "0");
+    // As one that a copy makes, with its snapshot, on a connection of its own.
+    let node = rig.ready().await;
+    for _ in 0..3 {
+        soon(node.capture.request_copy(vec![Origin::from_bytes([1; 16])], vec![])).await.unwrap();
+    }
+    node.until("they are gone", |_| rig.sql("select count(*) from pg_replication_slots") == "1")
+        .await;
+    rig.check(&node, &["public.t"]).await;
+    assert_eq!(rig.cluster.pid(), server);
+    assert!(!rig.cluster.log_tail().contains("PANIC"), "{}", rig.cluster.log_tail());
 }

@@ -226,6 +226,21 @@ fn objects_of_every_kind_follow() {
 }
 
 #[test]
+fn a_table_that_leaves_the_schemas_that_are_meant_is_sent_no_more() {
+    let mut pair =
+        followed("create schema app; create schema far; create table app.t (id int primary key)");
+    pair.source.sql("insert into app.t values (1)");
+    wait_alike(&mut pair, SOON);
+    pair.source.sql("alter table app.t set schema far; insert into far.t values (2)");
+    pair.source.sql("insert into far.t values (3); drop table far.t; create table app.u (id int)");
+    pair.source.sql("insert into app.u values (4)");
+    wait_alike(&mut pair, SOON);
+    // It went with its name, and is the target's own since.
+    assert_eq!(pair.target.sql("select * from far.t"), "1");
+    assert_eq!(pair.target.sql("select to_regclass('app.t') is null"), "t");
+}
+
+#[test]
 fn one_login_writes_rows_and_another_changes_the_schema() {
     let mut target = Site::new("hq", APPLY, "create role scribe login; create role builder login");
     let url = target.cluster.url_as("builder", DB);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use thinwire_cluster::Options;
 
-use super::{catch_up, copied, equal, halt_of, pair_of, pair_of_all, pair_on, start};
+use super::{PATIENCE, catch_up, copied, equal, halt_of, pair_of, pair_of_all, pair_on, start};
 use crate::site::{APPLY, DB, Pair, Site, wait_for};
 
 /// Tables whose rows are told apart in every way there is.
@@ -693,4 +693,39 @@ fn a_table_that_left_the_publication_is_sent_no_more() {
     copied(&pair, &["t"], "it comes back");
     pair.source.sql("insert into t values (4)");
     equal(&pair, &["t", "u"], "it goes on");
+}
+
+#[test]
+fn an_index_of_expressions_alone_or_of_some_rows_finds_no_row() {
+    let people =
+        "create table people (first text, last text); alter table people replica identity full;";
+    let indexes = "create index expressions on people ((first || ' ' || last));
+         create index some_rows on people (first) where first = 'f1'";
+    let mut pair = pair_of(people, &format!("{people} {indexes}"));
+    pair.source.sql("insert into people select 'f' || i, 'l' || i from generate_series(0, 200) i");
+    start(&mut pair);
+    // What a session has counted is seen when it ends.
+    let counts = |pair: &mut Pair| {
+        pair.target.node.stop().unwrap();
+        let gone =
+            "select count(*) = 0 from pg_stat_activity where application_name like 'thinwire%'";
+        wait_for("its sessions to end", PATIENCE, || (pair.target.sql(gone) == "t").then_some(()));
+        pair.target.sql(
+            "select (select sum(idx_scan) from pg_stat_user_indexes where relname = 'people'), seq_scan
+             from pg_stat_user_tables where relname = 'people'",
+        )
+    };
+    let before = counts(&mut pair);
+    pair.target.node.start().unwrap();
+    pair.source.sql(
+        "update people set first = 'none' where first = 'f1'; update people set first = 'none' where first = 'f2';
+         delete from people where first = 'f3'; begin; delete from people where last = 'l4';
+         update people set last = null where last = 'l5'; delete from people where last is null; commit",
+    );
+    equal(&pair, &["people"], "changed");
+    let after = counts(&mut pair);
+    let (used, read) = after.split_once('|').unwrap();
+    let (used_before, read_before) = before.split_once('|').unwrap();
+    assert_eq!(used, used_before);
+    assert_ne!(read, read_before);
 }
