@@ -11,8 +11,8 @@
 //!   *diverged* and stands still;
 //! - the peer holds more of our own stream than we do: either our disk was rolled back, and numbering records on would
 //!   give old numbers to new records, or the peer lies. Our stream halts if the peer knows the running checksum where we
-//!   end, which nobody can who was not shipped as much, or if it is remembered that it has acknowledged more than we
-//!   have; else the peer alone is refused;
+//!   end, which nobody can who was not shipped as much, if it is remembered that it has acknowledged more than we
+//!   have, or if it cannot tell and it is remembered that it has acknowledged anything; else the peer alone is refused;
 //! - the peer holds more of another's stream than we do: it has it from elsewhere, there is nothing to ship;
 //! - what the peer needs was trimmed here: the program is asked for a copy, and says from where on to serve;
 //! - the peer has no room for it: it waits, while all others flow, until the peer says that there is room, and starts

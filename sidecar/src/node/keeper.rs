@@ -8,7 +8,7 @@ use std::{
 
 use thinwire_engine::{
     journal::{Journal, Pressure, Stream},
-    model::{Offset, Origin},
+    model::{HaltedBy, Offset, Origin},
 };
 use thinwire_transport::{PeerStatus, PeerStream};
 use tokio::{sync::watch, time::sleep};
@@ -44,6 +44,11 @@ impl Node {
         self.remember_costs();
         for peer in self.transport.peers() {
             for at in &peer.streams {
+                let stream = self.journal.stream(at.id);
+                if stream.is_some_and(|stream| stream.halted_by(HaltedBy::Transport).is_some()) {
+                    // What was acknowledged before tells a later life why it stands still.
+                    continue;
+                }
                 let ack =
                     Ack { peer: peer.origin, stream: at.id, acked: at.acked, applied: at.applied };
                 self.state.put(&ack);

@@ -143,8 +143,10 @@ pub(crate) async fn converse(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) {
     let (congestion, ration) = (link.peer.rules.congestion, link.ration.clone());
     fresh.in_flight.govern(Instant::now().into_std(), congestion, ration);
     let name = link.peer.name.clone();
+    let passing = Passing { link: link.clone(), connection: Some(connection.clone()) };
     let end = tokio::select! {
-        end = Box::pin(run(node, link.clone(), fresh)) => end,
+        biased;
+        end = Box::pin(run(node, link.clone(), fresh, passing)) => end,
         never = link.keep_to_ration(&connection) => match never {},
         bar = link.barred() => End::Barred(bar),
     };
@@ -157,7 +159,7 @@ pub(crate) async fn converse(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) {
     connection.close(end.code(), end.to_string().as_bytes());
 }
 
-async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) -> End {
+async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh, mut passing: Passing) -> End {
     let connection = fresh.connection.clone();
     let patience = hello_timeout(connection.rtt());
     let greeted = tokio::select! {
@@ -169,20 +171,17 @@ async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) -> End {
     let (conversation, streams) = match greeted {
         Ok(greeted) => greeted,
         Err(end) => {
-            link.add_traffic(traffic(&connection));
             link.heed(&end, node.random());
             return end;
         }
     };
     let conversation = Arc::new(conversation);
     match link.register(&conversation) {
-        Err(_) => {
-            link.add_traffic(traffic(&connection));
-            return End::Superseded;
-        }
+        Err(_) => return End::Superseded,
         Ok(None) => {}
         Ok(Some(old)) => old.close(&End::Superseded),
     }
+    passing.connection = None;
     let registered = Registered(conversation);
     let conversation = &registered.0;
     let dialled = conversation.facts.dialled;
@@ -192,6 +191,20 @@ async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) -> End {
     // Before the dialler learns that there is no connection any more.
     link.heed(&end, conversation.node.random());
     end
+}
+
+/// A connection, until it is its peer's: what it took counts, however it ends, a bar among others.
+struct Passing {
+    link: Arc<Link>,
+    connection: Option<Connection>,
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            self.link.add_traffic(traffic(connection));
+        }
+    }
 }
 
 /// Takes a connection out of its peer's status, however it ends.

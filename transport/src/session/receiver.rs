@@ -31,6 +31,8 @@ pub(crate) struct Receiver {
     said: BTreeMap<StreamId, Told>,
     /// The streams that the peer was told not to ship, with the bytes that there must be room for.
     full: BTreeMap<StreamId, u64>,
+    /// The streams that the peer was told to open again. What it opened before it heard either may come first.
+    called: BTreeSet<StreamId>,
     /// The streams of which the peer has asked for a proof.
     proven: BTreeSet<StreamId>,
 }
@@ -77,6 +79,7 @@ impl Receiver {
             taking: BTreeMap::new(),
             said: BTreeMap::new(),
             full: BTreeMap::new(),
+            called: BTreeSet::new(),
             proven: BTreeSet::new(),
         }
     }
@@ -88,7 +91,9 @@ impl Receiver {
         for stream in self.journal.streams() {
             let id = stream.id();
             if self.peer.takes(own, id) && !self.said.contains_key(&id) {
-                let holding = holding_of(&stream, has_room(&stream, stretch(&stream)));
+                // Who is shipping it already is held back by not being read, or told that it is set aside.
+                let room = self.is_going(id) || has_room(&stream, stretch(&stream));
+                let holding = holding_of(&stream, room);
                 if !holding.room {
                     self.full.insert(id, FRAME_BYTES as u64);
                 }
@@ -109,18 +114,22 @@ impl Receiver {
         let vacant = match taken {
             None | Some(Taking::Unreadable) => true,
             Some(Taking::Full(going)) => going.stream.id() == id,
-            Some(Taking::Going(_) | Taking::Stopped) => false,
+            Some(Taking::Going(going)) => going.stream.id() == id && self.called.remove(&id),
+            Some(Taking::Stopped) => false,
         };
         if !vacant || self.is_taken_elsewhere(index, id) {
             return Err(Violation("opens a stream twice".into()));
         }
-        self.full.remove(&id);
         match self.admit(opening) {
             Ok(going) => {
-                self.taking.insert(opening.index, Taking::Going(going));
+                // The peer opened it before it heard that there is no room.
+                let is_full = self.full.contains_key(&id);
+                let taking = if is_full { Taking::Full(going) } else { Taking::Going(going) };
+                self.taking.insert(opening.index, taking);
                 Ok(None)
             }
             Err(halt) => {
+                self.full.remove(&id);
                 let readable = halt.code != JOURNAL_CORRUPT;
                 let taking = if readable { Taking::Stopped } else { Taking::Unreadable };
                 self.taking.insert(opening.index, taking);
@@ -229,12 +238,13 @@ impl Receiver {
     /// The streams for which there is room again: for a good stretch of each, or, because there may never be more
     /// before more of it comes, for `little`.
     pub(crate) fn with_room(&mut self, little: bool) -> Vec<Holding> {
-        let mut holdings = Vec::new();
+        let (mut holdings, called) = (Vec::new(), &mut self.called);
         self.full.retain(|id, wanted| {
             let Some(stream) = self.journal.stream(*id) else { return false };
             let least = if little { *wanted } else { (*wanted).max(stretch(&stream)) };
             let room = has_room(&stream, least);
             if room {
+                called.insert(*id);
                 holdings.push(holding_of(&stream, true));
             }
             !room
@@ -283,6 +293,12 @@ impl Receiver {
             acks.push(Ack { index, durable: now.0, applied: now.1, running });
         }
         acks
+    }
+
+    /// Whether the records of this stream are taken as they come.
+    fn is_going(&self, id: StreamId) -> bool {
+        let mut going = self.taking.values();
+        going.any(|taking| matches!(taking, Taking::Going(going) if going.stream.id() == id))
     }
 
     /// Whether this stream is being taken under another number.

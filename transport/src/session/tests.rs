@@ -1,5 +1,6 @@
 //! Two halves of a session and a wire between them that is cut anywhere.
 
+mod room;
 mod rules;
 
 use std::{collections::BTreeMap, sync::Arc};

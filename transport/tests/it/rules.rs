@@ -148,6 +148,28 @@ fn a_barred_peer_stays_away_without_hammering_and_comes_back_when_the_bar_lifts(
 }
 
 #[test]
+fn what_a_barred_peer_dials_counts_although_it_is_sent_away() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 14);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer()]);
+        let bar = Bar { reason: "its budget is spent".into(), lifts_in: LONG };
+        hub.transport().bar(&edge.name, Some(bar));
+        edge.start(&sim, vec![hub.as_dialled()]);
+        let asked = || edge.status(&hub).last_error.is_some();
+        until("told to stay away", LONG, asked).await;
+        sleep(Duration::from_secs(10)).await;
+        let (at_edge, at_hub) = (edge.status(&hub), hub.status(&edge));
+        // Less than all: the last words come behind the count.
+        let most = sim.sent_bytes();
+        for status in [&at_edge, &at_hub] {
+            let counted = status.bytes_sent + status.bytes_received;
+            assert!(counted > most / 2 && counted <= most, "{counted} of {most} bytes");
+        }
+    });
+}
+
+#[test]
 fn who_has_barred_its_peer_does_not_dial_and_goes_on_at_once_when_it_may() {
     simulate(async {
         let sim = Sim::new(SATELLITE, 9);

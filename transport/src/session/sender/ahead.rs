@@ -1,6 +1,18 @@
 //! A peer that says that it holds more of our own stream than we do: a witness of a disk that was rolled back, or a liar.
+//!
+//! Going on behind a rollback gives old numbers to new records; believing a lie stops us for nothing. Case by case:
+//! - the stream stands still for this reason already: it goes on standing still;
+//! - the peer is remembered to have acknowledged more than we have: our disk was rolled back;
+//! - else it is asked for the running checksum where we end. It tells ours: nobody can who was not shipped as much, so our
+//!   disk was rolled back;
+//! - it tells another one: what it holds is not our stream, and it alone is refused;
+//! - it cannot tell, because it has trimmed that record, or holds it inside a run that it was not to carry. It is
+//!   believed if it is remembered to have acknowledged any record of the stream: who trimmed what it had been shipped
+//!   is the only witness there may be, and to stand still for nothing costs less than to go on wrongly;
+//! - it cannot tell, and nothing of it is remembered: anybody could say as much, and it alone is refused. Nothing of
+//!   ours comes under the numbers of what it may hold, because nothing is shipped to it.
 
-use thinwire_engine::model::{Halt, Offset, Running};
+use thinwire_engine::model::{Halt, HaltedBy, Offset, Running, StreamId};
 
 use super::{
     super::{PEER_AHEAD, UNPROVEN, stop},
@@ -17,29 +29,41 @@ impl Sender {
             return;
         }
         let theirs = self.held.get(&prefix.stream).map_or(Offset::ZERO, |held| held.last);
+        let Some(running) = running else {
+            return match self.remembered(prefix.stream) > Offset::ZERO {
+                true => self.rolled_back(place, theirs, asked),
+                false => self.refused(place, theirs, asked, "cannot prove it"),
+            };
+        };
         match self.shipping[place].stream.running_at(asked) {
-            Ok(ours) if ours.is_some() && ours == running => {
-                self.rolled_back(place, theirs, asked);
-            }
-            Ok(_) => self.lied(place, theirs, asked),
+            Ok(ours) if ours == Some(running) => self.rolled_back(place, theirs, asked),
+            Ok(_) => self.refused(place, theirs, asked, "does not hold the same up to there"),
             Err(error) => self.failed(place, &error),
         }
     }
 
     /// The peer says that it holds more of our own stream than we do.
     pub(super) fn ahead(&mut self, place: usize, theirs: Offset, ours: Offset) {
-        let id = self.shipping[place].stream.id();
-        if self.known.get(&id).is_some_and(|marks| marks.acked > ours) {
+        let stream = &self.shipping[place].stream;
+        let id = stream.id();
+        let halt = stream.halted_by(HaltedBy::Transport);
+        let stands_still = halt.is_some_and(|halt| halt.code == PEER_AHEAD);
+        if stands_still || self.remembered(id) > ours {
             return self.rolled_back(place, theirs, ours);
         }
         self.shipping[place].state = State::Ahead(ours);
         self.effects.push(Effect::Prove(Prefix { stream: id, at: ours }));
     }
 
-    fn lied(&mut self, place: usize, theirs: Offset, ours: Offset) {
+    /// How far the peer is remembered to have acknowledged a stream.
+    fn remembered(&self, id: StreamId) -> Offset {
+        self.known.get(&id).map_or(Offset::ZERO, |marks| marks.acked)
+    }
+
+    fn refused(&mut self, place: usize, theirs: Offset, ours: Offset, because: &str) {
         let (id, name) = (self.shipping[place].stream.id(), &self.peer.name);
         let detail = format!(
-            "{name} says that it holds {id} up to {theirs}, which ends at {ours} here, and does not hold the same up to there"
+            "{name} says that it holds {id} up to {theirs}, which ends at {ours} here, and {because}"
         );
         self.shipping[place].state = State::Stopped;
         self.disown(place);

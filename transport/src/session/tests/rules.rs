@@ -3,7 +3,9 @@
 use thinwire_engine::journal::Watermarks;
 
 use super::{
-    super::{DIVERGED, MALFORMED, OWN_ORIGIN, PEER_AHEAD, UNPROVEN, UNWANTED},
+    super::{
+        DIVERGED, MALFORMED, OWN_ORIGIN, PEER_AHEAD, UNPROVEN, UNWANTED, sender::PeerMarks,
+    },
     *,
 };
 use crate::frame::{Ack, Holding, Opening};
@@ -161,6 +163,57 @@ fn what_was_acknowledged_before_proves_that_our_disk_was_rolled_back() {
     let (_, effects) = flow.run(&b);
     assert!(matches!(&effects[..], [Effect::Stop(stop)] if stop.code == PEER_AHEAD), "{effects:?}");
     assert_eq!(halt_code(&rolled, a.own_id()).as_deref(), Some(PEER_AHEAD));
+}
+
+/// The end of a node's stream, of which another holds more and has trimmed that much; how it was asked, and what it said.
+fn rolled_back_and_trimmed(a: &Node, b: &Node, rolled: &Node, known: u64) -> Flow {
+    for xid in 1..9 {
+        a.append(&transaction(xid, 30, 2_000));
+    }
+    rolled.append(&transaction(1, 30, 2_000));
+    Flow::new(a, b).run(b);
+    let held = b.journal.stream(a.own_id()).unwrap();
+    held.trim(held.watermarks().synced, true).unwrap();
+    assert!(held.watermarks().first.prev() > marks(rolled, a.own_id()).synced);
+    let mut flow = Flow::new(rolled, b);
+    let acked = PeerMarks { acked: Offset::new(known), ..PeerMarks::default() };
+    flow.sender.compare(BTreeMap::from([(a.own_id(), acked)]));
+    let (_, effects) = flow.run(b);
+    let asked = effects.iter().find_map(|effect| match effect {
+        Effect::Prove(prefix) => Some(*prefix),
+        _ => None,
+    });
+    let proof = flow.receiver.prove(&asked.unwrap()).unwrap();
+    assert_eq!(proof, None, "it cannot tell");
+    flow.sender.proven(asked.unwrap(), proof);
+    flow
+}
+
+#[test]
+fn a_rolled_back_disk_halts_its_own_stream_though_its_peer_has_trimmed() {
+    let (a, b, rolled) = (Node::new(1), Node::new(2), Node::new(1));
+    let mut flow = rolled_back_and_trimmed(&a, &b, &rolled, 1);
+    let effects = flow.sender.effects();
+    assert!(matches!(&effects[..], [Effect::Stop(stop)] if stop.code == PEER_AHEAD), "{effects:?}");
+    assert_eq!(halt_code(&rolled, a.own_id()).as_deref(), Some(PEER_AHEAD));
+    assert_eq!(acked(&flow.sender), Offset::ZERO);
+
+    // It stands still in the next connection too, whatever is remembered by then.
+    let mut flow = Flow::new(&rolled, &b);
+    let (_, effects) = flow.run(&b);
+    assert!(matches!(&effects[..], [Effect::Stop(stop)] if stop.code == PEER_AHEAD), "{effects:?}");
+}
+
+#[test]
+fn a_peer_that_cannot_tell_and_of_which_nothing_is_remembered_is_refused_alone() {
+    let (a, b, rolled) = (Node::new(1), Node::new(2), Node::new(1));
+    let mut flow = rolled_back_and_trimmed(&a, &b, &rolled, 0);
+    let effects = flow.sender.effects();
+    assert!(matches!(&effects[..], [Effect::Stop(stop)] if stop.code == UNPROVEN), "{effects:?}");
+    assert_eq!(halt_code(&rolled, a.own_id()), None);
+    rolled.append(&transaction(2, 3, 10));
+    flow.sender.moved(a.own_id());
+    assert!(flow.ship().is_none(), "nothing comes under numbers that it may hold");
 }
 
 #[test]
