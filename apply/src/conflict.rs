@@ -37,59 +37,51 @@ pub enum Existing {
     Replace,
 }
 
-/// How often each conflict was resolved by a policy.
+/// How often each kind of conflict was met: one that a policy resolved counts once it is committed, one that halts the
+/// stream when the halt is declared.
 #[derive(Debug, Default)]
-pub struct ConflictCounts {
-    insert_exists: AtomicU64,
-    update_missing: AtomicU64,
-    delete_missing: AtomicU64,
-}
+pub struct ConflictCounts([AtomicU64; Conflict::ALL.len()]);
 
 impl Clone for ConflictCounts {
     fn clone(&self) -> Self {
-        let of = |count: &AtomicU64| AtomicU64::new(count.load(Ordering::Relaxed));
-        Self {
-            insert_exists: of(&self.insert_exists),
-            update_missing: of(&self.update_missing),
-            delete_missing: of(&self.delete_missing),
-        }
+        Self(std::array::from_fn(|at| AtomicU64::new(self.0[at].load(Ordering::Relaxed))))
     }
 }
 
 impl ConflictCounts {
+    /// Every kind by its name, with how often it was met.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Conflict::ALL.into_iter().map(|conflict| (conflict.code(), self.of(conflict)))
+    }
+
     /// A row to be added was there already. With `apply_remote` such rows are overwritten without being counted.
     pub fn insert_exists(&self) -> u64 {
-        self.insert_exists.load(Ordering::Relaxed)
+        self.of(Conflict::InsertExists)
     }
 
     /// A row to be changed was not there.
     pub fn update_missing(&self) -> u64 {
-        self.update_missing.load(Ordering::Relaxed)
+        self.of(Conflict::UpdateMissing)
     }
 
     /// A row to be removed was not there.
     pub fn delete_missing(&self) -> u64 {
-        self.delete_missing.load(Ordering::Relaxed)
+        self.of(Conflict::DeleteMissing)
     }
 
     /// Counts here what was counted there, and nothing there any more.
     pub(crate) fn take_over(&self, other: &Self) {
-        for (to, from) in [
-            (&self.insert_exists, &other.insert_exists),
-            (&self.update_missing, &other.update_missing),
-            (&self.delete_missing, &other.delete_missing),
-        ] {
+        for (to, from) in self.0.iter().zip(&other.0) {
             to.fetch_add(from.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
     pub(crate) fn count(&self, conflict: Conflict, times: u64) {
-        let counter = match conflict {
-            Conflict::InsertExists => &self.insert_exists,
-            Conflict::UpdateMissing => &self.update_missing,
-            Conflict::DeleteMissing => &self.delete_missing,
-        };
-        counter.fetch_add(times, Ordering::Relaxed);
+        self.0[conflict as usize].fetch_add(times, Ordering::Relaxed);
+    }
+
+    fn of(&self, conflict: Conflict) -> u64 {
+        self.0[conflict as usize].load(Ordering::Relaxed)
     }
 }
 
@@ -97,18 +89,36 @@ impl ConflictCounts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Conflict {
     InsertExists,
+    UpdateExists,
+    MultipleUnique,
     UpdateMissing,
     DeleteMissing,
 }
 
 impl Conflict {
-    /// Its name in a halt and in the log.
+    /// Every kind, in the order of their numbers.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::InsertExists,
+        Self::UpdateExists,
+        Self::MultipleUnique,
+        Self::UpdateMissing,
+        Self::DeleteMissing,
+    ];
+
+    /// Its name in a halt, in the log and in counts.
     pub(crate) fn code(self) -> &'static str {
         match self {
             Self::InsertExists => "insert_exists",
+            Self::UpdateExists => "update_exists",
+            Self::MultipleUnique => "multiple_unique_conflicts",
             Self::UpdateMissing => "update_missing",
             Self::DeleteMissing => "delete_missing",
         }
+    }
+
+    /// The kind that a halt has in its code.
+    pub(crate) fn of(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|conflict| conflict.code() == code)
     }
 }
 
@@ -234,6 +244,17 @@ mod tests {
         );
         assert_eq!(unquoted("value \"a\"b\" is out of range"), "value … is out of range");
         assert_eq!(unquoted("integer out of range"), "integer out of range");
+    }
+
+    #[test]
+    fn every_kind_of_conflict_has_its_own_name_and_count() {
+        let counts = ConflictCounts::default();
+        for (times, conflict) in (1..).zip(Conflict::ALL) {
+            counts.count(conflict, times);
+            assert_eq!(Conflict::of(conflict.code()), Some(conflict));
+        }
+        assert!(counts.all().map(|(_, count)| count).eq(1..=Conflict::ALL.len() as u64));
+        assert_eq!(Conflict::of("bad_value"), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod load;
 pub(crate) mod lookup;
 mod objects;
 mod pipeline;
+mod rivals;
 mod rows;
 mod schema;
 pub(crate) mod session;
@@ -35,6 +36,7 @@ use inserts::Inserts;
 use load::Load;
 use lookup::ask;
 use pipeline::Expect;
+use rivals::Suspect;
 use session::Session;
 use text::Text;
 
@@ -65,6 +67,7 @@ pub struct Postgres {
     owner_from: Option<Offset>,
     /// Where the open source transaction or copy begins.
     began: Option<Offset>,
+    suspect: Option<Suspect>,
     stored: Stored,
     inserts: Inserts,
     gathered: Gathered,
@@ -96,6 +99,7 @@ impl Postgres {
             owner,
             owner_from: None,
             began: None,
+            suspect: None,
             stored: Stored::nothing(),
             inserts: Inserts::default(),
             gathered: Gathered::default(),
@@ -148,8 +152,12 @@ impl Sink for Postgres {
         }
         // What was taken before must not be mistaken for it.
         self.flush().await?;
-        self.execute(change).await?;
-        self.flush().await
+        let (offset, rivals) = (change.offset, self.rivals(&change).await?);
+        let done = match self.execute(change).await {
+            Ok(()) => self.flush().await,
+            failed => failed,
+        };
+        done.map_err(|error| self.blame(offset, error, rivals))
     }
 
     async fn commit(&mut self, progress: Progress) -> Result<(), SinkError> {
@@ -159,7 +167,7 @@ impl Sink for Postgres {
         session.pipeline.drain(&self.counts).await?;
         session.command("COMMIT").await?;
         session.open = false;
-        self.began = None;
+        (self.began, self.suspect) = (None, None);
         self.stored.moved(self.stream.epoch, progress);
         self.resolved.take_over(&self.counts);
         Ok(())

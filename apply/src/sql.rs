@@ -5,6 +5,7 @@
 
 pub(crate) mod catalog;
 pub(crate) mod objects;
+pub(crate) mod rivals;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod setup;

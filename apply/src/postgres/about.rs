@@ -18,7 +18,8 @@ pub(super) struct About {
     table: Option<Arc<Table>>,
     /// The key's columns by position, with their values.
     key: Vec<(usize, Value)>,
-    inserts: bool,
+    /// What it means if a unique index refuses a row of it.
+    refused_row: Option<Conflict>,
 }
 
 impl About {
@@ -30,13 +31,17 @@ impl About {
             Record::Delete { old, .. } => Some(old.row()),
             _ => None,
         };
-        let inserts = matches!(record, Record::Insert { .. });
-        Self { inserts, ..Self::row(offset, table, row) }
+        let refused_row = match record {
+            Record::Insert { .. } => Some(Conflict::InsertExists),
+            Record::Update { .. } => Some(Conflict::UpdateExists),
+            _ => None,
+        };
+        Self { refused_row, ..Self::row(offset, table, row) }
     }
 
     /// Added rows, the first of which is at `offset`; `only` is that row if there are no others.
     pub(super) fn added(offset: Offset, table: &Arc<Table>, only: Option<&Row>) -> Self {
-        Self { inserts: true, ..Self::row(offset, table, only) }
+        Self { refused_row: Some(Conflict::InsertExists), ..Self::row(offset, table, only) }
     }
 
     /// A record that is about the whole of a table.
@@ -58,7 +63,7 @@ impl About {
             offset: Some(offset),
             table: Some(table.clone()),
             key: key.unwrap_or_default(),
-            inserts: false,
+            refused_row: None,
         }
     }
 
@@ -67,13 +72,17 @@ impl About {
         Self { offset: Some(offset), key: Vec::new(), ..self }
     }
 
-    /// What a failure of the statement means.
+    /// What a failure of the statement means. Where a unique index refuses a row, the table is the very one that the index
+    /// belongs to, which may be a partition.
     pub(super) fn failed(&self, error: &tokio_postgres::Error) -> SinkError {
         let SinkError::Refused(mut halt) = classify(error) else { return classify(error) };
-        if self.is_conflict(error) {
-            halt.code = Conflict::InsertExists.code().to_owned();
+        let Some(conflict) = self.conflict(error) else { return self.fill_in(*halt) };
+        halt.code = conflict.code().to_owned();
+        let table = halt.table.take();
+        match self.fill_in(*halt) {
+            SinkError::Refused(halt) => SinkError::Refused(Box::new(Halt { table, ..*halt })),
+            other => other,
         }
-        self.fill_in(*halt)
     }
 
     /// A refusal for a reason of ours.
@@ -112,31 +121,18 @@ impl About {
         }))
     }
 
-    /// Whether it says that a row with this identity is there already, and not that it collides in some other column.
-    fn is_conflict(&self, error: &tokio_postgres::Error) -> bool {
-        let Some(answer) = error.as_db_error() else { return false };
-        let (true, Some(table)) = (self.inserts, &self.table) else { return false };
-        if *answer.code() != SqlState::UNIQUE_VIOLATION {
-            return false;
-        }
-        let identity = table.identity();
-        let named = table.unique.iter().find(|unique| Some(&*unique.name) == answer.constraint());
-        match (named, identity) {
-            (Some(unique), Some(identity)) => {
-                unique.columns.len() == identity.len()
-                    && identity
-                        .iter()
-                        .all(|at| unique.columns.contains(&table.relation.columns[*at].name))
-            }
-            // A partition's indexes have names of their own.
-            (None, _) => table.partitioned,
-            (Some(_), None) => false,
-        }
+    /// The conflict that an error tells of: a row is in the way in the table itself, not in one that a trigger writes to.
+    fn conflict(&self, error: &tokio_postgres::Error) -> Option<Conflict> {
+        let (answer, table) = (error.as_db_error()?, self.table.as_ref()?);
+        let is_here = answer.schema() == Some(&table.relation.schema)
+            && answer.table() == Some(&table.relation.name);
+        let is_unique = *answer.code() == SqlState::UNIQUE_VIOLATION;
+        self.refused_row.filter(|_| is_unique && (is_here || table.partitioned))
     }
 }
 
 /// A key's value, of reasonable length.
-fn shortened(bytes: &[u8]) -> String {
+pub(super) fn shortened(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     match text.char_indices().nth(KEY_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

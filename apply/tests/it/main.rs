@@ -10,6 +10,7 @@ mod feed;
 mod gathered;
 mod halts;
 mod memory;
+mod rivals;
 mod schema;
 mod setup;
 mod simulated;

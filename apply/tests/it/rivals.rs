@@ -1,0 +1,100 @@
+//! A row that several unique indexes refuse: the halt names each of them and the row that it has in the way.
+
+use thinwire_engine::model::{Halt, Record};
+
+use crate::{
+    feed::Table,
+    halts::{expect, halts},
+};
+
+const MULTIPLE: &str = "multiple_unique_conflicts";
+
+fn table() -> Table {
+    Table::new(1, "public.t", &["id*", "a", "b"])
+}
+
+async fn refused(sql: &str, record: Record) -> Halt {
+    let t = table();
+    halts(sql, &t, &[record], "truncate t", true).await
+}
+
+fn names(halt: &Halt, indexes: &[&str]) {
+    for index in indexes {
+        assert!(halt.detail.contains(index), "{index}: {halt:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_insert_names_every_unique_index_in_the_way_and_what_it_has() {
+    let sql =
+        "create table t (id int primary key, a text unique, b int, unique nulls not distinct (b));
+        insert into t values (1, 'x', null), (2, 'y', 7), (3, 'z', 8)";
+    let halt = refused(sql, table().insert("1|y|8")).await;
+    expect(&halt, MULTIPLE, 9, "public.t", Some("id=1"));
+    names(
+        &halt,
+        &[
+            "3 unique indexes",
+            "t_pkey has id=1 in the row id=1",
+            "t_a_key has a=y in the row id=2",
+            "t_b_key has b=8 in the row id=3",
+        ],
+    );
+    let halt = refused(sql, table().insert("1|fine|~")).await;
+    expect(&halt, MULTIPLE, 9, "public.t", Some("id=1"));
+    names(&halt, &["2 unique indexes", "t_pkey has id=1", "t_b_key has b= in the row id=1"]);
+}
+
+#[tokio::test]
+async fn an_update_names_every_unique_index_in_the_way_but_not_its_own_row() {
+    let sql = "create table t (id int primary key, a text unique, b int unique);
+        insert into t values (1, 'x', 6), (2, 'y', 7), (3, 'z', 8)";
+    let change = table().update_key("1|~|~", "2|?|8");
+    let halt = halts(sql, &table(), &[change], "delete from t where id > 1", true).await;
+    expect(&halt, MULTIPLE, 9, "public.t", Some("id=1"));
+    names(
+        &halt,
+        &["2 unique indexes", "t_pkey has id=2 in the row id=2", "t_b_key has b=8 in the row id=3"],
+    );
+    assert!(!halt.detail.contains("t_a_key"), "{halt:?}");
+    // One alone is of another kind, and named with its row as well.
+    let halt =
+        halts(sql, &table(), &[table().update("1|?|8")], "delete from t where id = 3", true).await;
+    expect(&halt, "update_exists", 9, "public.t", Some("id=1"));
+    names(&halt, &["t_b_key has b=8 in the row id=3"]);
+}
+
+#[tokio::test]
+async fn an_insert_into_a_partition_names_every_unique_index_of_the_partition() {
+    let sql = "create table t (id int primary key, a text, b int) partition by range (id);
+        create table t_low partition of t for values from (0) to (100);
+        create table t_high (b int, a text, id int not null);
+        alter table t attach partition t_high for values from (100) to (200);
+        create unique index high_a on t_high (lower(a)); create unique index high_b on t_high (b) where b > 0;
+        insert into t values (1, 'x', 6), (102, 'Y', 7), (103, 'z', 8)";
+    let halt = refused(sql, table().insert("102|y|8")).await;
+    expect(&halt, MULTIPLE, 9, "public.t_high", Some("id=102"));
+    names(
+        &halt,
+        &[
+            "3 unique indexes",
+            "t_high_pkey has id=102 in the row id=102",
+            "high_a has lower(a)=y in the row id=102",
+            "high_b has b=8 in the row id=103",
+        ],
+    );
+    // What is in another partition, or outside of an index, is in nobody's way.
+    let sql = &sql.replace("'Y', 7", "'x', -8");
+    let halt = refused(sql, table().insert("102|X|-8")).await;
+    names(&halt, &["2 unique indexes", "t_high_pkey", "high_a"]);
+}
+
+#[tokio::test]
+async fn what_the_target_computes_is_compared_as_well() {
+    let sql = "create table t (id int primary key, a text collate \"C\", b int,
+            twice int generated always as (b * 2) stored unique, more int default 5, unique (a));
+        insert into t values (1, 'x', 6), (2, 'y', 7)";
+    let halt = refused(sql, table().insert("9|x|7")).await;
+    expect(&halt, MULTIPLE, 9, "public.t", Some("id=9"));
+    names(&halt, &["t_a_key has a=x in the row id=1", "t_twice_key has twice=14 in the row id=2"]);
+}
