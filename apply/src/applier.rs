@@ -78,7 +78,11 @@ pub struct ApplierStatus {
     pub transactions: u64,
     /// Row changes applied since it was started.
     pub rows: u64,
-    /// Conflicts that a policy has resolved since it was started.
+    /// How often a change was refused since it was started, each try counted, but for weather.
+    pub apply_errors: u64,
+    /// The same of copies.
+    pub copy_errors: u64,
+    /// Conflicts since it was started.
     pub conflicts: ConflictCounts,
 }
 
@@ -98,6 +102,8 @@ pub(crate) struct Shared {
     state: Mutex<(State, Option<String>)>,
     transactions: AtomicU64,
     rows: AtomicU64,
+    apply_errors: AtomicU64,
+    copy_errors: AtomicU64,
     conflicts: Arc<ConflictCounts>,
 }
 
@@ -137,6 +143,8 @@ impl Applier {
             last_error,
             transactions: self.shared.transactions.load(Ordering::Relaxed),
             rows: self.shared.rows.load(Ordering::Relaxed),
+            apply_errors: self.shared.apply_errors.load(Ordering::Relaxed),
+            copy_errors: self.shared.copy_errors.load(Ordering::Relaxed),
             conflicts: (*self.shared.conflicts).clone(),
         }
     }
@@ -188,6 +196,11 @@ impl Shared {
 
     fn failed(&self, state: State, error: String) {
         *self.lock() = (state, Some(error));
+    }
+
+    fn refused(&self, copy: bool) {
+        let errors = if copy { &self.copy_errors } else { &self.apply_errors };
+        errors.fetch_add(1, Ordering::Relaxed);
     }
 
     fn applied(&self, transactions: u64, rows: u64) {

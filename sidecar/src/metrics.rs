@@ -16,6 +16,7 @@ pub fn render(status: &Status) -> String {
     page.mended(status);
     page.scrubbed(status);
     page.streams(&status.streams);
+    page.counts(status);
     page.peers(&status.peers);
     page.terms(&status.peers);
     page.capture(status);
@@ -80,6 +81,25 @@ impl Page {
             (labels, u64::from(it.halted.is_some()))
         });
         self.gauge("stream_halted", "1 if the stream stands still, with the code.", halts);
+    }
+
+    fn counts(&mut self, status: &Status) {
+        let help = "When the node was started, and with it all counters, in seconds since 1970.";
+        self.gauge("start_time_seconds", help, [alone(status.since)]);
+        let applied =
+            || status.streams.iter().filter_map(|it| Some((labels(it), it.counts.as_ref()?)));
+        let help = "How often the database refused a change, each try counted.";
+        let errors = applied().map(|(labels, counts)| (labels, counts.apply_errors));
+        self.counter("stream_apply_errors_total", help, errors);
+        let help = "How often the database refused a copy, each try counted.";
+        let errors = applied().map(|(labels, counts)| (labels, counts.copy_errors));
+        self.counter("stream_copy_errors_total", help, errors);
+        let conflicts = applied().flat_map(|(labels, counts)| {
+            let labels = move |kind| [labels.clone(), vec![("kind", kind)]].concat();
+            counts.conflicts.iter().map(move |(kind, count)| (labels(&**kind), *count))
+        });
+        let help = "Conflicts by kind: resolved by a policy, or halting the stream.";
+        self.counter("stream_conflicts_total", help, conflicts);
     }
 
     fn peers(&mut self, peers: &[Peer]) {
@@ -210,7 +230,12 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{Budget, Copy, Halted, Journal, PeerStream};
+    use crate::status::{Budget, Copy, Counts, Halted, Journal, PeerStream};
+
+    fn counts() -> Counts {
+        let conflicts = [("update_missing".to_owned(), 6)].into();
+        Counts { apply_errors: 4, copy_errors: 5, conflicts }
+    }
 
     fn status() -> Status {
         let halted = Halted {
@@ -250,6 +275,7 @@ mod tests {
         Status {
             node: "n".into(),
             key: "k".into(),
+            since: 1_700_000_000,
             streams: vec![Stream {
                 origin: "o".into(),
                 name: "edge".into(),
@@ -262,6 +288,7 @@ mod tests {
                 halted: Some(halted),
                 paused: false,
                 detail: None,
+                counts: Some(counts()),
             }],
             peers: vec![peer],
             copy: vec![Copy {
@@ -298,6 +325,11 @@ mod tests {
             "thinwire_journal_scrubbed_seconds_ago 60\n",
             "thinwire_peer_acked_offset{peer=\"hq\",origin=\"o\",epoch=\"e\"} 5\n",
             "thinwire_peer_acked_offset{peer=\"hq\",origin=\"o\",epoch=\"f\"} 5\n",
+            "thinwire_start_time_seconds 1700000000\n",
+            "thinwire_stream_apply_errors_total{origin=\"o\",epoch=\"e\",name=\"edge\"} 4\n",
+            "thinwire_stream_copy_errors_total{origin=\"o\",epoch=\"e\",name=\"edge\"} 5\n",
+            "thinwire_stream_conflicts_total{origin=\"o\",epoch=\"e\",name=\"edge\",kind=\"update_missing\"} 6\n",
+            "# TYPE thinwire_stream_conflicts_total counter\n",
             "thinwire_copy_rows_done{table=\"public.\\\"odd\\\\\\n\"} 3\n",
             "# TYPE thinwire_peer_sent_bytes_total counter\n",
         ] {

@@ -33,7 +33,7 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
-    access::Local,
+    access::{Local, clock},
     committer,
     config::Config,
     control::{Request, Response},
@@ -47,6 +47,8 @@ use crate::{
 pub struct Node {
     config: Config,
     key: String,
+    /// When it was started, in seconds since 1970.
+    since: u64,
     journal: Arc<Journal>,
     unopened: Mutex<Vec<Unopened>>,
     transport: Transport,
@@ -108,6 +110,7 @@ impl Node {
         let node = Arc::new(Self {
             config,
             key,
+            since: clock::now(),
             journal,
             unopened: Mutex::new(unopened),
             transport,

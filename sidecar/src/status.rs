@@ -2,9 +2,11 @@
 //!
 //! The names of the JSON fields are a contract.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
+
+use crate::access::clock;
 
 /// A node's state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -13,6 +15,8 @@ pub struct Status {
     pub node: String,
     /// The public key.
     pub key: String,
+    /// When the node was started, and with it all that is counted, in seconds since 1970 by the node's clock.
+    pub since: u64,
     pub streams: Vec<Stream>,
     pub peers: Vec<Peer>,
     /// Tables being copied out of the local database.
@@ -42,6 +46,19 @@ pub struct Stream {
     pub paused: bool,
     /// What went wrong last with applying it and is waited for, such as a database that is away.
     pub detail: Option<String>,
+    /// What was counted while it was applied here; null where it is not.
+    pub counts: Option<Counts>,
+}
+
+/// What was counted since the node was started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// How often the database refused a change, each try counted.
+    pub apply_errors: u64,
+    /// The same of copies.
+    pub copy_errors: u64,
+    /// Conflicts by kind, each counted once: those that a policy has resolved, and those that have halted the stream.
+    pub conflicts: BTreeMap<String, u64>,
 }
 
 /// Why a stream stands still.
@@ -250,12 +267,37 @@ impl Status {
             } else if let Some(detail) = &stream.detail {
                 writeln!(out, "  {detail}")?;
             }
+            if let Some(counts) = &stream.counts {
+                counts.write(self.since, out)?;
+            }
         }
         for peer in &self.peers {
             peer.write(out)?;
         }
         Ok(())
     }
+}
+
+impl Counts {
+    /// A line, if there is anything to tell.
+    fn write(&self, since: u64, out: &mut String) -> std::fmt::Result {
+        let errors = [("apply", self.apply_errors), ("copy", self.copy_errors)];
+        let errors: Vec<_> = errors.iter().filter(|it| it.1 > 0).map(named).collect();
+        let kinds = self.conflicts.iter().map(|(kind, count)| (&**kind, *count));
+        let kinds: Vec<_> = kinds.filter(|it| it.1 > 0).map(|it| named(&it)).collect();
+        let told = [("errors", errors), ("conflicts", kinds)];
+        let told = told.iter().filter(|(_, counts)| !counts.is_empty());
+        let told: Vec<_> =
+            told.map(|(what, counts)| format!("{what}: {}", counts.join(", "))).collect();
+        match told.is_empty() {
+            true => Ok(()),
+            false => writeln!(out, "  since {}  {}", clock::written(since), told.join("  ")),
+        }
+    }
+}
+
+fn named((what, count): &(&str, u64)) -> String {
+    format!("{what} {count}")
 }
 
 impl Pressure {
@@ -344,7 +386,27 @@ fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_told_with_the_moment_since_when_if_there_is_any() {
+        let told = |counts: &Counts| {
+            let mut out = String::new();
+            counts.write(0, &mut out).unwrap();
+            out
+        };
+        let mut counts = Counts::default();
+        counts.conflicts.insert("update_missing".into(), 0);
+        assert_eq!(told(&counts), "");
+        counts.copy_errors = 2;
+        assert_eq!(told(&counts), "  since 1970-01-01T00:00:00Z  errors: copy 2\n");
+        counts.apply_errors = 1;
+        counts.conflicts.insert("insert_exists".into(), 3);
+        assert_eq!(
+            told(&counts),
+            "  since 1970-01-01T00:00:00Z  errors: apply 1, copy 2  conflicts: insert_exists 3\n"
+        );
+    }
 
     #[test]
     fn bytes_are_shown_in_the_unit_that_fits() {

@@ -26,7 +26,9 @@ use super::{
     source::{Item, Source},
     unit::{self, End, Unit},
 };
-use crate::{Change, Progress, Sink, SinkError, backoff::Backoff, sink::Relations};
+use crate::{
+    Change, Progress, Sink, SinkError, backoff::Backoff, conflict::Conflict, sink::Relations,
+};
 
 /// What the task owns.
 pub(super) struct Runner<S> {
@@ -40,6 +42,8 @@ pub(super) struct Runner<S> {
     known: Option<Offset>,
     /// The first record that must be given alone.
     careful: Option<Offset>,
+    /// Whether it is a copy that is being applied.
+    copying: bool,
     /// Whether anything was committed since the last trouble.
     moved: bool,
     /// The halt that we have declared, if it is not over.
@@ -84,6 +88,7 @@ impl<S: Sink> Runner<S> {
             relations: Relations::new(),
             known: None,
             careful: None,
+            copying: false,
             moved: false,
             halted: None,
             retries: 0,
@@ -129,6 +134,7 @@ impl<S: Sink> Runner<S> {
     /// Applies from where the target is, until something goes wrong.
     async fn follow(&mut self) -> Result<std::convert::Infallible, Trouble> {
         self.check_stop()?;
+        self.copying = false;
         self.retries = self.told.borrow().retries;
         let progress = self.sink.applied(self.stream.id()).await?;
         self.check_target(progress)?;
@@ -212,7 +218,10 @@ impl<S: Sink> Runner<S> {
         let (mut batch, started) = (Batch::default(), Instant::now());
         while batch.has_room(started) {
             let unit = match unit::next(source, self.node).await {
-                Ok(unit) => unit,
+                Ok(unit) => {
+                    self.copying = unit.as_ref().is_some_and(Unit::is_copy);
+                    unit
+                }
                 Err(error) => {
                     // What comes before a place that cannot be read is sound.
                     self.commit(batch).await?;
@@ -383,7 +392,11 @@ impl<S: Sink> Runner<S> {
     }
 
     fn halt(&mut self, halt: Halt) {
+        self.shared.refused(self.copying);
         if self.halted.as_ref() != Some(&halt) {
+            if let Some(conflict) = Conflict::of(&halt.code) {
+                self.shared.conflicts.count(conflict, 1);
+            }
             error!(
                 stream = %self.stream.id(), code = halt.code, offset = halt.offset.map(Offset::get),
                 table = halt.table, key = halt.key, detail = halt.detail, "the stream is halted"

@@ -23,6 +23,14 @@ pub(super) enum Unit {
     Foreign,
 }
 
+impl Unit {
+    /// Whether it is a copy for us.
+    pub(super) fn is_copy(&self) -> bool {
+        let Self::Long(items) = self else { return false };
+        items.first().is_some_and(|item| matches!(item.record, Record::CopyBegin(_)))
+    }
+}
+
 /// Whether a record ends what was begun, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {

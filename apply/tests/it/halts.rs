@@ -34,9 +34,17 @@ pub async fn halts(sql: &str, table: &Table, refused: &[Record], mend: &str, ret
     assert_eq!(feed.stream.watermarks().applied, Offset::new(7));
     in_state(&applier, State::Halted).await;
     assert_eq!(applier.status().last_error.as_ref(), Some(&halt.detail));
+    assert_eq!(applier.status().copy_errors, 0);
+    let errors = applier.status().apply_errors;
     // It tries again by itself meanwhile, and says the same.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(feed.stream.halted().borrow().as_ref(), Some(&halt));
+    // Each try is an error, but the conflict is one.
+    let status = applier.status();
+    assert!(status.apply_errors > errors, "{status:?}");
+    let conflicts = status.conflicts.all().filter(|(_, count)| *count > 0);
+    let expected = status.conflicts.all().find(|(kind, _)| *kind == halt.code).map(|it| (it.0, 1));
+    assert!(conflicts.eq(expected), "{status:?}");
     database.sql(mend);
     if retry {
         applier.retry();

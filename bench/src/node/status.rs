@@ -1,5 +1,7 @@
 //! What a node says about itself: the answer of `thinwire status --json`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// A node's state. Fields that a node does not tell are empty, and unknown ones are ignored.
@@ -10,6 +12,8 @@ pub struct Status {
     pub node: String,
     /// Its public key.
     pub key: String,
+    /// Since when it counts, in seconds since 1970.
+    pub since: u64,
     /// The streams that it holds.
     pub streams: Vec<Stream>,
     /// The nodes that it exchanges streams with.
@@ -44,6 +48,20 @@ pub struct Stream {
     pub journal_bytes: u64,
     /// Why it does not go on, if so.
     pub halted: Option<Halted>,
+    /// What was counted while it was applied.
+    pub counts: Option<Counts>,
+}
+
+/// What was counted while a stream was applied.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// How often a change was refused.
+    pub apply_errors: u64,
+    /// How often a copy was.
+    pub copy_errors: u64,
+    /// Conflicts by kind.
+    pub conflicts: BTreeMap<String, u64>,
 }
 
 /// Why a stream does not go on.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Zoned;
+use jiff::{Timestamp, Zoned};
 
 /// A date. Years beyond those of the calendar are no concern here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +60,17 @@ impl Local {
 
 /// Seconds of a day.
 pub(super) const DAY: u32 = 86_400;
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    Timestamp::now().as_second().unsigned_abs()
+}
+
+/// A moment in seconds since 1970, for people.
+pub fn written(seconds: u64) -> String {
+    let moment = i64::try_from(seconds).ok().and_then(|it| Timestamp::from_second(it).ok());
+    moment.unwrap_or(Timestamp::MAX).to_string()
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use thinwire_apply::Applier;
+use thinwire_apply::{Applier, ApplierStatus};
 use thinwire_capture::{Capture, OnFull};
 use thinwire_engine::{
     Error,
@@ -21,6 +21,7 @@ impl Node {
         status::Status {
             node: self.config.name.clone(),
             key: self.key.clone(),
+            since: self.since,
             streams: self.streams(),
             peers: self.transport.peers().iter().map(|peer| self.peer(peer)).collect(),
             copy: capture.iter().flat_map(|capture| &capture.copy).map(copy).collect(),
@@ -84,6 +85,7 @@ impl Node {
         status::Stream {
             halted: halt,
             paused: is_paused,
+            counts: applier.as_ref().map(counts),
             detail: applier.and_then(|applier| applier.last_error),
             ..self.stream_of(stream.id(), marks)
         }
@@ -103,6 +105,7 @@ impl Node {
             halted: None,
             paused: false,
             detail: None,
+            counts: None,
         }
     }
 
@@ -169,6 +172,14 @@ fn halted(halt: &Halt) -> status::Halted {
         table: halt.table.clone(),
         key: halt.key.clone(),
         detail: halt.detail.clone(),
+    }
+}
+
+fn counts(applier: &ApplierStatus) -> status::Counts {
+    status::Counts {
+        apply_errors: applier.apply_errors,
+        copy_errors: applier.copy_errors,
+        conflicts: applier.conflicts.all().map(|(kind, count)| (kind.to_owned(), count)).collect(),
     }
 }
 

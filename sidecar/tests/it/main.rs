@@ -4,6 +4,7 @@
 mod bad_input;
 mod budget;
 mod commands;
+mod conflicts;
 mod exact;
 mod interfaces;
 mod journal;
