@@ -2,6 +2,7 @@
 
 mod batch;
 mod runner;
+mod skip;
 mod source;
 mod unit;
 
@@ -13,11 +14,18 @@ use std::{
     time::Duration,
 };
 
-use thinwire_engine::{journal::Stream, model::Origin};
+use thinwire_engine::{
+    journal::Stream,
+    model::{Offset, Origin},
+};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use crate::{Conflicts, Existing, Postgres, Sink, Target, conflict::ConflictCounts};
+use crate::{
+    Conflicts, Existing, Postgres, Sink, Skipped, Target, conflict::ConflictCounts, postgres::Tally,
+};
 use runner::Runner;
+pub use skip::Outcome;
+use skip::Standing;
 
 /// What a stream is applied to, and how.
 #[derive(Clone, Debug)]
@@ -84,6 +92,8 @@ pub struct ApplierStatus {
     pub copy_errors: u64,
     /// Conflicts since it was started.
     pub conflicts: ConflictCounts,
+    /// What was left out on somebody's decision, ever; as far as the target was reached since it was started.
+    pub skipped: Skipped,
 }
 
 /// What the task is told.
@@ -104,23 +114,17 @@ pub(crate) struct Shared {
     rows: AtomicU64,
     apply_errors: AtomicU64,
     copy_errors: AtomicU64,
-    conflicts: Arc<ConflictCounts>,
+    tally: Arc<Tally>,
+    standing: Mutex<Standing>,
 }
 
 impl Applier {
     /// Starts to apply a stream to a database.
     pub fn start(options: Options) -> Self {
         let shared = Arc::new(Shared::default());
-        let sink = Postgres::new(
-            options.target,
-            options.owner,
-            options.stream.id(),
-            options.conflicts,
-            options.existing,
-            options.is_shared,
-            shared.conflicts.clone(),
-        );
-        Self::spawn(sink, options.stream, options.node, shared)
+        let (stream, node) = (options.stream.clone(), options.node);
+        let sink = Postgres::new(options, shared.tally.clone());
+        Self::spawn(sink, stream, node, shared)
     }
 
     /// Starts to apply a stream to a sink of your own.
@@ -145,13 +149,25 @@ impl Applier {
             rows: self.shared.rows.load(Ordering::Relaxed),
             apply_errors: self.shared.apply_errors.load(Ordering::Relaxed),
             copy_errors: self.shared.copy_errors.load(Ordering::Relaxed),
-            conflicts: (*self.shared.conflicts).clone(),
+            conflicts: self.shared.tally.conflicts.clone(),
+            skipped: self.shared.tally.skipped.get(),
         }
     }
 
     /// Tries again at once, if it is halted or waiting.
     pub fn retry(&self) {
         self.control.send_modify(|control| control.retries += 1);
+    }
+
+    /// Leaves out the transaction or copy that has halted the stream at `offset`, as `by` has decided. Nothing else is ever
+    /// left out, and this only once.
+    ///
+    /// # Errors
+    /// A sentence, if the stream is not halted there.
+    pub fn skip(&self, offset: Offset, by: String) -> Result<Outcome, String> {
+        let outcome = self.shared.standing().ask(offset, by)?;
+        self.retry();
+        Ok(outcome)
     }
 
     /// Leaves the target to another stream of the same origin whenever there is nothing to do: only one of them can have it
@@ -188,6 +204,10 @@ impl Applier {
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, (State, Option<String>)> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self) -> std::sync::MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self, state: State) {

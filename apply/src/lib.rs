@@ -23,8 +23,8 @@ mod setup;
 pub mod sink;
 mod sql;
 
-pub use applier::{Applier, ApplierStatus, Options, State};
+pub use applier::{Applier, ApplierStatus, Options, Outcome, State};
 pub use conflict::{ConflictCounts, Conflicts, Existing};
-pub use postgres::{Postgres, Target};
+pub use postgres::{LastSkipped, Postgres, Skipped, Tally, Target};
 pub use setup::{Check, Setup, SetupError, check, init, plan};
-pub use sink::{Change, Progress, Relations, Sink, SinkError};
+pub use sink::{Change, Progress, Relations, Sink, SinkError, Skip};

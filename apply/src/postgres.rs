@@ -15,6 +15,7 @@ mod rivals;
 mod rows;
 mod schema;
 pub(crate) mod session;
+mod skipped;
 mod statements;
 pub(crate) mod text;
 
@@ -23,7 +24,7 @@ use std::{fmt, sync::Arc};
 use thinwire_engine::model::{Halt, Offset, Record, RelationId, StreamId};
 
 use crate::{
-    Change, Conflicts, Existing, Progress, Sink, SinkError,
+    Change, Conflicts, Existing, Options, Progress, Sink, SinkError, Skip,
     conflict::ConflictCounts,
     plan::{OnExisting, Table},
     progress::Stored,
@@ -38,6 +39,8 @@ use lookup::ask;
 use pipeline::Expect;
 use rivals::Suspect;
 use session::Session;
+use skipped::Seen;
+pub use skipped::{LastSkipped, Skipped};
 use text::Text;
 
 /// A database and how to authenticate to it.
@@ -49,6 +52,13 @@ pub struct Target {
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
+/// What committed transactions have resolved and left out, for everybody to see.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub(crate) conflicts: ConflictCounts,
+    pub(crate) skipped: Seen,
+}
+
 /// Applies one stream to a PostgreSQL database.
 pub struct Postgres {
     target: Target,
@@ -56,9 +66,10 @@ pub struct Postgres {
     conflicts: Conflicts,
     existing: Existing,
     is_shared: bool,
-    /// Conflicts that committed transactions have resolved, for everybody to see.
-    resolved: Arc<ConflictCounts>,
-    /// Those of the open target transaction.
+    tally: Arc<Tally>,
+    /// Whether the open target transaction leaves something out.
+    skips: bool,
+    /// Conflicts of the open target transaction.
     counts: ConflictCounts,
     session: Option<Session>,
     /// The login that changes the schema, if it is another.
@@ -75,28 +86,20 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A sink that connects when it is first asked how far it is. Transactions that change the schema are run by `owner`, if
-    /// that is another login. In tables that are shared, a copy never removes
-    /// rows unless `existing` says so. Conflicts that it resolves are counted in `resolved`.
-    pub fn new(
-        target: Target,
-        owner: Option<Target>,
-        stream: StreamId,
-        conflicts: Conflicts,
-        existing: Existing,
-        is_shared: bool,
-        resolved: Arc<ConflictCounts>,
-    ) -> Self {
+    /// A sink that connects when it is first asked how far it is. Transactions that change the schema are run by the owner, if
+    /// that is another login. What becomes of it is told in `tally`.
+    pub fn new(options: Options, tally: Arc<Tally>) -> Self {
         Self {
-            target,
-            stream,
-            conflicts,
-            existing,
-            is_shared,
-            resolved,
+            target: options.target,
+            stream: options.stream.id(),
+            conflicts: options.conflicts,
+            existing: options.existing,
+            is_shared: options.is_shared,
+            owner: options.owner,
+            tally,
+            skips: false,
             counts: ConflictCounts::default(),
             session: None,
-            owner,
             owner_from: None,
             began: None,
             suspect: None,
@@ -132,6 +135,7 @@ impl Sink for Postgres {
                 return Err(error);
             }
         }
+        self.read_skipped().await?;
         self.stored.progress_of(stream)
     }
 
@@ -160,6 +164,11 @@ impl Sink for Postgres {
         done.map_err(|error| self.blame(offset, error, rivals))
     }
 
+    async fn skip(&mut self, skip: &Skip) -> Result<(), SinkError> {
+        self.skips = true;
+        self.note(skip).await
+    }
+
     async fn commit(&mut self, progress: Progress) -> Result<(), SinkError> {
         self.send_waiting().await?;
         self.send_progress(progress).await?;
@@ -169,7 +178,11 @@ impl Sink for Postgres {
         session.open = false;
         (self.began, self.suspect) = (None, None);
         self.stored.moved(self.stream.epoch, progress);
-        self.resolved.take_over(&self.counts);
+        self.tally.conflicts.take_over(&self.counts);
+        if std::mem::take(&mut self.skips) {
+            // It is committed, whatever becomes of this: what is read then is read again with the next session.
+            let _ = self.read_skipped().await;
+        }
         Ok(())
     }
 
@@ -182,7 +195,7 @@ impl Sink for Postgres {
         self.inserts.clear();
         self.gathered.clear();
         self.load = None;
-        self.began = None;
+        (self.began, self.skips) = (None, false);
         self.counts = ConflictCounts::default();
         let Some(session) = &mut self.session else { return Ok(()) };
         session.pipeline.clear();

@@ -85,6 +85,7 @@ async fn missing(client: &Client, setup: &Setup) -> Result<Vec<String>, SetupErr
         (server.applied, setup_sql::CREATE_APPLIED),
         (server.loaded, setup_sql::CREATE_LOADED),
         (server.definitions, setup_sql::CREATE_DEFINITIONS),
+        (server.skipped, sql::skipped::CREATE),
     ];
     statements.extend(ours.iter().filter(|(is, _)| !is).map(|(_, text)| (*text).to_owned()));
     for origin in &setup.streams {
@@ -163,12 +164,13 @@ struct Server {
     definitions: bool,
     version: i32,
     recovery: bool,
+    skipped: bool,
 }
 
 impl Server {
     /// Whether all of ours is there.
     fn is_prepared(&self) -> bool {
-        self.schema && self.applied && self.loaded && self.definitions
+        self.schema && self.applied && self.loaded && self.definitions && self.skipped
     }
 }
 
@@ -182,6 +184,7 @@ async fn server(client: &Client) -> Result<Server, SetupError> {
         definitions: row.try_get(3).map_err(failed)?,
         version: row.try_get(4).map_err(failed)?,
         recovery: row.try_get(5).map_err(failed)?,
+        skipped: row.try_get(6).map_err(failed)?,
     })
 }
 

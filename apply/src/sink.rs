@@ -6,8 +6,8 @@
 //! - **Order.** Calls come one after the other, changes in the order of their offsets. An offset is never given twice
 //!   to a target transaction that commits.
 //! - **Whole.** A target transaction holds one or more whole source transactions, or one whole copy: from `Begin` to
-//!   `Commit`, from `CopyBegin` to `CopyEnd`. What was aborted at the source, copies for other nodes and skipped runs
-//!   are not given at all, except that a transaction too large to be held back is given, and then rolled back when it
+//!   `Commit`, from `CopyBegin` to `CopyEnd`. What was aborted at the source, copies for other nodes, skipped runs and
+//!   what somebody has decided to leave out are not given at all, except that a transaction too large to be held back is given, and then rolled back when it
 //!   turns out to be aborted. A commit may also hold no change: its progress alone moves.
 //! - **A lost answer.** When a call fails, the sink need not know what became of the target transaction. It is asked
 //!   [`Sink::applied`] before anything else, and its answer decides. A sink whose earlier session may still be
@@ -49,6 +49,25 @@ pub struct Change<'a> {
     pub alone: bool,
 }
 
+/// A source transaction or copy that somebody has decided to leave out, because the target refuses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip {
+    /// Its first record.
+    pub first: Offset,
+    /// Its last record.
+    pub last: Offset,
+    /// Where it was committed, or what a copy is as of.
+    pub lsn: Option<Lsn>,
+    /// When it was committed, by the source's clock.
+    pub time: Option<Timestamp>,
+    /// Its number at the source; a copy has none.
+    pub xid: Option<u32>,
+    /// Why it was refused.
+    pub halt: Halt,
+    /// Who has decided so.
+    pub by: String,
+}
+
 /// Why a sink did not do what it was asked. Whichever it is, nothing of the open target transaction may become durable
 /// any more, unless the call was a commit: then only [`Sink::applied`] can tell.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +106,9 @@ pub trait Sink: Send + 'static {
     /// Takes a change into the open target transaction. It may be executed later, but in order and before the commit
     /// returns; so the error may be about an earlier change, unless this one is [`alone`](Change::alone).
     fn take(&mut self, change: Change<'_>) -> impl Future<Output = Result<(), SinkError>> + Send;
+
+    /// Notes in the open target transaction that the progress with which it is committed passes something over.
+    fn skip(&mut self, skip: &Skip) -> impl Future<Output = Result<(), SinkError>> + Send;
 
     /// Makes the open target transaction durable together with `progress`, or fails. Success means that both are
     /// durable.

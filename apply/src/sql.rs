@@ -9,6 +9,7 @@ pub(crate) mod rivals;
 pub(crate) mod schema;
 pub(crate) mod session;
 pub(crate) mod setup;
+pub(crate) mod skipped;
 
 use std::fmt::Write;
 

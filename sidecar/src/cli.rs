@@ -30,6 +30,8 @@ pub enum Command {
     Resume(Target),
     /// Tries again at once what has halted.
     Retry(Target),
+    /// Leaves out the transaction or copy that has halted a stream, for good, and nothing else.
+    Skip(Skip),
     /// Looks into a journal: in use, or a copy of one.
     #[command(subcommand)]
     Journal(Journal),
@@ -82,6 +84,20 @@ pub struct Target {
     /// A stream, by its origin's fingerprint or name.
     #[arg(long, value_name = "ORIGIN")]
     pub stream: Option<String>,
+}
+
+/// What to leave out.
+#[derive(Debug, Args)]
+pub struct Skip {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: Config,
+    /// The stream, by its origin's fingerprint or name.
+    #[arg(long, value_name = "NAME")]
+    pub origin: String,
+    /// The offset that the halt names.
+    #[arg(long, value_name = "N")]
+    pub offset: u64,
 }
 
 /// What to do with a journal's files.

@@ -33,6 +33,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Pause(target) => control::tell(&target, control::Verb::Pause).await,
         Command::Resume(target) => control::tell(&target, control::Verb::Resume).await,
         Command::Retry(target) => control::tell(&target, control::Verb::Retry).await,
+        Command::Skip(what) => control::skip(&what).await,
         Command::Journal(command) => journal::run(&command),
         Command::Key(arguments) => key(&arguments),
     }

@@ -30,6 +30,17 @@ pub enum Request {
     Resume(Scope),
     /// Try again at once what has halted.
     Retry(Scope),
+    /// Leave out what has halted a stream.
+    Skip(Skip),
+}
+
+/// What is to be left out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Skip {
+    /// The stream's origin, by its fingerprint or name.
+    pub origin: String,
+    /// The record that the halt names.
+    pub offset: u64,
 }
 
 /// What a request is about; everything if nothing is named.
@@ -99,12 +110,14 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>) {
 }
 
 async fn answer(stream: UnixStream, node: &Arc<Node>) -> io::Result<()> {
+    // Only the node's own user and root can open the socket.
+    let user = stream.peer_cred()?.uid();
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(REQUEST_BYTES_MAX));
     timeout(ANSWER_TIMEOUT, read.read_line(&mut line)).await??;
     let response = match serde_json::from_str(&line) {
-        Ok(request) => node.handle(request),
+        Ok(request) => node.handle(request, user).await,
         Err(error) => Response::Refused(format!("not a request: {error}")),
     };
     let mut bytes = serde_json::to_vec(&response)?;

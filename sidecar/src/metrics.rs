@@ -98,6 +98,10 @@ impl Page {
             let labels = move |kind| [labels.clone(), vec![("kind", kind)]].concat();
             counts.conflicts.iter().map(move |(kind, count)| (labels(&**kind), *count))
         });
+        let applied = status.streams.iter().filter(|it| it.counts.is_some());
+        let skipped = applied.map(|it| (labels(it), it.skipped));
+        let help = "Transactions and copies ever left out on somebody's decision.";
+        self.counter("stream_skipped_total", help, skipped);
         let help = "Conflicts by kind: resolved by a policy, or halting the stream.";
         self.counter("stream_conflicts_total", help, conflicts);
     }
@@ -237,14 +241,12 @@ mod tests {
         Counts { apply_errors: 4, copy_errors: 5, conflicts }
     }
 
+    fn halted() -> Halted {
+        let (code, detail) = ("conflict".into(), "x".into());
+        Halted { code, offset: None, table: None, key: None, detail }
+    }
+
     fn status() -> Status {
-        let halted = Halted {
-            code: "conflict".into(),
-            offset: None,
-            table: None,
-            key: None,
-            detail: "x".into(),
-        };
         let stream = |epoch: &str| PeerStream {
             origin: "o".into(),
             epoch: epoch.into(),
@@ -285,10 +287,12 @@ mod tests {
                 synced: 8,
                 applied: 7,
                 journal_bytes: 100,
-                halted: Some(halted),
+                halted: Some(halted()),
                 paused: false,
                 detail: None,
                 counts: Some(counts()),
+                skipped: 2,
+                last_skipped: None,
             }],
             peers: vec![peer],
             copy: vec![Copy {
@@ -329,6 +333,7 @@ mod tests {
             "thinwire_stream_apply_errors_total{origin=\"o\",epoch=\"e\",name=\"edge\"} 4\n",
             "thinwire_stream_copy_errors_total{origin=\"o\",epoch=\"e\",name=\"edge\"} 5\n",
             "thinwire_stream_conflicts_total{origin=\"o\",epoch=\"e\",name=\"edge\",kind=\"update_missing\"} 6\n",
+            "thinwire_stream_skipped_total{origin=\"o\",epoch=\"e\",name=\"edge\"} 2\n",
             "# TYPE thinwire_stream_conflicts_total counter\n",
             "thinwire_copy_rows_done{table=\"public.\\\"odd\\\\\\n\"} 3\n",
             "# TYPE thinwire_peer_sent_bytes_total counter\n",

@@ -134,13 +134,14 @@ impl Node {
         Ok((node, fatal_received))
     }
 
-    /// Answers a command.
-    pub fn handle(self: &Arc<Self>, request: Request) -> Response {
+    /// Answers a command of a user of the system.
+    pub async fn handle(self: &Arc<Self>, request: Request, user: u32) -> Response {
         match request {
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Pause(scope) => self.pause(&scope),
             Request::Resume(scope) => self.resume(&scope),
             Request::Retry(scope) => self.retry(&scope),
+            Request::Skip(skip) => self.skip(&skip, user).await,
         }
     }
 

@@ -48,6 +48,22 @@ pub struct Stream {
     pub detail: Option<String>,
     /// What was counted while it was applied here; null where it is not.
     pub counts: Option<Counts>,
+    /// How many transactions and copies were ever left out of the local database on somebody's decision.
+    pub skipped: u64,
+    pub last_skipped: Option<Skipped>,
+}
+
+/// What was left out last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// The record that was refused.
+    pub offset: u64,
+    /// Why.
+    pub code: String,
+    /// When, by the database's clock.
+    pub at: String,
+    /// Who has decided so.
+    pub by: String,
 }
 
 /// What was counted since the node was started.
@@ -266,6 +282,10 @@ impl Status {
                 writeln!(out, "  HALTED {}: {}", halted.code, halted.detail)?;
             } else if let Some(detail) = &stream.detail {
                 writeln!(out, "  {detail}")?;
+            }
+            if let Some(Skipped { offset, code, at, by }) = &stream.last_skipped {
+                let count = stream.skipped;
+                writeln!(out, "  left out {count}, the last at {offset} ({code}) by {by}, {at}")?;
             }
             if let Some(counts) = &stream.counts {
                 counts.write(self.since, out)?;

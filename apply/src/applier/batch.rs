@@ -34,21 +34,26 @@ impl Batch {
         self.progress.get_or_insert_default().offset = last;
     }
 
+    /// Notes where and when the source committed what begins with a record.
+    pub(super) fn locate(&mut self, record: &Record) {
+        let progress = self.progress.get_or_insert_default();
+        match record {
+            Record::Begin { lsn, time, .. } => {
+                (progress.lsn, progress.time) = (Some(*lsn), Some(*time));
+            }
+            Record::CopyBegin(copy) => (progress.lsn, progress.time) = (Some(copy.lsn), None),
+            _ => {}
+        }
+    }
+
     /// Notes what a record adds to it.
     pub(super) fn count(&mut self, item: &Item) {
         self.first.get_or_insert(item.offset);
         self.records += 1;
         self.bytes += item.bytes;
-        let progress = self.progress.get_or_insert_default();
+        self.locate(&item.record);
         match &item.record {
-            Record::Begin { lsn, time, .. } => {
-                (progress.lsn, progress.time) = (Some(*lsn), Some(*time));
-                self.transactions += 1;
-            }
-            Record::CopyBegin(copy) => {
-                (progress.lsn, progress.time) = (Some(copy.lsn), None);
-                self.transactions += 1;
-            }
+            Record::Begin { .. } | Record::CopyBegin(_) => self.transactions += 1,
             Record::Insert { .. }
             | Record::Update { .. }
             | Record::Delete { .. }

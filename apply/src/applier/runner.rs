@@ -23,11 +23,12 @@ use tracing::{error, info, warn};
 use super::{
     Control, Shared, State,
     batch::Batch,
+    skip::Wish,
     source::{Item, Source},
     unit::{self, End, Unit},
 };
 use crate::{
-    Change, Progress, Sink, SinkError, backoff::Backoff, conflict::Conflict, sink::Relations,
+    Change, Progress, Sink, SinkError, Skip, backoff::Backoff, conflict::Conflict, sink::Relations,
 };
 
 /// What the task owns.
@@ -42,7 +43,9 @@ pub(super) struct Runner<S> {
     known: Option<Offset>,
     /// The first record that must be given alone.
     careful: Option<Offset>,
-    /// Whether it is a copy that is being applied.
+    /// The first record of what is being applied.
+    begun: Option<Offset>,
+    /// Whether that is a copy.
     copying: bool,
     /// Whether anything was committed since the last trouble.
     moved: bool,
@@ -88,6 +91,7 @@ impl<S: Sink> Runner<S> {
             relations: Relations::new(),
             known: None,
             careful: None,
+            begun: None,
             copying: false,
             moved: false,
             halted: None,
@@ -134,7 +138,7 @@ impl<S: Sink> Runner<S> {
     /// Applies from where the target is, until something goes wrong.
     async fn follow(&mut self) -> Result<std::convert::Infallible, Trouble> {
         self.check_stop()?;
-        self.copying = false;
+        (self.begun, self.copying) = (None, false);
         self.retries = self.told.borrow().retries;
         let progress = self.sink.applied(self.stream.id()).await?;
         self.check_target(progress)?;
@@ -217,9 +221,11 @@ impl<S: Sink> Runner<S> {
     async fn batch(&mut self, source: &mut Source) -> Result<(), Trouble> {
         let (mut batch, started) = (Batch::default(), Instant::now());
         while batch.has_room(started) {
+            self.begun = None;
             let unit = match unit::next(source, self.node).await {
                 Ok(unit) => {
                     self.copying = unit.as_ref().is_some_and(Unit::is_copy);
+                    self.begun = unit.as_ref().and_then(Unit::first);
                     unit
                 }
                 Err(error) => {
@@ -228,7 +234,12 @@ impl<S: Sink> Runner<S> {
                     return Err(error.into());
                 }
             };
+            let wish = self.begun.and_then(|first| self.shared.standing().take(first));
             match unit {
+                Some(Unit::Whole(items) | Unit::Long(items)) if wish.is_some() => {
+                    self.commit(batch).await?;
+                    return self.leave_out(source, items, wish).await;
+                }
                 None => break,
                 Some(Unit::Void { relations, last }) => {
                     relations.into_iter().for_each(|relation| self.describe(relation));
@@ -288,6 +299,62 @@ impl<S: Sink> Runner<S> {
                 None => self.take(&mut batch, item).await?,
             }
         }
+    }
+
+    /// Leaves out what begins with these records, as somebody wishes.
+    async fn leave_out(
+        &mut self,
+        source: &mut Source,
+        begun: Vec<Item>,
+        wish: Option<Wish>,
+    ) -> Result<(), Trouble> {
+        let Some(wish) = wish else { return Ok(()) };
+        match self.note_skip(source, begun, &wish).await {
+            Ok(()) => {
+                wish.over(Ok(()));
+                Ok(())
+            }
+            Err(trouble) => {
+                self.shared.standing().put_back(wish);
+                Err(trouble)
+            }
+        }
+    }
+
+    async fn note_skip(
+        &mut self,
+        source: &mut Source,
+        begun: Vec<Item>,
+        wish: &Wish,
+    ) -> Result<(), Trouble> {
+        let (mut batch, mut xid, mut end) = (Batch::default(), None, None);
+        let mut begun = begun.into_iter();
+        while end.is_none() {
+            let item = match begun.next() {
+                Some(item) => item,
+                // A record by itself has no end but its own.
+                None if xid.is_none() && !self.copying => break,
+                None => unit::following(source).await?,
+            };
+            if let Record::Begin { xid: number, .. } = item.record {
+                xid = Some(number);
+            }
+            batch.locate(&item.record);
+            batch.reach(item.last);
+            let starts = matches!(item.record, Record::Begin { .. } | Record::CopyBegin(_));
+            end = if starts { None } else { unit::end_of(&item)? };
+            if let Record::Relation(relation) = item.record {
+                self.describe(relation);
+            }
+            self.check_stop()?;
+        }
+        let Progress { offset: last, lsn, time } = batch.progress.unwrap_or_default();
+        let (halt, by) = (wish.halt.clone(), wish.by.clone());
+        self.sink.begin().await?;
+        batch.open = true;
+        warn!(stream = %self.stream.id(), first = %wish.first, %last, xid, code = halt.code, by, "leaving out");
+        self.sink.skip(&Skip { first: wish.first, last, lsn, time, xid, halt, by }).await?;
+        self.commit(batch).await
     }
 
     /// Reads over a copy that is for somebody else, and returns its last offset.
@@ -395,7 +462,7 @@ impl<S: Sink> Runner<S> {
         self.shared.refused(self.copying);
         if self.halted.as_ref() != Some(&halt) {
             if let Some(conflict) = Conflict::of(&halt.code) {
-                self.shared.conflicts.count(conflict, 1);
+                self.shared.tally.conflicts.count(conflict, 1);
             }
             error!(
                 stream = %self.stream.id(), code = halt.code, offset = halt.offset.map(Offset::get),
@@ -403,6 +470,7 @@ impl<S: Sink> Runner<S> {
             );
         }
         self.shared.failed(State::Halted, halt.detail.clone());
+        self.shared.standing().stand(Some((halt.clone(), self.begun)));
         self.halted = Some(halt.clone());
         self.stream.set_halted(HaltedBy::Apply, Some(halt));
     }
@@ -411,6 +479,7 @@ impl<S: Sink> Runner<S> {
         if self.halted.take().is_none() {
             return;
         }
+        self.shared.standing().stand(None);
         info!(stream = %self.stream.id(), "the stream goes on");
         self.stream.set_halted(HaltedBy::Apply, None);
     }

@@ -24,6 +24,14 @@ pub(super) enum Unit {
 }
 
 impl Unit {
+    /// The first record of what takes effect here.
+    pub(super) fn first(&self) -> Option<Offset> {
+        match self {
+            Self::Whole(items) | Self::Long(items) => items.first().map(|item| item.offset),
+            Self::Void { .. } | Self::Foreign => None,
+        }
+    }
+
     /// Whether it is a copy for us.
     pub(super) fn is_copy(&self) -> bool {
         let Self::Long(items) = self else { return false };

@@ -42,14 +42,15 @@ object_name pg_catalog.text NOT NULL, \
 definition pg_catalog.bytea NOT NULL, \
 PRIMARY KEY (origin, kind, id))";
 
-/// Which of our objects are there, and what the server is: schema, applied, loaded, definitions, version, recovery.
+/// Which of our objects are there, and what the server is: schema, applied, loaded, definitions, version, recovery, skipped.
 pub(crate) const STATE: &str = "\
 SELECT pg_catalog.to_regnamespace('thinwire') IS NOT NULL, \
 pg_catalog.to_regclass('thinwire.applied') IS NOT NULL, \
 pg_catalog.to_regclass('thinwire.loaded') IS NOT NULL, \
 pg_catalog.to_regclass('thinwire.definitions') IS NOT NULL, \
 pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
-pg_catalog.pg_is_in_recovery()";
+pg_catalog.pg_is_in_recovery(), \
+pg_catalog.to_regclass('thinwire.skipped') IS NOT NULL";
 
 /// What a login is: superuser, and the very one that asks.
 pub(crate) const LOGIN: &str = "\
@@ -59,7 +60,7 @@ SELECT rolsuper, rolname = current_user FROM pg_catalog.pg_roles WHERE rolname =
 pub(crate) const MAY_USE_OURS: &str = "\
 SELECT pg_catalog.has_schema_privilege($1, 'thinwire', 'USAGE') AND \
 (SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege($1, t, p)) \
-FROM pg_catalog.unnest(ARRAY['thinwire.applied', 'thinwire.loaded', 'thinwire.definitions']) t, \
+FROM pg_catalog.unnest(ARRAY['thinwire.applied', 'thinwire.loaded', 'thinwire.definitions', 'thinwire.skipped']) t, \
 pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p)";
 
 /// The functions of replication origins that a login may not execute, as a grant names them.
@@ -124,7 +125,8 @@ pub(crate) fn grant_ours(login: &str) -> [String; 2] {
     [
         format!("GRANT USAGE ON SCHEMA thinwire TO {login}"),
         format!(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON thinwire.applied, thinwire.loaded, thinwire.definitions TO {login}"
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON thinwire.applied, thinwire.loaded, thinwire.definitions, \
+             thinwire.skipped TO {login}"
         ),
     ]
 }

@@ -14,3 +14,4 @@ mod rivals;
 mod schema;
 mod setup;
 mod simulated;
+mod skips;

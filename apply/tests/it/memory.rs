@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use thinwire_apply::{Change, Progress, Sink, SinkError};
+use thinwire_apply::{Change, Progress, Sink, SinkError, Skip};
 use thinwire_engine::model::{Halt, Offset, Record, StreamId};
 
 /// What survives the sink's sessions.
@@ -17,6 +17,8 @@ pub struct Target {
     pub commits: u64,
     /// How many calls failed as they were told.
     pub faults: u64,
+    /// What was left out, whether or not that was committed.
+    pub skipped: Vec<Skip>,
     /// Records that are refused; with others around them, only when they are committed.
     pub refused: BTreeSet<Offset>,
 }
@@ -120,6 +122,15 @@ impl Sink for Memory {
                 Some(refusal) => Err(refusal),
                 None => Ok(()),
             }
+        })
+        .await
+    }
+
+    async fn skip(&mut self, skip: &Skip) -> Result<(), SinkError> {
+        self.fails("skip", |sink| {
+            assert!(sink.open.is_some());
+            sink.target().skipped.push(skip.clone());
+            Ok(())
         })
         .await
     }

@@ -50,6 +50,8 @@ pub struct Stream {
     pub halted: Option<Halted>,
     /// What was counted while it was applied.
     pub counts: Option<Counts>,
+    /// How many transactions and copies were left out.
+    pub skipped: u64,
 }
 
 /// What was counted while a stream was applied.

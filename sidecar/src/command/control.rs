@@ -6,7 +6,7 @@ use super::{NOT_RUNNING, print_line};
 use crate::{
     cli,
     config::Config,
-    control::{Request, Response, Scope, ask},
+    control::{Request, Response, Scope, Skip, ask},
 };
 
 /// What the node is told to do.
@@ -40,7 +40,17 @@ pub(super) async fn tell(target: &cli::Target, verb: Verb) -> Result<u8> {
         Verb::Resume => Request::Resume(scope),
         Verb::Retry => Request::Retry(scope),
     };
-    match exchange(&config, &request).await? {
+    done(exchange(&config, &request).await?)
+}
+
+pub(super) async fn skip(what: &cli::Skip) -> Result<u8> {
+    let config = Config::load(&what.config.config)?;
+    let skip = Skip { origin: what.origin.clone(), offset: what.offset };
+    done(exchange(&config, &Request::Skip(skip)).await?)
+}
+
+fn done(answer: Option<Response>) -> Result<u8> {
+    match answer {
         None => Ok(NOT_RUNNING),
         Some(Response::Done) => Ok(0),
         Some(Response::Refused(why)) => bail!("{why}"),

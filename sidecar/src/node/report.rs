@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use thinwire_apply::{Applier, ApplierStatus};
+use thinwire_apply::{Applier, ApplierStatus, LastSkipped};
 use thinwire_capture::{Capture, OnFull};
 use thinwire_engine::{
     Error,
@@ -86,6 +86,8 @@ impl Node {
             halted: halt,
             paused: is_paused,
             counts: applier.as_ref().map(counts),
+            skipped: applier.as_ref().map_or(0, |applier| applier.skipped.count),
+            last_skipped: applier.as_ref().and_then(|it| it.skipped.last.as_ref()).map(skipped),
             detail: applier.and_then(|applier| applier.last_error),
             ..self.stream_of(stream.id(), marks)
         }
@@ -106,6 +108,8 @@ impl Node {
             paused: false,
             detail: None,
             counts: None,
+            skipped: 0,
+            last_skipped: None,
         }
     }
 
@@ -181,6 +185,11 @@ fn counts(applier: &ApplierStatus) -> status::Counts {
         copy_errors: applier.copy_errors,
         conflicts: applier.conflicts.all().map(|(kind, count)| (kind.to_owned(), count)).collect(),
     }
+}
+
+fn skipped(last: &LastSkipped) -> status::Skipped {
+    let LastSkipped { offset, code, at, by } = last.clone();
+    status::Skipped { offset, code, at, by }
 }
 
 fn copy(copy: &thinwire_capture::CopyProgress) -> status::Copy {

@@ -1,11 +1,13 @@
 //! What a command names: peers and streams, or everything.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use thinwire_engine::model::{HaltedBy, Origin, StreamId};
+use thinwire_apply::Outcome;
+use thinwire_engine::model::{HaltedBy, Offset, Origin, StreamId};
+use tokio::time::timeout;
 
 use super::{Node, lock};
-use crate::control::{Response, Scope};
+use crate::control::{Response, Scope, Skip};
 
 impl Node {
     pub(super) fn pause(self: &Arc<Self>, scope: &Scope) -> Response {
@@ -46,6 +48,33 @@ impl Node {
                 node.capture.get().inspect(|capture| capture.retry());
             }
         })
+    }
+
+    /// Leaves out what has halted a stream, as the system's user with this number has decided. The answer waits for it.
+    pub(crate) async fn skip(self: &Arc<Self>, skip: &Skip, user: u32) -> Response {
+        let outcome = match self.ask_to_skip(skip, user) {
+            Ok(outcome) => outcome,
+            Err(why) => return Response::Refused(why),
+        };
+        match timeout(SKIP_PATIENCE, outcome).await {
+            Ok(Ok(Ok(()))) => Response::Done,
+            Ok(Ok(Err(why))) => Response::Refused(format!("it was not left out: {why}")),
+            Ok(Err(_)) => Response::Refused("the node is ending".to_owned()),
+            Err(_) => Response::Refused(NOT_YET.to_owned()),
+        }
+    }
+
+    fn ask_to_skip(&self, skip: &Skip, user: u32) -> Result<Outcome, String> {
+        let ids = self.streams_of(&skip.origin);
+        let appliers = lock(&self.appliers);
+        let mut why = format!("no stream of {} is applied here", skip.origin);
+        for applier in ids.iter().filter_map(|id| appliers.get(id)) {
+            match applier.skip(Offset::new(skip.offset), format!("user {user}")) {
+                Ok(outcome) => return Ok(outcome),
+                Err(refused) => why = refused,
+            }
+        }
+        Err(why)
     }
 
     /// The name that the configuration has for an origin.
@@ -94,6 +123,11 @@ impl Node {
         self.journal.streams().iter().map(|stream| stream.id()).filter(named).collect()
     }
 }
+
+/// The database has to commit what is left out; the command waits for longer than this.
+const SKIP_PATIENCE: Duration = Duration::from_secs(8);
+const NOT_YET: &str =
+    "it will be left out, but that is not done yet; `thinwire status` will show it";
 
 enum Part<'a> {
     Peer(&'a str),

@@ -98,3 +98,66 @@ fn errors_of_copies_and_of_changes_are_counted_apart() {
     pair.target.sql("alter table t drop constraint t_v_check");
     pair.wait_equal(PATIENCE);
 }
+
+#[test]
+fn one_transaction_is_skipped_by_its_position() {
+    let mut pair = Pair::new(lively(), SCHEMA);
+    pair.start();
+    pair.source.sql("insert into t values (1, 'v')");
+    pair.wait_equal(Duration::from_secs(30));
+    pair.target.sql("insert into t values (5, 'here')");
+    pair.source.sql(
+        "begin; insert into t values (4, 'v'), (5, 'there'); commit; insert into t values (6, 'v')",
+    );
+    let halted = halt_of(&pair.target);
+    let offset = halted.offset.unwrap();
+    let skip = |origin: &str, offset: u64| {
+        let offset = offset.to_string();
+        pair.target.node.run(&["skip", "--origin", origin, "--offset", &offset])
+    };
+    for (origin, offset, why) in [
+        ("edge", offset + 1, "is halted at"),
+        ("nobody", offset, "no stream of nobody"),
+        ("hq", offset, "no stream of hq"),
+    ] {
+        let refused = skip(origin, offset).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    // Nothing is left out while the database cannot remember it.
+    pair.target.sql("alter table thinwire.skipped rename to away");
+    let refused = skip("edge", offset).unwrap_err().to_string();
+    assert!(refused.contains("run `thinwire init`"), "{refused}");
+    pair.target.sql("alter table thinwire.away rename to skipped");
+    wait_for("the halt again", PATIENCE, || {
+        let halted = pair.target.status().halted().map(|(_, halted)| halted.clone());
+        halted.filter(|halted| halted.offset == Some(offset))
+    });
+    pair.target.node.kill9().unwrap();
+    pair.target.node.start().unwrap();
+    let skip = |offset: u64| {
+        let offset = offset.to_string();
+        pair.target.node.run(&["skip", "--origin", "edge", "--offset", &offset])
+    };
+    assert_eq!(halt_of(&pair.target).offset, Some(offset));
+    skip(offset).unwrap();
+    let refused = skip(offset).unwrap_err().to_string();
+    assert!(refused.contains("is not halted"), "{refused}");
+    wait_for("the row behind it", PATIENCE, || {
+        (pair.target.sql("select * from t order by id") == "1|v\n5|here\n6|v").then_some(())
+    });
+    let noted = "select \"offset\", code, xid is not null, lsn is not null, commit_time < skipped_at + '1 min',
+                 asked_by like 'user %', login from thinwire.skipped";
+    assert_eq!(pair.target.sql(noted), format!("{offset}|insert_exists|t|t|t|t|postgres"));
+    pair.target.node.stop().unwrap();
+    pair.target.node.start().unwrap();
+    wait_for("what was left out in the status", PATIENCE, || {
+        let told = pair.target.node.run(&["status"]).unwrap_or_default();
+        told.contains(&format!("left out 1, the last at {offset} (insert_exists) by user"))
+            .then_some(())
+    });
+    assert_eq!(pair.target.status().streams[0].skipped, 1);
+    pair.source.sql("update t set v = 'w' where id = 6");
+    wait_for("what comes later", PATIENCE, || {
+        (pair.target.sql("select v from t where id = 6") == "w").then_some(())
+    });
+}
