@@ -21,7 +21,8 @@ use thinwire_engine::{
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
-    Conflicts, Existing, Postgres, Sink, Skipped, Target, conflict::ConflictCounts, postgres::Tally,
+    Conflicts, Existing, OriginDiffers, Postgres, Sink, Skipped, Target, conflict::ConflictCounts,
+    postgres::Tally,
 };
 use runner::Runner;
 pub use skip::Outcome;
@@ -40,6 +41,10 @@ pub struct Options {
     pub node: Origin,
     /// What to do when a row is not what a change expects.
     pub conflicts: Conflicts,
+    /// What to do when somebody else changed a row last that is to be changed.
+    pub update_origin_differs: OriginDiffers,
+    /// The same of a row that is to be removed.
+    pub delete_origin_differs: OriginDiffers,
     /// What to do with rows that a copied table has already.
     pub existing: Existing,
     /// Whether others than received streams write to the tables, as where the node captures as well: then a
@@ -123,19 +128,22 @@ impl Applier {
     pub fn start(options: Options) -> Self {
         let shared = Arc::new(Shared::default());
         let (stream, node) = (options.stream.clone(), options.node);
+        // A row has the time of its target transaction: where times are compared, that is one source transaction's.
+        let compares = [options.update_origin_differs, options.delete_origin_differs]
+            .contains(&OriginDiffers::LastUpdateWins);
         let sink = Postgres::new(options, shared.tally.clone());
-        Self::spawn(sink, stream, node, shared)
+        Self::spawn(Runner::new(sink, stream, node, shared.clone()).one_by_one(compares), shared)
     }
 
     /// Starts to apply a stream to a sink of your own.
     pub fn with_sink(sink: impl Sink, stream: Arc<Stream>, node: Origin) -> Self {
-        Self::spawn(sink, stream, node, Arc::default())
+        let shared = Arc::<Shared>::default();
+        Self::spawn(Runner::new(sink, stream, node, shared.clone()), shared)
     }
 
-    fn spawn(sink: impl Sink, stream: Arc<Stream>, node: Origin, shared: Arc<Shared>) -> Self {
+    fn spawn(runner: Runner<impl Sink>, shared: Arc<Shared>) -> Self {
         let (control, told) = watch::channel(Control::default());
-        let runner = Runner::new(sink, stream, node, shared.clone(), told);
-        let task = tokio::spawn(runner.run());
+        let task = tokio::spawn(runner.run(told));
         Self { shared, control, task: Mutex::new(Some(task)) }
     }
 

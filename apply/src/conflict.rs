@@ -25,6 +25,20 @@ pub enum Conflicts {
     LastUpdateWins,
 }
 
+/// What to do when somebody else than the stream's origin changed a row last. Only a target that keeps commit timestamps knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OriginDiffers {
+    /// The change is made.
+    #[default]
+    Apply,
+    /// The row stays as it is.
+    Skip,
+    /// Halt the stream.
+    Stop,
+    /// The change is made if it was committed later, by the clocks of those who did.
+    LastUpdateWins,
+}
+
 /// What to do with rows that a table has before a copy of it is loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Existing {
@@ -92,17 +106,21 @@ pub(crate) enum Conflict {
     UpdateExists,
     MultipleUnique,
     UpdateMissing,
+    UpdateOriginDiffers,
     DeleteMissing,
+    DeleteOriginDiffers,
 }
 
 impl Conflict {
     /// Every kind, in the order of their numbers.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::InsertExists,
         Self::UpdateExists,
         Self::MultipleUnique,
         Self::UpdateMissing,
+        Self::UpdateOriginDiffers,
         Self::DeleteMissing,
+        Self::DeleteOriginDiffers,
     ];
 
     /// Its name in a halt, in the log and in counts.
@@ -112,7 +130,9 @@ impl Conflict {
             Self::UpdateExists => "update_exists",
             Self::MultipleUnique => "multiple_unique_conflicts",
             Self::UpdateMissing => "update_missing",
+            Self::UpdateOriginDiffers => "update_origin_differs",
             Self::DeleteMissing => "delete_missing",
+            Self::DeleteOriginDiffers => "delete_origin_differs",
         }
     }
 

@@ -24,7 +24,7 @@ pub mod sink;
 mod sql;
 
 pub use applier::{Applier, ApplierStatus, Options, Outcome, State};
-pub use conflict::{ConflictCounts, Conflicts, Existing};
+pub use conflict::{ConflictCounts, Conflicts, Existing, OriginDiffers};
 pub use postgres::{LastSkipped, Postgres, Skipped, Tally, Target};
-pub use setup::{Check, Setup, SetupError, check, init, plan};
+pub use setup::{Check, Setup, SetupError, check, check_commit_timestamps, init, plan};
 pub use sink::{Change, Progress, Relations, Sink, SinkError, Skip};

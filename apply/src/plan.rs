@@ -126,6 +126,18 @@ pub(crate) enum Shape {
         /// How.
         find: Find,
     },
+    /// Asks who changed a row last.
+    Whose {
+        /// How it is found.
+        find: Find,
+        /// Whether nobody may change it until the transaction is over.
+        lock: bool,
+    },
+    /// Asks who changed many rows last, each found by its key. The parameters are arrays, one a column of the key.
+    WhoseMany {
+        /// Whether nobody may change them until the transaction is over.
+        lock: bool,
+    },
     /// Takes rows in COPY's text format.
     Copy,
     /// The same, into the staging table.
@@ -306,6 +318,18 @@ pub(crate) fn delete(table: &Table, old: &OldRow) -> Result<Planned, Senseless> 
 
 /// Looks for the row that an update or delete is about, without changing it.
 pub(crate) fn probe(planned: &Planned) -> Option<Planned> {
+    let (find, params) = found_by(planned)?;
+    Some(Planned { shape: Shape::Find { find }, params })
+}
+
+/// Asks who changed the row last that an update or delete is about.
+pub(crate) fn whose(planned: &Planned, lock: bool) -> Option<Planned> {
+    let (find, params) = found_by(planned)?;
+    Some(Planned { shape: Shape::Whose { find, lock }, params })
+}
+
+/// How an update or delete finds its row, and the parameters for that.
+fn found_by(planned: &Planned) -> Option<(Find, Vec<Value>)> {
     let (find, skipped) = match &planned.shape {
         Shape::Update { set, find } | Shape::Replace { set, find } => {
             (find, set.iter().filter(|set| **set).count())
@@ -313,8 +337,7 @@ pub(crate) fn probe(planned: &Planned) -> Option<Planned> {
         Shape::Delete { find } => (find, 0),
         _ => return None,
     };
-    let params = planned.params[skipped..].to_vec();
-    Some(Planned { shape: Shape::Find { find: find.clone() }, params })
+    Some((find.clone(), planned.params[skipped..].to_vec()))
 }
 
 /// Whether a column certainly keeps its value.

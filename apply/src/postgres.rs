@@ -10,6 +10,7 @@ mod inserts;
 mod load;
 pub(crate) mod lookup;
 mod objects;
+mod origins;
 mod pipeline;
 mod rivals;
 mod rows;
@@ -21,7 +22,7 @@ pub(crate) mod text;
 
 use std::{fmt, sync::Arc};
 
-use thinwire_engine::model::{Halt, Offset, Record, RelationId, StreamId};
+use thinwire_engine::model::{Halt, Offset, Origin, Record, RelationId, StreamId, Timestamp};
 
 use crate::{
     Change, Conflicts, Existing, Options, Progress, Sink, SinkError, Skip,
@@ -36,6 +37,7 @@ use gathered::{Gathered, Offered};
 use inserts::Inserts;
 use load::Load;
 use lookup::ask;
+use origins::Declared;
 use pipeline::Expect;
 use rivals::Suspect;
 use session::Session;
@@ -76,6 +78,11 @@ pub struct Postgres {
     owner: Option<Target>,
     /// The beginning of a transaction that is for that login.
     owner_from: Option<Offset>,
+    /// Who we are.
+    node: Origin,
+    declared: Declared,
+    /// When the open source transaction was committed.
+    source_time: Option<Timestamp>,
     /// Where the open source transaction or copy begins.
     began: Option<Offset>,
     suspect: Option<Suspect>,
@@ -96,6 +103,12 @@ impl Postgres {
             existing: options.existing,
             is_shared: options.is_shared,
             owner: options.owner,
+            node: options.node,
+            declared: Declared {
+                update: options.update_origin_differs,
+                delete: options.delete_origin_differs,
+            },
+            source_time: None,
             tally,
             skips: false,
             counts: ConflictCounts::default(),
@@ -127,6 +140,9 @@ impl Sink for Postgres {
         let _ = self.rollback().await;
         self.log_in().await?;
         let session = self.session.as_mut().ok_or_else(disconnected)?;
+        if session.origins.is_none() && self.declared.needs_timestamps() {
+            return Err(SinkError::refused("commit_timestamps_off", TIMESTAMPS_OFF));
+        }
         session.forget_tables();
         match session.stored(stream.origin).await {
             Ok(stored) => self.stored = stored,
@@ -147,6 +163,10 @@ impl Sink for Postgres {
     async fn take(&mut self, change: Change<'_>) -> Result<(), SinkError> {
         if matches!(change.record, Record::Begin { .. } | Record::CopyBegin(_)) {
             self.began = Some(change.offset);
+            self.source_time = match change.record {
+                Record::Begin { time, .. } => Some(time),
+                _ => None,
+            };
         }
         if self.owner_from == Some(change.offset) {
             self.log_in_as_owner().await?;
@@ -222,7 +242,8 @@ impl Postgres {
             self.session = None;
         }
         if self.session.is_none() {
-            self.session = Some(Session::open(&self.target, self.stream.origin, false).await?);
+            self.session =
+                Some(Session::open(&self.target, self.stream.origin, self.declared, false).await?);
         }
         Ok(())
     }
@@ -235,7 +256,8 @@ impl Postgres {
         }
         // The replication origin is held by the session.
         self.session = None;
-        self.session = Some(Session::open(&owner, self.stream.origin, true).await?);
+        self.session =
+            Some(Session::open(&owner, self.stream.origin, self.declared, true).await?);
         self.open().await
     }
 
@@ -494,6 +516,9 @@ impl Postgres {
         Ok(())
     }
 }
+
+const TIMESTAMPS_OFF: &str = "update_origin_differs or delete_origin_differs is set under [apply] to something else than \"apply\", which needs \
+     track_commit_timestamp = on in the database's server";
 
 fn disconnected() -> SinkError {
     SinkError::Weather("not connected to the database".to_owned())

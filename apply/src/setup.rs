@@ -16,7 +16,7 @@ use crate::{
     },
     sql::{self, setup as setup_sql},
 };
-pub use check::{Check, check};
+pub use check::{Check, check, check_commit_timestamps};
 
 /// What to prepare for.
 #[derive(Clone, Debug)]

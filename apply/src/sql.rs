@@ -5,6 +5,7 @@
 
 pub(crate) mod catalog;
 pub(crate) mod objects;
+pub(crate) mod origins;
 pub(crate) mod rivals;
 pub(crate) mod schema;
 pub(crate) mod session;
@@ -49,6 +50,17 @@ pub(crate) fn statement(table: &Table, shape: &Shape) -> String {
         Shape::Find { find } => {
             let conditions = conditions(table, find, 1);
             format!("SELECT 1 FROM {} WHERE {conditions} LIMIT 1", rows_of(table))
+        }
+        Shape::Whose { find, lock } => origins::of_row(table, find, *lock),
+        Shape::WhoseMany { lock } => {
+            let key = table.key();
+            let source = format!(
+                "{} AS here, {} WHERE {}",
+                rows_of(table),
+                lists(table, &key),
+                same_key(table)
+            );
+            origins::of_rows(table, &source, *lock, key.len() + 1)
         }
         Shape::Copy => format!("COPY {} ({}) FROM STDIN", name_of(table), columns(table)),
         Shape::CopyStage => format!("COPY {STAGE} ({}) FROM STDIN", columns(table)),

@@ -14,7 +14,7 @@ use std::{
 
 pub use error::ConfigError;
 use file::{Document, File};
-use thinwire_apply::{Conflicts, Existing};
+use thinwire_apply::{Conflicts, Existing, OriginDiffers};
 use thinwire_capture::{Ddl, OnFull, Patterns};
 use thinwire_engine::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use thinwire_transport::{Peer, PublicKey, Streams};
@@ -63,10 +63,22 @@ pub struct Capture {
 pub struct Apply {
     /// What to do when a row is not what a change expects.
     pub conflicts: Conflicts,
+    /// What to do when somebody else changed a row last that is to be changed.
+    pub update_origin_differs: OriginDiffers,
+    /// The same of a row that is to be removed.
+    pub delete_origin_differs: OriginDiffers,
     /// What to do with rows that a copy finds in its target.
     pub existing: Existing,
     /// The database with the login that changes its schema, if that is another.
     pub owner: Option<Database>,
+}
+
+impl Apply {
+    /// Whether what is declared needs a target that knows who changed a row last.
+    pub fn needs_commit_timestamps(&self) -> bool {
+        let declared = [self.update_origin_differs, self.delete_origin_differs];
+        declared.iter().any(|it| *it != OriginDiffers::Apply)
+    }
 }
 
 /// How the journal is kept.
@@ -263,7 +275,38 @@ fn apply(document: &Document<'_>, table: &file::Apply) -> Result<Apply, ConfigEr
         Database::parse(url.get_ref())
             .map_err(|error| document.error("apply.ddl_url", url.span(), error.to_string()))
     });
-    Ok(Apply { conflicts, existing, owner: owner.transpose()? })
+    Ok(Apply {
+        conflicts,
+        update_origin_differs: origin_differs(
+            document,
+            "apply.update_origin_differs",
+            table.update_origin_differs.as_ref(),
+        )?,
+        delete_origin_differs: origin_differs(
+            document,
+            "apply.delete_origin_differs",
+            table.delete_origin_differs.as_ref(),
+        )?,
+        existing,
+        owner: owner.transpose()?,
+    })
+}
+
+fn origin_differs(
+    document: &Document<'_>,
+    key: &str,
+    word: Option<&Spanned<String>>,
+) -> Result<OriginDiffers, ConfigError> {
+    match word.map(|word| (word.get_ref().as_str(), word.span())) {
+        None | Some(("apply", _)) => Ok(OriginDiffers::Apply),
+        Some(("skip", _)) => Ok(OriginDiffers::Skip),
+        Some(("stop", _)) => Ok(OriginDiffers::Stop),
+        Some(("last_update_wins", _)) => Ok(OriginDiffers::LastUpdateWins),
+        Some((_, span)) => {
+            let why = "\"apply\", \"skip\", \"stop\" or \"last_update_wins\"";
+            Err(document.error(key, span, why))
+        }
+    }
 }
 
 fn journal(document: &Document<'_>, table: Option<&file::Journal>) -> Result<Journal, ConfigError> {

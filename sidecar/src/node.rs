@@ -221,6 +221,8 @@ impl Node {
                 stream: stream.clone(),
                 node: self.journal.own(),
                 conflicts: apply.conflicts,
+                update_origin_differs: apply.update_origin_differs,
+                delete_origin_differs: apply.delete_origin_differs,
                 existing: apply.existing,
                 is_shared: self.config.capture.is_some(),
             });

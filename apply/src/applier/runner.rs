@@ -39,6 +39,8 @@ pub(super) struct Runner<S> {
     shared: Arc<Shared>,
     told: watch::Receiver<Control>,
     relations: Relations,
+    /// Whether each source transaction has a target transaction of its own.
+    one_by_one: bool,
     /// How far the target was when we last knew.
     known: Option<Offset>,
     /// The first record that must be given alone.
@@ -75,13 +77,8 @@ impl From<SinkError> for Trouble {
 }
 
 impl<S: Sink> Runner<S> {
-    pub(super) fn new(
-        sink: S,
-        stream: Arc<Stream>,
-        node: Origin,
-        shared: Arc<Shared>,
-        told: watch::Receiver<Control>,
-    ) -> Self {
+    pub(super) fn new(sink: S, stream: Arc<Stream>, node: Origin, shared: Arc<Shared>) -> Self {
+        let (_, told) = watch::channel(Control::default());
         Self {
             sink,
             stream,
@@ -90,6 +87,7 @@ impl<S: Sink> Runner<S> {
             told,
             relations: Relations::new(),
             known: None,
+            one_by_one: false,
             careful: None,
             begun: None,
             copying: false,
@@ -99,7 +97,13 @@ impl<S: Sink> Runner<S> {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// Has each source transaction in a target transaction of its own, or not.
+    pub(super) fn one_by_one(self, one_by_one: bool) -> Self {
+        Self { one_by_one, ..self }
+    }
+
+    pub(super) async fn run(mut self, told: watch::Receiver<Control>) {
+        self.told = told;
         let mut soon = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut seldom = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         loop {
@@ -267,7 +271,7 @@ impl<S: Sink> Runner<S> {
                     return self.long(source, items).await;
                 }
             }
-            if self.careful.is_some() || self.is_told_to_leave() {
+            if self.one_by_one || self.careful.is_some() || self.is_told_to_leave() {
                 break;
             }
         }

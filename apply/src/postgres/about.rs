@@ -103,6 +103,12 @@ impl About {
         Some(columns.collect::<Vec<_>>().join(", "))
     }
 
+    /// The names of the columns that the key has.
+    pub(super) fn key_columns(&self) -> Vec<&str> {
+        let Some(table) = &self.table else { return Vec::new() };
+        table.named_by().into_iter().map(|at| &*table.relation.columns[at].name).collect()
+    }
+
     /// The table, for people.
     pub(super) fn table_name(&self) -> Option<String> {
         self.table.as_ref().map(|table| table.name())

@@ -255,6 +255,11 @@ async fn many(
         text.push(b'}');
         Value::Bytes(text.into())
     };
+    let question = |lock| {
+        let shape = Shape::WhoseMany { lock };
+        Some(Planned { params: table.key().iter().map(array).collect(), shape })
+    };
+    session.ask_whose(table, question, conflict, &about, counts).await?;
     let planned = Planned { params: columns.iter().map(array).collect(), shape };
     let statement = session.statement(table, &planned.shape, &about, counts).await?;
     let Session { client, pipeline, .. } = session;

@@ -2,10 +2,14 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryStreamExt};
 use tokio_postgres::{Client, Error, Statement};
 
-use super::{about::About, text::Text};
+use super::{
+    about::About,
+    origins::{DIFFERS, key_of, tell},
+    text::Text,
+};
 use crate::{
     SinkError,
     conflict::{Conflict, ConflictCounts},
@@ -23,6 +27,8 @@ pub(super) enum Expect {
     All(u64, Conflict),
     /// So many rows; each that lacks was kept as it was.
     UpTo(u64),
+    /// No row; each is one that somebody else changed last, which is told, or stops the stream.
+    Ours { conflict: Conflict, stops: bool },
     /// One row; otherwise somebody else has moved the progress.
     Moved,
 }
@@ -34,8 +40,16 @@ pub(super) struct Pipeline {
     bytes: usize,
 }
 
+/// How many rows a statement hit, and their keys if it is a question.
+struct Answer {
+    rows: u64,
+    keys: Vec<String>,
+}
+
+type Awaited = Pin<Box<dyn Future<Output = Result<Answer, Error>> + Send>>;
+
 struct Waiting {
-    answer: Pin<Box<dyn Future<Output = Result<u64, Error>> + Send>>,
+    answer: Awaited,
     expect: Expect,
     about: About,
     bytes: usize,
@@ -71,8 +85,19 @@ impl Pipeline {
     ) {
         let bytes = params.iter().map(Text::bytes_len).sum();
         let client = client.clone();
-        let mut answer: Pin<Box<dyn Future<Output = _> + Send>> =
-            Box::pin(async move { client.execute_raw(&statement, params).await });
+        let (asks, of) = (matches!(expect, Expect::Ours { .. }), about.clone());
+        let mut answer: Awaited = match asks {
+            false => Box::pin(async move {
+                let rows = client.execute_raw(&statement, params).await?;
+                Ok(Answer { rows, keys: Vec::new() })
+            }),
+            true => Box::pin(async move {
+                let rows: Vec<_> =
+                    client.query_raw(&statement, params).await?.try_collect().await?;
+                let keys: Vec<_> = rows.iter().map(|row| key_of(row, &of)).collect();
+                Ok(Answer { rows: keys.len() as u64, keys })
+            }),
+        };
         // The first poll sends it.
         if let Some(answered) = (&mut answer).now_or_never() {
             answer = Box::pin(std::future::ready(answered));
@@ -105,7 +130,7 @@ impl Pipeline {
             };
             self.bytes -= of_it;
             let checked = match answer.await {
-                Ok(rows) => examine(rows, expect, &about, counts),
+                Ok(answer) => examine(answer, expect, &about, counts),
                 Err(error) => Err(about.failed(&error)),
             };
             if checked.is_err() {
@@ -118,12 +143,19 @@ impl Pipeline {
 }
 
 fn examine(
-    rows: u64,
+    Answer { rows, keys }: Answer,
     expect: Expect,
     about: &About,
     counts: &ConflictCounts,
 ) -> Result<(), SinkError> {
     match (expect, rows) {
+        (Expect::Ours { .. }, 0) => Ok(()),
+        (Expect::Ours { conflict, stops: true }, _) => Err(about.refused(conflict.code(), DIFFERS)),
+        (Expect::Ours { conflict, .. }, rows) => {
+            counts.count(conflict, rows);
+            tell(about, conflict, &keys);
+            Ok(())
+        }
         (Expect::Anything, _) | (Expect::One(_) | Expect::Moved, 1) => Ok(()),
         (Expect::All(all, _), rows) if rows == all => Ok(()),
         (Expect::All(_, conflict), _) => Err(about.refused(conflict.code(), MISSING)),

@@ -41,7 +41,13 @@ impl Postgres {
         let planned = planned.map_err(|senseless| about.refused("journal_corrupt", senseless.0))?;
         let Some(planned) = planned else { return Ok(()) };
         if !alone {
+            let session = self.session.as_mut().ok_or_else(disconnected)?;
+            let question = |lock| plan::whose(&planned, lock);
+            session.ask_whose(table, question, conflict, &about, &self.counts).await?;
             return self.send(table, planned, Expect::One(conflict), about).await;
+        }
+        if !self.may_change(table, &planned, conflict, &about).await? {
+            return Ok(());
         }
         match self.count(table, planned.clone(), &about).await? {
             1 => Ok(()),

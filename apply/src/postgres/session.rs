@@ -12,6 +12,7 @@ use super::{
     Target,
     about::About,
     lookup::{self, Found, ask, failed, query, text},
+    origins::{Declared, ORIGIN_PREFIX, Origins},
     pipeline::Pipeline,
     statements::Statements,
 };
@@ -20,7 +21,7 @@ use crate::{
     conflict::{ConflictCounts, classify, sentence},
     plan::{Shape, Table},
     progress::{self, Stored},
-    sql::{objects, session as sql},
+    sql::{objects, origins as origins_sql, session as sql},
 };
 
 /// A connection and what is known on it.
@@ -30,6 +31,8 @@ pub(super) struct Session {
     pub(super) statements: Statements,
     tables: HashMap<RelationId, Found>,
     begin: String,
+    /// Who changed which row last; none if the target does not know.
+    pub(super) origins: Option<Origins>,
     /// Whether its login is the one that changes the schema and another applies rows.
     pub(super) is_owner: bool,
     /// Whether a target transaction is open.
@@ -93,12 +96,16 @@ impl Session {
     pub(super) async fn open(
         target: &Target,
         origin: Origin,
+        declared: Declared,
         is_owner: bool,
     ) -> Result<Self, SinkError> {
         let (client, connection) = connect(target).await?;
         let begin = prepare(&client).await?;
         hold_origin_of_another(&client, origin).await?;
+        let own = query(&client, origins_sql::OWN, vec![origin_name(origin)]).await?;
+        let own = own.first().map(|row| text(row, 0)).transpose()?;
         Ok(Self {
+            origins: own.map(|own| Origins { own, declared }),
             client: Arc::new(client),
             pipeline: Pipeline::default(),
             statements: Statements::default(),
@@ -243,7 +250,7 @@ async fn hold_origin(client: &Client, origin: Origin) -> Result<(), SinkError> {
 
 /// The replication origin under which an origin's changes are written.
 pub(crate) fn origin_name(origin: Origin) -> String {
-    format!("thinwire_{origin}")
+    format!("{ORIGIN_PREFIX}{origin}")
 }
 
 /// How often and how long a session waits for its predecessor: together half a second.

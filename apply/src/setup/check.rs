@@ -45,6 +45,21 @@ pub async fn check(target: &Target, setup: &Setup) -> Vec<Check> {
     checks
 }
 
+/// Whether the database knows who changed a row last, which some of what can be declared about conflicts needs.
+pub async fn check_commit_timestamps(target: &Target) -> Check {
+    let what = "commit timestamps of the target";
+    let kept = match open(target).await {
+        Ok(client) => ask(&client, setup_sql::KEEPS_TIMESTAMPS, Vec::new()).await,
+        Err(error) => return Check::new(what, false, &error.to_string()),
+    };
+    match kept {
+        Ok(kept) => {
+            Check::new(what, kept, "set track_commit_timestamp = on and restart the server")
+        }
+        Err(error) => Check::new(what, false, &error.to_string()),
+    }
+}
+
 async fn examine(
     target: &Target,
     setup: &Setup,

@@ -108,6 +108,10 @@ JOIN pg_catalog.pg_roles r ON r.rolname = $1 WHERE c.relkind IN ('r', 'p') AND c
 AND NOT r.rolsuper AND NOT r.rolbypassrls \
 AND (c.relforcerowsecurity OR NOT pg_catalog.pg_has_role($1, c.relowner, 'USAGE')) ORDER BY 1";
 
+/// Whether it is known who changed a row last.
+pub(crate) const KEEPS_TIMESTAMPS: &str =
+    "SELECT pg_catalog.current_setting('track_commit_timestamp') OPERATOR(pg_catalog.=) 'on'";
+
 /// How many replication origins sessions may hold at once.
 pub(crate) const ORIGINS_MAX: &str = "\
 SELECT pg_catalog.max(setting::pg_catalog.int4) FROM pg_catalog.pg_settings WHERE name = \

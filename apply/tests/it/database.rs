@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use thinwire_apply::{Applier, Conflicts, Existing, Options, Setup, State, Target, init};
+use thinwire_apply::{
+    Applier, Conflicts, Existing, Options, OriginDiffers, Setup, State, Target, init,
+};
 use thinwire_cluster::Cluster;
 use thinwire_engine::{
     journal::Stream,
@@ -80,6 +82,8 @@ impl Database {
             stream: feed.stream.clone(),
             node: NODE,
             conflicts: Conflicts::Stop,
+            update_origin_differs: OriginDiffers::Apply,
+            delete_origin_differs: OriginDiffers::Apply,
             existing: Existing::Stop,
             is_shared: false,
         }

@@ -10,6 +10,7 @@ mod feed;
 mod gathered;
 mod halts;
 mod memory;
+mod origins;
 mod rivals;
 mod schema;
 mod setup;

@@ -7,7 +7,10 @@ use thinwire_apply::Target;
 use thinwire_capture::Source;
 
 use super::{init::apply_setup, print_line};
-use crate::{config::Config, control, keyfile};
+use crate::{
+    config::{Apply, Config},
+    control, keyfile,
+};
 
 struct Check {
     ok: bool,
@@ -35,7 +38,10 @@ pub(super) async fn run(config: Config) -> Result<u8> {
         }
         if let Some(setup) = apply_setup(&config, database) {
             let target = Target { config: database.config.clone(), tls: database.tls.clone() };
-            let found = thinwire_apply::check(&target, &setup).await;
+            let mut found = thinwire_apply::check(&target, &setup).await;
+            if config.apply.as_ref().is_some_and(Apply::needs_commit_timestamps) {
+                found.push(thinwire_apply::check_commit_timestamps(&target).await);
+            }
             checks.extend(found.into_iter().map(|c| Check {
                 ok: c.ok,
                 what: c.what,

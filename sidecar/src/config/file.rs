@@ -50,6 +50,8 @@ pub(super) struct Capture {
 #[serde(deny_unknown_fields)]
 pub(super) struct Apply {
     pub(super) conflicts: Option<Spanned<String>>,
+    pub(super) update_origin_differs: Option<Spanned<String>>,
+    pub(super) delete_origin_differs: Option<Spanned<String>>,
     pub(super) existing: Option<Spanned<String>>,
     pub(super) ddl_url: Option<Spanned<String>>,
 }

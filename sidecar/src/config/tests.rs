@@ -20,6 +20,7 @@ fn every_key_is_read() {
         ddl    = "stop"
         [apply]
         conflicts = "stop"
+        update_origin_differs = "last_update_wins"
         existing  = "merge"
         ddl_url   = "host=/run/postgresql dbname=shop user=owner"
         [journal]
@@ -41,6 +42,8 @@ fn every_key_is_read() {
     assert_eq!(config.journal.on_full, OnFull::Resync);
     let apply = config.apply.unwrap();
     assert_eq!(apply.existing, Existing::Merge);
+    assert_eq!(apply.update_origin_differs, OriginDiffers::LastUpdateWins);
+    assert_eq!(apply.delete_origin_differs, OriginDiffers::Apply);
     assert_eq!(apply.owner.unwrap().config.get_user(), Some("owner"));
     let tables = config.capture.unwrap().tables;
     assert!(tables.matches("public", "orders") && !tables.matches("public", "audit"));
@@ -63,6 +66,10 @@ fn what_could_not_work_is_refused_with_its_place() {
         ("listen = \"0.0.0.0:0\"".to_owned(), "n.toml, line 3, node.listen: a port is"),
         ("status = \"[::1]:0\"".to_owned(), "n.toml, line 3, node.status: a port is"),
         ("[[peer]]\nname = \"n\"".to_owned(), "line 4, peer.name: this is the name of the node"),
+        (
+            "[database]\nurl = \"dbname=x\"\n[apply]\ndelete_origin_differs = \"no\"".to_owned(),
+            "line 6, apply.delete_origin_differs: \"apply\", \"skip\", \"stop\" or",
+        ),
         (
             format!("[[peer]]\nname = \"a\"\nkey = \"{key}\"\n[[peer]]\nname = \"a\""),
             "line 7, peer.name: two peers have this name",
