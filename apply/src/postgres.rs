@@ -256,8 +256,7 @@ impl Postgres {
         }
         // The replication origin is held by the session.
         self.session = None;
-        self.session =
-            Some(Session::open(&owner, self.stream.origin, self.declared, true).await?);
+        self.session = Some(Session::open(&owner, self.stream.origin, self.declared, true).await?);
         self.open().await
     }
 

@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used))]
 
 mod append;
+mod choice;
 mod confirm;
 mod copy;
 mod error;
@@ -35,6 +36,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub use choice::{Choice, Operations};
 pub use error::{Error, Result, ServerError};
 pub use pattern::{Pattern, Patterns};
 pub use source::Source;
@@ -56,6 +58,8 @@ pub struct Options {
     pub stream: Arc<Stream>,
     /// The tables that are meant, to tell of those that `init` has not published yet.
     pub patterns: Patterns,
+    /// What of them is captured; anything else that is published halts.
+    pub choice: Choice,
     /// What to do about schema changes.
     pub ddl: Ddl,
     /// What to do while the journal is full.

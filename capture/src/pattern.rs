@@ -79,6 +79,17 @@ impl Pattern {
         Ok(Self { schema, table, text: text.to_owned() })
     }
 
+    /// The schema and the name of the only table that a text without wildcards names.
+    pub(crate) fn literal(text: &str) -> Result<(String, String)> {
+        let pattern = Self::parse(text)?;
+        match (pattern.schema.0.as_slice(), pattern.table.0.as_slice()) {
+            ([schema], [table]) if !text.starts_with('!') => Ok((schema.clone(), table.clone())),
+            _ => {
+                Err(Error::Refused(format!("\"{text}\" does not name one table, as schema.table")))
+            }
+        }
+    }
+
     /// Whether it names this table.
     pub fn matches(&self, schema: &str, table: &str) -> bool {
         self.schema.matches(schema) && self.table.matches(table)

@@ -12,12 +12,16 @@ mod check;
 mod following;
 mod init;
 mod inventory;
+mod narrow;
 mod plan;
+mod published;
+mod rehearsal;
 
 pub use check::{Check, check};
 pub(crate) use following::secret;
 pub use init::{InitOptions, Report, drop, init, plan};
-pub(crate) use inventory::{SlotState, published, slot_state};
+pub(crate) use inventory::{Entry, SlotState, entries, slot_state};
+pub(crate) use published::{Accepted, published};
 
 use ring::digest::{SHA256, digest};
 use thinwire_engine::model::Lsn;

@@ -4,6 +4,8 @@ pub(crate) mod schema;
 
 use thinwire_engine::model::Lsn;
 
+use crate::choice::{Narrowing, Operations};
+
 /// What every session of ours is set to, at its start. The text form of values depends on them, so copied rows and
 /// streamed rows look the same; names are never looked up along a path that somebody else may write to; and
 /// row-level security is an error instead of missing rows.
@@ -102,23 +104,70 @@ pub(crate) const TABLES: &str = "\
     AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'thinwire') \
     ORDER BY n.nspname, c.relname";
 
-/// A publication: for all tables, all operations, by roots, its comment.
+/// A publication: for all tables, its operations, by roots, its comment.
 pub(crate) const PUBLICATION: &str = "\
-    SELECT p.puballtables, p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, \
-           p.pubviaroot, pg_catalog.obj_description(p.oid, 'pg_publication') \
+    SELECT p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, pg_catalog.obj_description(p.oid, 'pg_publication') \
     FROM pg_catalog.pg_publication AS p WHERE p.pubname = $1";
 
-/// Its tables, and whether each is narrowed. By way of JSON, because older versions lack those columns.
+/// Its entries: each one's id and table, and whether it is narrowed. By way of JSON, because version 14 has no column
+/// that says it.
 pub(crate) const PUBLICATION_TABLES: &str = "\
-    SELECT r.prrelid, \
+    SELECT r.oid, r.prrelid, \
            pg_catalog.to_jsonb(r) ->> 'prqual' IS NOT NULL \
            OR pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL \
     FROM pg_catalog.pg_publication_rel AS r \
     JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = $1";
 
+/// What narrowed entries let through: the condition on rows as the catalogs spell it, and the columns. From version 15 on.
+pub(crate) const NARROWED: &str = "\
+    SELECT r.oid, pg_catalog.pg_get_expr(r.prqual, r.prrelid), \
+           CASE WHEN r.prattrs IS NOT NULL THEN ( \
+               SELECT pg_catalog.array_agg(a.attname::pg_catalog.text) \
+               FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = r.prrelid \
+               AND a.attnum = ANY (r.prattrs::pg_catalog.int2[])) END \
+    FROM pg_catalog.pg_publication_rel AS r \
+    JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = $1";
+
+/// Tables with the names of their columns: all, those that are generated, those of the replica identity, if it has
+/// any, and those that partitions are told apart by.
+pub(crate) const COLUMNS: &str = "\
+    SELECT c.oid, \
+           coalesce(pg_catalog.array_agg(a.name ORDER BY a.number), '{}'), \
+           coalesce(pg_catalog.array_agg(a.name) FILTER (WHERE a.is_generated), '{}'), \
+           coalesce(pg_catalog.array_agg(a.name) FILTER (WHERE a.is_key), '{}'), \
+           coalesce(pg_catalog.array_agg(a.name) FILTER (WHERE a.is_partition_key), '{}') \
+    FROM pg_catalog.pg_class AS c LEFT JOIN LATERAL ( \
+        SELECT a.attname::pg_catalog.text, a.attnum, a.attgenerated <> '', \
+               c.relreplident = 'f' OR EXISTS ( \
+                   SELECT FROM pg_catalog.pg_index AS i \
+                   WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND i.indisunique \
+                   AND (c.relreplident = 'd' AND i.indisprimary \
+                        OR c.relreplident = 'i' AND i.indisreplident) \
+                   AND a.attnum = ANY ((i.indkey::pg_catalog.int2[])[0:i.indnkeyatts - 1])), \
+               EXISTS ( \
+                   SELECT FROM pg_catalog.pg_depend AS d \
+                   WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid \
+                   AND d.objsubid = a.attnum AND d.refclassid = d.classid \
+                   AND d.refobjid = c.oid AND d.refobjsubid = 0 AND d.deptype = 'i') \
+        FROM pg_catalog.pg_attribute AS a \
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
+    ) AS a (name, number, is_generated, is_key, is_partition_key) ON true \
+    WHERE c.oid = ANY ($1::pg_catalog.oid[]) GROUP BY c.oid";
+
+/// The condition of a table in a publication as the catalogs spell it, and the columns that it looks at.
+pub(crate) const CONDITION: &str = "\
+    SELECT pg_catalog.pg_get_expr(r.prqual, r.prrelid), coalesce(( \
+               SELECT pg_catalog.array_agg(DISTINCT a.attname::pg_catalog.text) \
+               FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_attribute AS a \
+                   ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
+               WHERE d.classid = 'pg_catalog.pg_publication_rel'::pg_catalog.regclass \
+               AND d.objid = r.oid AND d.refobjid = r.prrelid AND d.refobjsubid > 0), '{}') \
+    FROM pg_catalog.pg_publication_rel AS r \
+    JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = $1";
+
 /// The tables as which changes are published.
 pub(crate) const PUBLISHED: &str = "\
-    SELECT c.oid, pg_catalog.format('%s.%s', n.nspname, c.relname) \
+    SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind = 'p' \
     FROM pg_catalog.pg_get_publication_tables($1::pg_catalog.text) AS t \
     JOIN pg_catalog.pg_class AS c ON c.oid = t.relid \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ORDER BY c.oid";
@@ -207,18 +256,81 @@ pub(crate) fn replica_identity_full(schema: &str, table: &str) -> String {
     format!("ALTER TABLE ONLY {} REPLICA IDENTITY FULL", qualified(schema, table))
 }
 
-/// `tables` are quoted already.
-pub(crate) fn create_publication(name: &str, tables: &[String]) -> String {
-    let list = match tables.is_empty() {
-        true => String::new(),
-        false => format!(" FOR TABLE {}", only(tables)),
-    };
-    format!("CREATE PUBLICATION {}{list} WITH ({PUBLISH})", ident(name))
+/// A table in a publication: alone, because what inherits from it is listed by itself. `table` is quoted already.
+pub(crate) fn entry(table: &str, narrowing: &Narrowing) -> String {
+    let mut out = format!("ONLY {table}");
+    if let Some(columns) = &narrowing.columns {
+        let columns: Vec<String> = columns.iter().map(|name| ident(name)).collect();
+        out.push_str(&format!(" ({})", columns.join(", ")));
+    }
+    if let Some(rows) = &narrowing.rows {
+        out.push_str(&format!(" WHERE {}", enclosed(rows)));
+    }
+    out
 }
 
-/// `verb` is `ADD` or `DROP`; `tables` are quoted already.
-pub(crate) fn alter_publication(name: &str, verb: &str, tables: &[String]) -> String {
-    format!("ALTER PUBLICATION {} {verb} TABLE {}", ident(name), only(tables))
+/// Somebody's expression where one is expected. What parses within one pair of parentheses (see [`parsed`]) cannot
+/// leave two, and no comment in it goes beyond its line.
+fn enclosed(expression: &str) -> String {
+    match expression.contains("--") {
+        true => format!("(({expression}\n))"),
+        false => format!("(({expression}))"),
+    }
+}
+
+/// Two statements that are parsed, and not run, to see that an expression is one: only a balanced one stands in the
+/// first, and the second has the very form in which it is used. With nothing behind it but a parenthesis, it leaves
+/// neither a quote nor a comment open.
+pub(crate) fn parsed(expression: &str) -> [String; 2] {
+    let [once, twice] = [format!("({expression}\n)"), format!("(({expression}\n))")];
+    [once, twice].map(|it| format!("CREATE PUBLICATION p FOR TABLE ONLY t WHERE {it}"))
+}
+
+/// Makes a publication that is never committed, to ask PostgreSQL what it thinks of an entry.
+pub(crate) fn rehearse(entry: &str, operations: Operations) -> String {
+    format!(
+        "BEGIN; SET LOCAL lock_timeout = '3s'; CREATE PUBLICATION {} FOR TABLE {entry} WITH ({})",
+        ident(REHEARSED),
+        publish(operations)
+    )
+}
+
+/// Makes PostgreSQL say whether an update of a table would fail. `table` is quoted already.
+pub(crate) fn would_update(table: &str, column: &str) -> String {
+    format!("EXPLAIN UPDATE ONLY {table} SET {} = DEFAULT", ident(column))
+}
+
+/// The same of a delete.
+pub(crate) fn would_delete(table: &str) -> String {
+    format!("EXPLAIN DELETE FROM ONLY {table}")
+}
+
+pub(crate) const ROLLBACK: &str = "ROLLBACK";
+
+/// What the planner makes of an expression over a table's columns: the same for two that are spelled differently and
+/// mean the same. `table` is quoted already.
+pub(crate) fn meaning(table: &str, is_alone: bool, expression: &str) -> String {
+    let from = from(table, is_alone);
+    format!("EXPLAIN (VERBOSE, COSTS OFF) SELECT {} FROM {from}", enclosed(expression))
+}
+
+/// `entries` are made by [`entry`].
+pub(crate) fn create_publication(name: &str, entries: &[String], operations: Operations) -> String {
+    let list = match entries.is_empty() {
+        true => String::new(),
+        false => format!(" FOR TABLE {}", entries.join(", ")),
+    };
+    format!("CREATE PUBLICATION {}{list} WITH ({})", ident(name), publish(operations))
+}
+
+/// `verb` is `ADD` or `DROP`; `entries` are made by [`entry`].
+pub(crate) fn alter_publication(name: &str, verb: &str, entries: &[String]) -> String {
+    format!("ALTER PUBLICATION {} {verb} TABLE {}", ident(name), entries.join(", "))
+}
+
+/// Statements that take effect together.
+pub(crate) fn at_once(statements: &[String]) -> String {
+    format!("BEGIN; {}; COMMIT", statements.join("; "))
 }
 
 /// Tells, in the log and so to whoever reads it then, that tables are about to be published: as `name` and their ids.
@@ -229,8 +341,8 @@ pub(crate) fn tell_added(name: &str, tables: &[u32]) -> String {
     format!("SELECT pg_catalog.pg_logical_emit_message(true, {prefix}, {content})")
 }
 
-pub(crate) fn set_publication(name: &str) -> String {
-    format!("ALTER PUBLICATION {} SET ({PUBLISH})", ident(name))
+pub(crate) fn set_publication(name: &str, operations: Operations) -> String {
+    format!("ALTER PUBLICATION {} SET ({})", ident(name), publish(operations))
 }
 
 pub(crate) fn comment(publication: &str, text: &str) -> String {
@@ -314,19 +426,44 @@ pub(crate) fn lock(table: &str, is_alone: bool) -> String {
     format!("LOCK TABLE {} IN ACCESS SHARE MODE", from(table, is_alone))
 }
 
-/// Asks the planner about a table. `table` is quoted already.
-pub(crate) fn explain(table: &str, is_alone: bool) -> String {
-    format!("EXPLAIN SELECT * FROM {}", from(table, is_alone))
+/// Rows of a table to copy. `table` is quoted already.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading<'a> {
+    pub(crate) table: String,
+    pub(crate) columns: Vec<&'a str>,
+    /// Whether what inherits from it, or is a part of it, is left out.
+    pub(crate) is_alone: bool,
+    /// The condition on rows, as the catalogs spell it.
+    pub(crate) rows: Option<&'a str>,
 }
 
-/// Reads a table's rows. `table` is quoted already.
-pub(crate) fn copy_out(table: &str, columns: &[&str], is_alone: bool) -> String {
-    let columns: Vec<String> = columns.iter().map(|name| ident(name)).collect();
-    let columns = columns.join(", ");
-    match is_alone && !columns.is_empty() {
-        // This form is the faster one, and refuses anything that is no table.
-        true => format!("COPY {table} ({columns}) TO STDOUT"),
-        false => format!("COPY (SELECT {columns} FROM {}) TO STDOUT", from(table, is_alone)),
+impl Reading<'_> {
+    /// Asks the planner how much that is.
+    pub(crate) fn explain(&self) -> String {
+        format!("EXPLAIN {}", self.select())
+    }
+
+    /// Reads them.
+    pub(crate) fn copy_out(&self) -> String {
+        let columns = self.columns();
+        match self.is_alone && !columns.is_empty() && self.rows.is_none() {
+            // This form is the faster one, and refuses anything that is no table.
+            true => format!("COPY {} ({columns}) TO STDOUT", self.table),
+            false => format!("COPY ({}) TO STDOUT", self.select()),
+        }
+    }
+
+    fn select(&self) -> String {
+        let select = format!("SELECT {} FROM {}", self.columns(), from(&self.table, self.is_alone));
+        match self.rows {
+            Some(rows) => format!("{select} WHERE {}", enclosed(rows)),
+            None => select,
+        }
+    }
+
+    fn columns(&self) -> String {
+        let columns: Vec<String> = self.columns.iter().map(|name| ident(name)).collect();
+        columns.join(", ")
     }
 }
 
@@ -337,14 +474,12 @@ fn from(table: &str, is_alone: bool) -> String {
     }
 }
 
-/// Each table alone: what inherits from it is listed by itself.
-fn only(tables: &[String]) -> String {
-    let tables: Vec<String> = tables.iter().map(|table| format!("ONLY {table}")).collect();
-    tables.join(", ")
+fn publish(operations: Operations) -> String {
+    format!("publish = {}, publish_via_partition_root = true", literal(&operations.list()))
 }
 
-const PUBLISH: &str =
-    "publish = 'insert, update, delete, truncate', publish_via_partition_root = true";
+/// The name of the publication that is never committed. No node's has a space in it.
+pub(crate) const REHEARSED: &str = "thinwire rehearsal";
 
 /// Commands of the replication protocol.
 pub(crate) mod replication {
@@ -404,6 +539,9 @@ mod tests {
             PUBLICATION,
             PUBLICATION_TABLES,
             PUBLISHED,
+            COLUMNS,
+            NARROWED,
+            CONDITION,
             SLOT,
             SLOT_HOLDER,
             END_OWN_SENDER,

@@ -15,7 +15,7 @@ use std::{
 pub use error::ConfigError;
 use file::{Document, File};
 use thinwire_apply::{Conflicts, Existing, OriginDiffers};
-use thinwire_capture::{Ddl, OnFull, Patterns};
+use thinwire_capture::{Choice, Ddl, OnFull, Operations, Patterns};
 use thinwire_engine::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use thinwire_transport::{Peer, PublicKey, Streams};
 use toml::Spanned;
@@ -54,6 +54,8 @@ pub struct Config {
 pub struct Capture {
     /// The tables.
     pub tables: Patterns,
+    /// What of them.
+    pub choice: Choice,
     /// What to do about schema changes.
     pub ddl: Ddl,
 }
@@ -241,7 +243,29 @@ fn capture(document: &Document<'_>, table: &file::Capture) -> Result<Capture, Co
     let texts: Vec<_> = table.tables.iter().map(Spanned::get_ref).collect();
     let tables = Patterns::parse(&texts)
         .map_err(|error| document.error("capture.tables", 0..0, error.to_string()))?;
-    Ok(Capture { tables, ddl })
+    Ok(Capture { tables, choice: choice(document, table)?, ddl })
+}
+
+/// What of the tables is captured.
+fn choice(document: &Document<'_>, table: &file::Capture) -> Result<Choice, ConfigError> {
+    let mut choice = Choice::default();
+    if let Some(words) = &table.operations {
+        let operations = Operations::parse(words.get_ref()).map_err(|error| {
+            document.error("capture.operations", words.span(), error.to_string())
+        })?;
+        choice.operate(operations);
+    }
+    for (name, rows) in &table.rows {
+        choice
+            .filter(name, rows.get_ref())
+            .map_err(|error| document.error("capture.rows", rows.span(), error.to_string()))?;
+    }
+    for (name, columns) in &table.columns {
+        choice.list(name, columns.get_ref()).map_err(|error| {
+            document.error("capture.columns", columns.span(), error.to_string())
+        })?;
+    }
+    Ok(choice)
 }
 
 fn apply(document: &Document<'_>, table: &file::Apply) -> Result<Apply, ConfigError> {

@@ -289,6 +289,7 @@ fn start_capture(config: &Config, stream: Arc<Stream>) -> Option<Capture> {
         publication: name,
         stream,
         patterns: capture.tables.clone(),
+        choice: capture.choice.clone(),
         ddl: capture.ddl,
         on_full: config.journal.on_full,
         pace: Pace::default(),

@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::{
     error::{Error, Result},
+    slot::{Entry, entries},
     sql,
 };
 
@@ -15,6 +16,8 @@ use crate::{
 pub(crate) struct Description {
     pub(crate) relation: Relation,
     pub(crate) is_partitioned: bool,
+    /// How it is published: its rows and columns are those that are streamed.
+    pub(crate) entry: Entry,
     /// The table and its partitions, each with the file that holds its rows. A rewritten table has another.
     pub(crate) files: String,
     /// What it takes on disk, partitions included.
@@ -24,7 +27,7 @@ pub(crate) struct Description {
 impl Description {
     /// Whether nothing that matters to a copy differs.
     pub(crate) fn is_as(&self, other: &Self) -> bool {
-        self.relation == other.relation && self.files == other.files
+        self.relation == other.relation && self.files == other.files && self.entry == other.entry
     }
 
     /// Its name for people.
@@ -37,19 +40,27 @@ impl Description {
         sql::qualified(&self.relation.schema, &self.relation.name)
     }
 
-    /// The command that reads its rows. A partitioned table is read with its partitions, any other alone.
-    pub(crate) fn read(&self) -> String {
-        let names: Vec<&str> = self.relation.columns.iter().map(|it| it.name.as_str()).collect();
-        sql::copy_out(&self.sql(), &names, !self.is_partitioned)
+    /// How its rows are read: a partitioned table with its partitions, any other alone.
+    pub(crate) fn reading(&self) -> sql::Reading<'_> {
+        sql::Reading {
+            table: self.sql(),
+            columns: self.relation.columns.iter().map(|it| it.name.as_str()).collect(),
+            is_alone: !self.is_partitioned,
+            rows: self.entry.narrowing.rows.as_deref(),
+        }
     }
 }
 
-/// Describes tables in the session's snapshot. Those that are not there are left out.
+/// Describes tables, as they are published, in the session's snapshot. Those that are not there are left out.
 pub(crate) async fn describe(
     client: &Client,
+    publication: &str,
     tables: &[RelationId],
 ) -> Result<BTreeMap<RelationId, Description>> {
     let ids: Vec<u32> = tables.iter().map(|id| id.0).collect();
+    let published = entries(client, publication).await?;
+    let mut published: BTreeMap<u32, Entry> =
+        published.into_iter().map(|it| (it.table, it)).collect();
     let mut found = BTreeMap::new();
     for row in client.query(sql::COPY_TABLES, &[&ids]).await? {
         let id = RelationId(row.try_get(0)?);
@@ -67,6 +78,7 @@ pub(crate) async fn describe(
             Description {
                 relation,
                 is_partitioned: kind == "p",
+                entry: published.remove(&id.0).unwrap_or_else(|| Entry::whole(id.0)),
                 files: row.try_get(5)?,
                 bytes: u64::try_from(bytes).unwrap_or(0),
             },
@@ -80,7 +92,10 @@ pub(crate) async fn describe(
             key: row.try_get(4)?,
         };
         if let Some(table) = found.get_mut(&RelationId(row.try_get(0)?)) {
-            table.relation.columns.push(column);
+            let list = table.entry.narrowing.columns.as_ref();
+            if list.is_none_or(|names| names.contains(&column.name)) {
+                table.relation.columns.push(column);
+            }
         }
     }
     Ok(found)

@@ -87,7 +87,12 @@ impl Drop for Preparation {
 }
 
 async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) -> Result<Prepared> {
-    let source = &waiting.source;
+    let (source, publication) = (&waiting.source, &options.publication);
+    let looking = source.connect().await?;
+    looking.batch_execute(sql::SHORT_LOCK_TIMEOUT).await?;
+    // What is committed while the snapshot comes about is decoded as the table was published when it was changed: how
+    // that is, must not have changed since before.
+    let before = describe(&looking, publication, tables).await?;
     let mut replication = Connection::open(source).await?;
     let pid = replication.backend_pid();
     waiting.pid.store(pid, Ordering::SeqCst);
@@ -98,7 +103,7 @@ async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) ->
     client.batch_execute(&sql::begin_in_snapshot(&snapshot)).await?;
     // The snapshot is ours now, and the slot only holds back the source's log.
     replication.close().await;
-    let then = describe(&client, tables).await?;
+    let then = describe(&client, publication, tables).await?;
     for table in then.values() {
         let locked = client.batch_execute(&sql::lock(&table.sql(), !table.is_partitioned)).await;
         locked.map_err(|error| match Error::from(error) {
@@ -111,9 +116,7 @@ async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) ->
     // With the locks held, no table changes its shape any more. One that did so between snapshot and lock is seen
     // by a session that looks at it now. Somebody who wants to alter a table waits for our lock, and that session waits
     // for him: whoever gives way, it has to be us.
-    let looking = source.connect().await?;
-    looking.batch_execute(sql::SHORT_LOCK_TIMEOUT).await?;
-    let now = match (describe(&looking, tables).await, then.values().next()) {
+    let now = match (describe(&looking, publication, tables).await, then.values().next()) {
         (Err(said), Some(table)) if said.code() == Some(sqlstate::LOCK_NOT_AVAILABLE) => {
             return Err(refused(table, "or another table is about to be altered"));
         }
@@ -123,6 +126,9 @@ async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) ->
     for (id, table) in then {
         if !now.get(&id).is_some_and(|now| now.is_as(&table)) {
             return Err(refused(&table, "was rewritten or altered just now"));
+        }
+        if before.get(&id).is_some_and(|before| before.entry.id != table.entry.id) {
+            return Err(refused(&table, "was published in another way just now"));
         }
         let estimate = estimate(&client, &table).await?;
         prepared.push((table, estimate));
@@ -153,7 +159,7 @@ async fn definitions(
 
 /// What the planner thinks, which also holds for tables that were never analyzed.
 async fn estimate(client: &Client, table: &Description) -> Result<u64> {
-    let plan = client.simple_query(&sql::explain(&table.sql(), !table.is_partitioned)).await?;
+    let plan = client.simple_query(&table.reading().explain()).await?;
     let lines = plan.iter().filter_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,

@@ -67,7 +67,7 @@ async fn write_table(
 ) -> Result<u64> {
     appender.push(&Record::Relation(table.relation.clone()));
     let (relation, columns) = (table.relation.id, table.relation.columns.len());
-    let mut lines = pin!(prepared.client.copy_out(&table.read()).await?);
+    let mut lines = pin!(prepared.client.copy_out(&table.reading().copy_out()).await?);
     let (mut rows, mut bytes) = (0, 0);
     while let Some(line) = lines.try_next().await? {
         (rows, bytes) = (rows + 1, bytes + line.len() as u64);

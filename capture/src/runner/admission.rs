@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result, sqlstate},
     replication::{Connection, System},
     schema::Secret,
-    slot::{SlotState, published, secret, slot_state},
+    slot::{Accepted, SlotState, published, secret, slot_state},
     sql,
 };
 
@@ -77,10 +77,15 @@ pub(super) async fn admit(
         false => replication.timeline_history(system.timeline).await?,
     };
     let server = control.query_one(sql::SERVER, &[]).await?;
-    let (tables, created) = match published(control, &options.publication).await {
+    let mut accepted = Accepted::default();
+    let published = published(control, &options.publication, &options.choice, &mut accepted);
+    let published = match published.await {
         Err(Error::Refused(why)) => return Err(halt("publication_missing", why)),
         found => found?,
     };
+    if let Some(halt) = differs(&published.differences) {
+        return Err(Trouble::Halt(halt));
+    }
     let secret = match options.ddl {
         Ddl::Stop => None,
         Ddl::Replicate => Some(proof(control, &options.publication).await?),
@@ -90,7 +95,7 @@ pub(super) async fn admit(
         history,
         slot: slot_state(control, &options.slot).await?,
         wal_level: server.try_get(1)?,
-        created,
+        created: published.created,
     };
     let timeout: i64 = control.query_one(sql::WAL_SENDER_TIMEOUT, &[]).await?.try_get(0)?;
     let silence = match u64::try_from(timeout) {
@@ -103,10 +108,24 @@ pub(super) async fn admit(
             mark,
             identity,
             silence,
-            tables: tables.into_iter().collect(),
+            tables: published.tables.into_iter().collect(),
             secret,
         })
         .map_err(Trouble::Halt)
+}
+
+/// Why nothing may be captured while something else is published than was chosen.
+pub(super) fn differs(differences: &[String]) -> Option<Halt> {
+    if differences.is_empty() {
+        return None;
+    }
+    let what = differences.join("; ");
+    Some(Halt::new(
+        "publication_differs",
+        format!(
+            "{what}: correct the configuration, or run `thinwire init` to publish what it says"
+        ),
+    ))
 }
 
 /// What proves messages about the schema.

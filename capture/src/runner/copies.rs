@@ -402,7 +402,7 @@ async fn start(
     let row = client.query_one(sql::FLUSHED, &[]).await.map_err(Error::from)?;
     let from: String = row.try_get(0).map_err(Error::from)?;
     let from = from.parse().unwrap_or(Lsn::ZERO);
-    let described = describe(&client, tables).await?;
+    let described = describe(&client, &options.publication, tables).await?;
     let bytes = described.values().map(|table| table.bytes).sum::<u64>().max(needs);
     let (usage, count) = (options.stream.copy_allowance(), tables.len());
     if bytes > usage.budget {

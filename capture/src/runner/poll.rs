@@ -11,7 +11,7 @@ use crate::{
     Ddl, Options,
     error::{Error, Result, sqlstate},
     schema,
-    slot::{published, slot_state, unpublished},
+    slot::{Accepted, published, slot_state, unpublished},
     sql,
     status::Shared,
 };
@@ -23,6 +23,8 @@ pub(super) type Tables = BTreeMap<RelationId, String>;
 #[derive(Clone, Debug, Default)]
 struct Found {
     tables: Option<Tables>,
+    /// Why what is published is not what is to be captured.
+    differences: Vec<String>,
     /// All sequences that have moved, as they were told last.
     sequences: Vec<Object>,
     /// Where the source was when it had been asked for them.
@@ -33,6 +35,7 @@ struct Found {
 #[derive(Default)]
 struct Asking {
     client: Option<Client>,
+    accepted: Accepted,
     /// All sequences that have moved.
     known: BTreeMap<u32, Object>,
 }
@@ -74,6 +77,11 @@ impl Poller {
         self.found.borrow().tables.clone()
     }
 
+    /// What is not published as the configuration says, a sentence each.
+    pub(super) fn differences(&self) -> Vec<String> {
+        self.found.borrow().differences.clone()
+    }
+
     /// The sequences that have moved, and where the source was when it was asked for them.
     pub(super) fn sequences(&self) -> (Vec<Object>, Lsn) {
         let found = self.found.borrow();
@@ -106,8 +114,10 @@ impl Asking {
         if follows && round.is_multiple_of(ROUNDS) {
             client.execute(sql::schema::PUBLISH_MISSING, &[&options.publication]).await?;
         }
-        let (tables, _) = published(client, &options.publication).await?;
-        let mut found = Found { tables: Some(tables.into_iter().collect()), ..Found::default() };
+        let seen = published(client, &options.publication, &options.choice, &mut self.accepted);
+        let seen = seen.await?;
+        let (tables, differences) = (seen.tables.into_iter().collect(), seen.differences);
+        let mut found = Found { tables: Some(tables), differences, ..Found::default() };
         if follows {
             let (moved, as_of) = moved(client, &options.publication, &self.known).await?;
             self.known.extend(moved.into_iter().map(|object| (object.id, object)));

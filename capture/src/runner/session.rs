@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     Command, SCHEMA_UNREADABLE, Trouble,
-    admission::Identity,
+    admission::{Identity, differs},
     copies::{Copies, Verdict},
     poll::Poller,
     proof::Proof,
@@ -102,6 +102,9 @@ impl Session<'_> {
             filled = self.incoming.fill(), if !is_stalled => filled?,
             () = self.copies.prepared() => self.show_copies(),
             () = self.poller.asked() => {
+                if let Some(halt) = differs(&self.poller.differences()) {
+                    return Err(Trouble::Halt(halt));
+                }
                 if let Some(tables) = self.poller.tables() {
                     self.copies.follow(&self.options.stream, &tables);
                 }

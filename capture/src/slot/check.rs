@@ -3,8 +3,10 @@
 use tokio_postgres::Client;
 
 use super::{
-    following,
+    InitOptions, following,
     inventory::{self, Server, VERSION_MIN},
+    published::{Accepted, published},
+    unpublished,
 };
 use crate::{
     Ddl,
@@ -27,8 +29,8 @@ pub struct Check {
 }
 
 /// Looks at all preconditions as the login that will run. Stops early only where the rest cannot be told.
-pub async fn check(source: &Source, node: &str, ddl: Ddl) -> Vec<Check> {
-    let name = name_for(node);
+pub async fn check(source: &Source, options: &InitOptions) -> Vec<Check> {
+    let name = name_for(&options.node);
     let mut checks = Checks(Vec::new());
     let client = match source.connect().await {
         Ok(client) => client,
@@ -38,7 +40,7 @@ pub async fn check(source: &Source, node: &str, ddl: Ddl) -> Vec<Check> {
         }
     };
     checks.holds(format!("the database answers at {}", source.place()));
-    if let Err(error) = all(&client, source, &name, ddl, &mut checks).await {
+    if let Err(error) = all(&client, source, &name, options, &mut checks).await {
         checks.fails(format!("looking at the database failed: {error}"), "look at its log".into());
     }
     checks.0
@@ -64,15 +66,15 @@ async fn all(
     client: &Client,
     source: &Source,
     name: &str,
-    ddl: Ddl,
+    options: &InitOptions,
     checks: &mut Checks,
 ) -> Result<()> {
     let server = inventory::server(client).await?;
     server_itself(&server, checks);
     login(client, source, &server, checks).await?;
     slot(client, name, checks).await?;
-    publication(client, name, checks).await?;
-    following(client, name, ddl, checks).await?;
+    publication(client, name, options, checks).await?;
+    following(client, name, options.ddl, checks).await?;
     room(client, checks).await
 }
 
@@ -150,16 +152,28 @@ async fn slot(client: &Client, name: &str, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-async fn publication(client: &Client, name: &str, checks: &mut Checks) -> Result<()> {
-    let tables = match inventory::published(client, name).await {
-        Ok((tables, _)) => tables,
+async fn publication(
+    client: &Client,
+    name: &str,
+    options: &InitOptions,
+    checks: &mut Checks,
+) -> Result<()> {
+    let found = published(client, name, &options.choice, &mut Accepted::default()).await;
+    let found = match found {
+        Ok(found) => found,
         Err(Error::Refused(why)) => {
             checks.fails(why, "run `thinwire init`".into());
             return Ok(());
         }
         Err(error) => return Err(error),
     };
-    checks.holds(format!("the publication {name} has {} tables", tables.len()));
+    checks.holds(format!("the publication {name} has {} tables", found.tables.len()));
+    for difference in found.differences {
+        checks.fails(difference, "correct the configuration, or run `thinwire init`".into());
+    }
+    for table in unpublished(client, name, &options.patterns).await? {
+        checks.advises(format!("{table} is meant and not published"), "run `thinwire init`".into());
+    }
     for row in client.query(sql::UNREADABLE, &[&name]).await? {
         let (table, may_read, is_filtered): (String, bool, bool) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);

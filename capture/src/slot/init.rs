@@ -8,10 +8,10 @@ use tokio_postgres::Client;
 use super::{
     following,
     inventory::{self, Inventory, RunAs, Table},
-    name_for, plan as planning,
+    name_for, plan as planning, rehearsal,
 };
 use crate::{
-    Ddl,
+    Choice, Ddl,
     error::{Error, Result, sqlstate},
     pattern::Patterns,
     source::Source,
@@ -25,6 +25,8 @@ pub struct InitOptions {
     pub node: String,
     /// The tables to capture.
     pub patterns: Patterns,
+    /// What of them to capture.
+    pub choice: Choice,
     /// What to do about schema changes.
     pub ddl: Ddl,
     /// The login that will run, if it is another than the one that initialises.
@@ -108,8 +110,11 @@ async fn prepare(
         )));
     }
     let following = following::look(client, &found, options, &name).await?;
-    let selected = planning::select(&found, &options.patterns)?;
-    let mut statements = planning::statements(&found, &selected, &name, &options.node)?;
+    let operations = options.choice.operations();
+    let selected = planning::select(&found, &options.patterns, operations)?;
+    let chosen = rehearsal::choose(client, &found, &selected, options).await?;
+    let mut statements =
+        planning::statements(&found, &selected, &chosen, operations, &name, &options.node)?;
     // What creates the slot stays the last.
     let at = statements.len() - usize::from(found.slot.is_none());
     statements.splice(at..at, following::statements(&found, &following, options, &name)?);
@@ -130,6 +135,10 @@ fn needed(run_as: Option<&RunAs>) -> Vec<String> {
 async fn run(client: &Client, statement: &str) -> Result<()> {
     for attempt in 1.. {
         let done = client.batch_execute(statement).await.map_err(Error::from);
+        if done.is_err() {
+            // One that consists of several may have begun a transaction.
+            client.batch_execute(sql::ROLLBACK).await?;
+        }
         match done {
             Err(error)
                 if error.code() == Some(sqlstate::LOCK_NOT_AVAILABLE)

@@ -1,10 +1,13 @@
 //! What there is at the source: tables, the publication, the slot.
 
-use thinwire_engine::model::{Lsn, RelationId};
+use std::collections::BTreeMap;
+
+use thinwire_engine::model::Lsn;
 use tokio_postgres::{Client, Row};
 
 use super::Comment;
 use crate::{
+    choice::{Narrowing, Operations},
     error::{Error, Result},
     sql,
 };
@@ -65,11 +68,31 @@ pub(super) struct RunAs {
 #[derive(Clone, Debug)]
 pub(super) struct Publication {
     pub(super) is_for_all: bool,
-    pub(super) is_complete: bool,
+    pub(super) operations: Operations,
     pub(super) is_via_root: bool,
     pub(super) comment: Option<Comment>,
-    /// Its tables, and whether a filter or a column list narrows them.
-    pub(super) tables: Vec<(u32, bool)>,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// A table in a publication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The entry's own id: one that is made anew has another.
+    pub(crate) id: u32,
+    pub(crate) table: u32,
+    /// What of it is published; the rows as the catalogs spell it.
+    pub(crate) narrowing: Narrowing,
+}
+
+/// The names of a table's columns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Columns {
+    pub(super) all: Vec<String>,
+    pub(super) generated: Vec<String>,
+    /// Those of the replica identity.
+    pub(super) identity: Vec<String>,
+    /// Those that its partitions are told apart by.
+    pub(super) partition_key: Vec<String>,
 }
 
 /// A slot.
@@ -84,6 +107,13 @@ pub(crate) struct SlotState {
     pub(crate) active_pid: Option<i32>,
     /// Log that the server keeps for it.
     pub(crate) retained_bytes: u64,
+}
+
+impl Entry {
+    /// One that is nowhere: all of the table.
+    pub(crate) fn whole(table: u32) -> Self {
+        Self { id: 0, table, narrowing: Narrowing::default() }
+    }
 }
 
 impl Table {
@@ -169,45 +199,57 @@ fn table(row: &Row) -> Result<Table> {
 /// The publication of that name, if there is one.
 pub(super) async fn publication_of(client: &Client, name: &str) -> Result<Option<Publication>> {
     let Some(row) = client.query_opt(sql::PUBLICATION, &[&name]).await? else { return Ok(None) };
-    let comment: Option<String> = row.try_get(3)?;
-    let tables = client.query(sql::PUBLICATION_TABLES, &[&name]).await?;
+    let comment: Option<String> = row.try_get(6)?;
     Ok(Some(Publication {
         is_for_all: row.try_get(0)?,
-        is_complete: row.try_get(1)?,
-        is_via_root: row.try_get(2)?,
+        operations: Operations {
+            insert: row.try_get(1)?,
+            update: row.try_get(2)?,
+            delete: row.try_get(3)?,
+            truncate: row.try_get(4)?,
+        },
+        is_via_root: row.try_get(5)?,
         comment: comment.as_deref().and_then(Comment::parse),
-        tables: tables
-            .iter()
-            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-            .collect::<Result<_>>()?,
+        entries: entries(client, name).await?,
     }))
 }
 
-/// The tables that are published now, as the output plugin names them, each with its name for people; and where the
-/// comment says that the slot was created.
-pub(crate) async fn published(
-    client: &Client,
-    publication: &str,
-) -> Result<(Vec<(RelationId, String)>, Option<Lsn>)> {
-    let Some(found) = publication_of(client, publication).await? else {
-        return Err(Error::Refused(format!(
-            "the publication {publication} is not there; run `thinwire init`"
-        )));
-    };
-    let rows = client.query(sql::PUBLISHED, &[&publication]).await?;
-    let mut tables = Vec::with_capacity(rows.len());
-    for row in rows {
-        let id: u32 = row.try_get(0)?;
-        let name: String = row.try_get(1)?;
-        if found.tables.iter().any(|(table, is_narrowed)| *table == id && *is_narrowed) {
-            return Err(Error::Refused(format!(
-                "the publication {publication} has a row filter or a column list for {name}; \
-                 run `thinwire init` to publish it whole"
-            )));
-        }
-        tables.push((RelationId(id), name));
+/// The tables that are in a publication, as the session's snapshot shows them.
+pub(crate) async fn entries(client: &Client, publication: &str) -> Result<Vec<Entry>> {
+    let (mut entries, mut is_narrowed) = (Vec::new(), false);
+    for row in client.query(sql::PUBLICATION_TABLES, &[&publication]).await? {
+        is_narrowed |= row.try_get::<_, bool>(2)?;
+        let (id, table) = (row.try_get(0)?, row.try_get(1)?);
+        entries.push(Entry { id, table, narrowing: Narrowing::default() });
     }
-    Ok((tables, found.comment.and_then(|comment| comment.created)))
+    if !is_narrowed {
+        return Ok(entries);
+    }
+    let mut narrowed = BTreeMap::<u32, Narrowing>::new();
+    for row in client.query(sql::NARROWED, &[&publication]).await? {
+        let columns: Option<Vec<String>> = row.try_get(2)?;
+        let columns = columns.map(|names| names.into_iter().collect());
+        narrowed.insert(row.try_get(0)?, Narrowing { rows: row.try_get(1)?, columns });
+    }
+    for entry in &mut entries {
+        entry.narrowing = narrowed.remove(&entry.id).unwrap_or_default();
+    }
+    Ok(entries)
+}
+
+/// The columns of tables.
+pub(super) async fn columns(client: &Client, tables: &[u32]) -> Result<BTreeMap<u32, Columns>> {
+    let mut found = BTreeMap::new();
+    for row in client.query(sql::COLUMNS, &[&tables]).await? {
+        let columns = Columns {
+            all: row.try_get(1)?,
+            generated: row.try_get(2)?,
+            identity: row.try_get(3)?,
+            partition_key: row.try_get(4)?,
+        };
+        found.insert(row.try_get(0)?, columns);
+    }
+    Ok(found)
 }
 
 /// The slot of that name, if there is one.

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Comment,
     inventory::{Inventory, Publication, RunAs, Table},
+    rehearsal::Chosen,
 };
 use crate::{
+    choice::{Narrowing, Operations},
     error::{Error, Result},
     pattern::Patterns,
     sql,
@@ -16,7 +18,11 @@ use crate::{
 ///
 /// # Errors
 /// One sentence for each table that is meant and cannot be captured, and for each literal name that is not there.
-pub(super) fn select<'a>(found: &'a Inventory, patterns: &Patterns) -> Result<Vec<&'a Table>> {
+pub(super) fn select<'a>(
+    found: &'a Inventory,
+    patterns: &Patterns,
+    operations: Operations,
+) -> Result<Vec<&'a Table>> {
     let by_id: BTreeMap<u32, &Table> = found.tables.iter().map(|it| (it.id, it)).collect();
     let mut problems: Vec<String> = Vec::new();
     for literal in patterns.literals() {
@@ -42,7 +48,7 @@ pub(super) fn select<'a>(found: &'a Inventory, patterns: &Patterns) -> Result<Ve
             None => selected.push(table),
         }
     }
-    for table in &selected {
+    for table in selected.iter().filter(|_| operations.need_identity()) {
         let version = found.server.version;
         problems.extend(members(found, table).filter_map(|it| refused(it, table, version)));
     }
@@ -55,8 +61,8 @@ pub(super) fn select<'a>(found: &'a Inventory, patterns: &Patterns) -> Result<Ve
 /// The tables that are meant and could be published, but are not.
 pub(super) fn unpublished(found: &Inventory, patterns: &Patterns) -> Vec<String> {
     let published: BTreeSet<u32> =
-        found.publication.iter().flat_map(|it| &it.tables).map(|(id, _)| *id).collect();
-    let tables = select(found, patterns).unwrap_or_default();
+        found.publication.iter().flat_map(|it| &it.entries).map(|it| it.table).collect();
+    let tables = select(found, patterns, Operations::default()).unwrap_or_default();
     tables.into_iter().filter(|it| !published.contains(&it.id)).map(Table::label).collect()
 }
 
@@ -104,7 +110,10 @@ fn refused(table: &Table, root: &Table, version: i32) -> Option<String> {
 const GENERATED_REFUSED: i32 = 180_000;
 
 /// The table itself and, if it is partitioned, its partitions.
-fn members<'a>(found: &'a Inventory, table: &'a Table) -> impl Iterator<Item = &'a Table> {
+pub(super) fn members<'a>(
+    found: &'a Inventory,
+    table: &'a Table,
+) -> impl Iterator<Item = &'a Table> {
     let partitions = found.tables.iter().filter(|it| it.root == Some(table.id));
     std::iter::once(table).chain(partitions)
 }
@@ -114,15 +123,22 @@ fn members<'a>(found: &'a Inventory, table: &'a Table) -> impl Iterator<Item = &
 pub(super) fn statements(
     found: &Inventory,
     selected: &[&Table],
+    chosen: &Chosen,
+    operations: Operations,
     name: &str,
     node: &str,
 ) -> Result<Vec<String>> {
     let mut out: Vec<String> = keyless(found, selected)
+        .filter(|_| operations.need_identity())
         .map(|table| sql::replica_identity_full(&table.schema, &table.name))
         .collect();
+    let wanted = Wanted { found, selected, chosen, operations };
     match &found.publication {
-        None => out.push(sql::create_publication(name, &names(selected))),
-        Some(publication) => out.extend(alter(found, selected, name, node, publication)?),
+        None => {
+            let entries: Vec<String> = selected.iter().map(|it| chosen.entry(it)).collect();
+            out.push(sql::create_publication(name, &entries, operations));
+        }
+        Some(publication) => out.extend(wanted.alter(name, node, publication)?),
     }
     if let Some(RunAs { name: user, exists: true, .. }) = &found.run_as {
         out.extend(grants(selected, user));
@@ -148,52 +164,83 @@ fn keyless<'a>(found: &'a Inventory, selected: &'a [&'a Table]) -> impl Iterator
     all.filter(|table| table.identity != "f")
 }
 
-fn alter(
-    found: &Inventory,
-    selected: &[&Table],
-    name: &str,
-    node: &str,
-    publication: &Publication,
-) -> Result<Vec<String>> {
-    if let Some(comment) = &publication.comment
-        && comment.node != node
-    {
-        return Err(Error::Refused(format!(
-            "the publication {name} belongs to the node \"{}\": give one of the two another name",
-            comment.node
-        )));
-    }
-    if publication.is_for_all {
-        return Err(Error::Refused(format!(
-            "the publication {name} is for all tables, which Thinwire never makes: drop it, then run \
-             `thinwire init` again"
-        )));
-    }
-    let wanted: BTreeSet<u32> = selected.iter().map(|it| it.id).collect();
-    let is_whole = |id: u32| publication.tables.contains(&(id, false));
-    let mut out = Vec::new();
-    // A table with a filter is taken off and put back whole.
-    let off = publication.tables.iter().filter(|(id, narrowed)| *narrowed || !wanted.contains(id));
-    let off: Vec<String> = off
-        .filter_map(|(id, _)| found.tables.iter().find(|it| it.id == *id))
-        .map(Table::sql)
-        .collect();
-    if !off.is_empty() {
-        out.push(sql::alter_publication(name, "DROP", &off));
-    }
-    let on: Vec<&Table> = selected.iter().copied().filter(|it| !is_whole(it.id)).collect();
-    if !on.is_empty() {
-        if found.slot.is_some() {
-            let ids: Vec<u32> = on.iter().map(|it| it.id).collect();
+/// What is to be published.
+struct Wanted<'a> {
+    found: &'a Inventory,
+    selected: &'a [&'a Table],
+    chosen: &'a Chosen,
+    operations: Operations,
+}
+
+impl Wanted<'_> {
+    /// What makes a publication that is there the one that is wanted: all of it takes effect at once, so nothing is
+    /// ever published otherwise.
+    fn alter(&self, name: &str, node: &str, publication: &Publication) -> Result<Option<String>> {
+        if let Some(comment) = &publication.comment
+            && comment.node != node
+        {
+            return Err(Error::Refused(format!(
+                "the publication {name} belongs to the node \"{}\": give one of the two another name",
+                comment.node
+            )));
+        }
+        if publication.is_for_all {
+            return Err(Error::Refused(format!(
+                "the publication {name} is for all tables, which Thinwire never makes: drop it, then run \
+                 `thinwire init` again"
+            )));
+        }
+        let mut out = Vec::new();
+        let off = self.off(publication);
+        if !off.is_empty() {
+            out.push(sql::alter_publication(name, "DROP", &off));
+        }
+        let on = self.on(publication);
+        let told = match self.operations.exceed(publication.operations) {
+            // Changes were missed of every table.
+            true => self.selected,
+            false => &on,
+        };
+        if !told.is_empty() && self.found.slot.is_some() {
+            let ids: Vec<u32> = told.iter().map(|it| it.id).collect();
             out.push(sql::tell_added(name, &ids));
         }
-        let on: Vec<String> = on.into_iter().map(Table::sql).collect();
-        out.push(sql::alter_publication(name, "ADD", &on));
+        if !on.is_empty() {
+            let on: Vec<String> = on.into_iter().map(|it| self.chosen.entry(it)).collect();
+            out.push(sql::alter_publication(name, "ADD", &on));
+        }
+        if publication.operations != self.operations || !publication.is_via_root {
+            out.push(sql::set_publication(name, self.operations));
+        }
+        Ok(match out.len() {
+            0 | 1 => out.pop(),
+            _ => Some(sql::at_once(&out)),
+        })
     }
-    if !publication.is_complete || !publication.is_via_root {
-        out.push(sql::set_publication(name));
+
+    /// What is published and not wanted, or not so.
+    fn off(&self, publication: &Publication) -> Vec<String> {
+        let wanted: BTreeSet<u32> = self.selected.iter().map(|it| it.id).collect();
+        let is_right = |id| wanted.contains(&id) && !self.chosen.differing.contains(&id);
+        let off = publication.entries.iter().filter(|it| !is_right(it.table));
+        off.filter_map(|entry| self.found.tables.iter().find(|it| it.id == entry.table))
+            .map(|table| sql::entry(&table.sql(), &Narrowing::NONE))
+            .collect()
     }
-    Ok(out)
+
+    /// What is wanted and not published, or not so.
+    fn on(&self, publication: &Publication) -> Vec<&Table> {
+        let listed: BTreeSet<u32> = publication.entries.iter().map(|it| it.table).collect();
+        let is_right = |id| listed.contains(&id) && !self.chosen.differing.contains(&id);
+        self.selected.iter().copied().filter(|it| !is_right(it.id)).collect()
+    }
+}
+
+impl Chosen {
+    /// A table as it stands in the publication.
+    fn entry(&self, table: &Table) -> String {
+        sql::entry(&table.sql(), self.narrowed.get(&table.id).unwrap_or(&Narrowing::NONE))
+    }
 }
 
 fn grants(selected: &[&Table], user: &str) -> Vec<String> {
@@ -209,14 +256,10 @@ fn grants(selected: &[&Table], user: &str) -> Vec<String> {
     out
 }
 
-fn names(tables: &[&Table]) -> Vec<String> {
-    tables.iter().map(|it| it.sql()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::slot::inventory::Server;
+    use crate::slot::inventory::{Entry, Server};
 
     fn table(id: u32, name: &str) -> Table {
         Table {
@@ -244,8 +287,9 @@ mod tests {
     }
 
     fn plan(found: &Inventory, patterns: &[&str]) -> Result<Vec<String>> {
-        let selected = select(found, &Patterns::parse(patterns)?)?;
-        statements(found, &selected, "thinwire_n", "n")
+        let all = Operations::default();
+        let selected = select(found, &Patterns::parse(patterns)?, all)?;
+        statements(found, &selected, &Chosen::default(), all, "thinwire_n", "n")
     }
 
     fn refusal(found: &Inventory, patterns: &[&str]) -> String {
@@ -324,10 +368,10 @@ mod tests {
         let mut found = inventory(vec![table(1, "a")]);
         found.publication = Some(Publication {
             is_for_all: false,
-            is_complete: true,
+            operations: Operations::default(),
             is_via_root: true,
             comment: Comment::parse(&format!("{}0/10", Comment::head("n"))),
-            tables: vec![(1, false)],
+            entries: vec![Entry { id: 9, ..Entry::whole(1) }],
         });
         found.slot = Some(crate::slot::SlotState {
             plugin: Some("pgoutput".into()),
@@ -342,11 +386,16 @@ mod tests {
         // Another table comes, the first goes.
         found.tables.push(table(2, "b"));
         let change = plan(&found, &["public.b"]).unwrap();
-        assert!(change[0].ends_with("DROP TABLE ONLY \"public\".\"a\""), "{change:?}");
-        assert!(change[1].ends_with("'thinwire.added', 'thinwire_n 2')"), "{change:?}");
-        assert!(change[2].ends_with("ADD TABLE ONLY \"public\".\"b\""), "{change:?}");
-        let selected = select(&found, &Patterns::parse(&["public.*"]).unwrap()).unwrap();
-        let other = statements(&found, &selected, "thinwire_n", "m").unwrap_err();
+        let [change] = change.as_slice() else { panic!("{change:?}") };
+        let parts: Vec<&str> = change.split("; ").collect();
+        assert_eq!((parts[0], parts[4]), ("BEGIN", "COMMIT"), "{parts:?}");
+        assert!(parts[1].ends_with("DROP TABLE ONLY \"public\".\"a\""), "{parts:?}");
+        assert!(parts[2].ends_with("'thinwire.added', 'thinwire_n 2')"), "{parts:?}");
+        assert!(parts[3].ends_with("ADD TABLE ONLY \"public\".\"b\""), "{parts:?}");
+        let all = Operations::default();
+        let selected = select(&found, &Patterns::parse(&["public.*"]).unwrap(), all).unwrap();
+        let other = statements(&found, &selected, &Chosen::default(), all, "thinwire_n", "m");
+        let other = other.unwrap_err();
         assert!(other.to_string().contains("belongs to the node \"n\""));
     }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tempfile::TempDir;
-use thinwire_capture::{Ddl, State, slot};
+use thinwire_capture::{State, slot};
 
-use crate::rig::{NODE, Node, Rig, SLOT, init_options, options};
+use crate::rig::{Node, Rig, SLOT, init_options, options};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_publication_or_a_slot_it_waits_for_init() {
@@ -165,6 +165,6 @@ async fn without_logical_wal_it_says_so() {
     let node = rig.node();
     let halt = node.halts_with("wal_level").await;
     assert!(halt.detail.contains("ALTER SYSTEM"), "{}", halt.detail);
-    let checks = slot::check(&rig.source(), NODE, Ddl::Stop).await;
+    let checks = slot::check(&rig.source(), &init_options(&["*.*"])).await;
     assert!(checks.iter().any(|it| !it.ok && it.what.contains("wal_level")), "{checks:?}");
 }

@@ -12,7 +12,7 @@ use std::{
 
 use tempfile::TempDir;
 use thinwire_capture::{
-    Capture, CaptureStatus, Ddl, OnFull, Options, Pace, Patterns, Source,
+    Capture, CaptureStatus, Choice, Ddl, OnFull, Options, Pace, Patterns, Source,
     slot::{self, InitOptions, Report},
 };
 use thinwire_cluster::Cluster;
@@ -107,6 +107,7 @@ pub(crate) fn init_options(patterns: &[&str]) -> InitOptions {
     InitOptions {
         node: NODE.to_owned(),
         patterns: Patterns::parse(patterns).unwrap(),
+        choice: Choice::default(),
         ddl: Ddl::Stop,
         run_as: None,
     }
@@ -183,6 +184,7 @@ impl Node {
             publication: slot.to_owned(),
             stream: stream.clone(),
             patterns: Patterns::parse(&["*.*"]).unwrap(),
+            choice: Choice::default(),
             ddl,
             on_full: OnFull::HoldWal,
             pace,

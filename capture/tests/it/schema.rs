@@ -359,7 +359,7 @@ async fn what_follows_is_installed_once_and_taken_away_again() {
     assert_eq!(done, planned);
     let again = slot::init(&rig.source(), &options(&["*.*"])).await.unwrap().done;
     assert_eq!(again, Vec::<String>::new());
-    let checks = slot::check(&rig.source(), crate::rig::NODE, Ddl::Replicate).await;
+    let checks = slot::check(&rig.source(), &options(&["*.*"])).await;
     assert!(checks.iter().all(|it| it.ok), "{checks:?}");
     let node = self::node(&rig);
     rig.check(&node, &["public.old"]).await;
@@ -370,7 +370,7 @@ async fn what_follows_is_installed_once_and_taken_away_again() {
                 select count(*) from pg_proc where pronamespace = 'thinwire'::regnamespace union all
                 select count(*) from pg_class where relnamespace = 'thinwire'::regnamespace";
     assert_eq!(rig.sql(left), "0\n0\n0");
-    let checks = slot::check(&rig.source(), crate::rig::NODE, Ddl::Replicate).await;
+    let checks = slot::check(&rig.source(), &options(&["*.*"])).await;
     assert!(checks.iter().any(|it| !it.ok), "{checks:?}");
     let node = self::node(&rig);
     node.halts_with("ddl_not_installed").await;

@@ -1,7 +1,7 @@
 //! `init`, `plan`, `check` and `drop` on real databases.
 
 use thinwire_capture::{
-    Ddl, Patterns, Source,
+    Patterns, Source,
     slot::{self, Check, InitOptions},
 };
 use thinwire_engine::model::Origin;
@@ -59,13 +59,13 @@ async fn init_publishes_what_is_meant_and_a_second_time_does_nothing() {
              insert into measures values ('2024-01-15', 1); update measures set at = '2024-02-15';
              insert into deferred values (1); update deferred set id = 2",
     );
-    let checks = slot::check(&rig.source(), NODE, Ddl::Stop).await;
+    let checks = slot::check(&rig.source(), &init_options(&["*.*"])).await;
     assert_eq!(failing(&checks), Vec::<&str>::new(), "{checks:?}");
     assert!(checks.iter().any(|it| it.ok && it.what.contains("superuser") && it.cure.is_some()));
     slot::drop(&rig.source(), NODE).await.unwrap();
     slot::drop(&rig.source(), NODE).await.unwrap();
     assert_eq!(rig.sql("select count(*) from pg_replication_slots"), "0");
-    let checks = slot::check(&rig.source(), NODE, Ddl::Stop).await;
+    let checks = slot::check(&rig.source(), &init_options(&["*.*"])).await;
     assert_eq!(failing(&checks).len(), 2, "{checks:?}");
 }
 
@@ -115,10 +115,10 @@ async fn a_humble_login_captures_once_it_has_what_it_needs() {
     assert_eq!(report.needed, ["ALTER ROLE \"runner\" REPLICATION"]);
     assert!(report.done.iter().any(|it| it.starts_with("GRANT USAGE")), "{:?}", report.done);
     let source = Source::new(rig.cluster.url_as("runner", "shop").parse().unwrap());
-    let checks = slot::check(&source, NODE, Ddl::Stop).await;
+    let checks = slot::check(&source, &init_options(&["*.*"])).await;
     assert!(failing(&checks).iter().any(|it| it.contains("may not replicate")), "{checks:?}");
     rig.sql(&report.needed[0]);
-    let checks = slot::check(&source, NODE, Ddl::Stop).await;
+    let checks = slot::check(&source, &init_options(&["*.*"])).await;
     assert_eq!(failing(&checks), Vec::<&str>::new(), "{checks:?}");
     let node = Node::start(source, rig.dir.path(), &rig.cluster);
     rig.sql("insert into keyed values (1, 'a')");
@@ -127,7 +127,7 @@ async fn a_humble_login_captures_once_it_has_what_it_needs() {
     node.shutdown().await;
     rig.sql("alter table keyed enable row level security");
     let source = Source::new(rig.cluster.url_as("runner", "shop").parse().unwrap());
-    let checks = slot::check(&source, NODE, Ddl::Stop).await;
+    let checks = slot::check(&source, &init_options(&["*.*"])).await;
     assert!(failing(&checks).iter().any(|it| it.contains("row-level security")), "{checks:?}");
 }
 
@@ -209,7 +209,10 @@ async fn planted_functions_and_tables_are_never_found() {
     node.until("all is copied", Node::has_copied).await;
     rig.sql("insert into t values (1, 'a')");
     rig.check(&node, &["public.t"]).await;
-    assert_eq!(failing(&slot::check(&rig.source(), NODE, Ddl::Stop).await), Vec::<&str>::new());
+    assert_eq!(
+        failing(&slot::check(&rig.source(), &init_options(&["*.*"])).await),
+        Vec::<&str>::new()
+    );
     assert_eq!(rig.sql("select count(*) from public.canary"), "0");
 }
 
@@ -219,10 +222,10 @@ async fn a_slot_of_somebody_else_is_left_alone() {
     rig.sql(&format!("select pg_create_logical_replication_slot('{SLOT}', 'test_decoding')"));
     let error = slot::init(&rig.source(), &init_options(&["*.*"])).await.unwrap_err();
     assert!(error.to_string().contains("not Thinwire's"), "{error}");
-    let checks = slot::check(&rig.source(), NODE, Ddl::Stop).await;
+    let checks = slot::check(&rig.source(), &init_options(&["*.*"])).await;
     assert!(failing(&checks).iter().any(|it| it.contains("not Thinwire's")), "{checks:?}");
     let other = Source::new("host=/nowhere user=x".parse().unwrap());
-    let checks = soon(slot::check(&other, NODE, Ddl::Stop)).await;
+    let checks = soon(slot::check(&other, &init_options(&["*.*"]))).await;
     assert_eq!(failing(&checks).len(), 1, "{checks:?}");
 }
 

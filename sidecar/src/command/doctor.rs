@@ -6,7 +6,10 @@ use anyhow::Result;
 use thinwire_apply::Target;
 use thinwire_capture::Source;
 
-use super::{init::apply_setup, print_line};
+use super::{
+    init::{apply_setup, capture_setup},
+    print_line,
+};
 use crate::{
     config::{Apply, Config},
     control, keyfile,
@@ -27,9 +30,9 @@ pub(super) async fn run(config: Config) -> Result<u8> {
     checks.extend(port(&config, running));
     checks.extend(peers(&config));
     if let Some(database) = &config.database {
-        if let Some(capture) = &config.capture {
+        if let Some(setup) = capture_setup(&config, database) {
             let source = Source { config: database.config.clone(), tls: database.tls.clone() };
-            let found = thinwire_capture::slot::check(&source, &config.name, capture.ddl).await;
+            let found = thinwire_capture::slot::check(&source, &setup).await;
             checks.extend(found.into_iter().map(|found| Check {
                 ok: found.ok,
                 what: found.what,

@@ -63,11 +63,12 @@ async fn print_sql(config: &Config, admin: Option<&Database>) -> Result<u8> {
     Ok(0)
 }
 
-fn capture_setup(config: &Config, database: &Database) -> Option<InitOptions> {
+pub(super) fn capture_setup(config: &Config, database: &Database) -> Option<InitOptions> {
     let capture = config.capture.as_ref()?;
     Some(InitOptions {
         node: config.name.clone(),
         patterns: capture.tables.clone(),
+        choice: capture.choice.clone(),
         ddl: capture.ddl,
         run_as: database.config.get_user().map(str::to_owned),
     })

@@ -1,6 +1,7 @@
 //! The configuration file as it was typed: shapes and places, no meaning.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -44,6 +45,11 @@ pub(super) struct Capture {
     #[serde(default)]
     pub(super) tables: Vec<Spanned<String>>,
     pub(super) ddl: Option<Spanned<String>>,
+    pub(super) operations: Option<Spanned<Vec<String>>>,
+    #[serde(default)]
+    pub(super) rows: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    pub(super) columns: BTreeMap<String, Spanned<Vec<String>>>,
 }
 
 #[derive(Debug, Deserialize)]

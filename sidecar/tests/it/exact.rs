@@ -1,5 +1,6 @@
 //! Exactness: whatever PostgreSQL's own logical replication carries arrives as it was, between all versions.
 
+mod choice;
 mod tables;
 mod transactions;
 mod values;

@@ -3,9 +3,7 @@
 use thinwire_engine::journal::Watermarks;
 
 use super::{
-    super::{
-        DIVERGED, MALFORMED, OWN_ORIGIN, PEER_AHEAD, UNPROVEN, UNWANTED, sender::PeerMarks,
-    },
+    super::{DIVERGED, MALFORMED, OWN_ORIGIN, PEER_AHEAD, UNPROVEN, UNWANTED, sender::PeerMarks},
     *,
 };
 use crate::frame::{Ack, Holding, Opening};
