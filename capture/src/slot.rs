@@ -18,7 +18,7 @@ mod published;
 mod rehearsal;
 
 pub use check::{Check, check};
-pub(crate) use following::secret;
+pub(crate) use following::{misjudged, secret};
 pub use init::{InitOptions, Report, drop, init, plan};
 pub(crate) use inventory::{Entry, SlotState, entries, slot_state};
 pub(crate) use published::{Accepted, published};

@@ -563,6 +563,7 @@ mod tests {
             schema::EDITION,
             schema::REGISTERED,
             schema::MAY_ASK,
+            schema::CHOSEN,
             schema::SECRET,
             schema::HUSH,
             schema::LEFT_OUT,

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result, sqlstate},
     replication::{Connection, System},
     schema::Secret,
-    slot::{Accepted, SlotState, published, secret, slot_state},
+    slot::{Accepted, SlotState, misjudged, published, secret, slot_state},
     sql,
 };
 
@@ -83,13 +83,18 @@ pub(super) async fn admit(
         Err(Error::Refused(why)) => return Err(halt("publication_missing", why)),
         found => found?,
     };
-    if let Some(halt) = differs(&published.differences) {
-        return Err(Trouble::Halt(halt));
-    }
+    let mut differences = published.differences;
     let secret = match options.ddl {
         Ddl::Stop => None,
-        Ddl::Replicate => Some(proof(control, &options.publication).await?),
+        Ddl::Replicate => {
+            let secret = proof(control, &options.publication).await?;
+            differences.extend(misjudged(control, &options.publication, &options.choice).await?);
+            Some(secret)
+        }
     };
+    if let Some(halt) = differs(&differences) {
+        return Err(Trouble::Halt(halt));
+    }
     let found = Found {
         system,
         history,
@@ -123,7 +128,7 @@ pub(super) fn differs(differences: &[String]) -> Option<Halt> {
     Some(Halt::new(
         "publication_differs",
         format!(
-            "{what}: correct the configuration, or run `thinwire init` to publish what it says"
+            "{what}: correct the configuration and restart the node, or run `thinwire init` to publish what it says"
         ),
     ))
 }

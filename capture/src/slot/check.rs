@@ -74,7 +74,7 @@ async fn all(
     login(client, source, &server, checks).await?;
     slot(client, name, checks).await?;
     publication(client, name, options, checks).await?;
-    following(client, name, options.ddl, checks).await?;
+    following(client, name, options, checks).await?;
     room(client, checks).await
 }
 
@@ -189,11 +189,20 @@ async fn publication(
     Ok(())
 }
 
-async fn following(client: &Client, name: &str, ddl: Ddl, checks: &mut Checks) -> Result<()> {
-    if ddl == Ddl::Stop {
+async fn following(
+    client: &Client,
+    name: &str,
+    options: &InitOptions,
+    checks: &mut Checks,
+) -> Result<()> {
+    if options.ddl == Ddl::Stop {
         return Ok(());
     }
-    match following::problem(client, name).await? {
+    let problem = match following::problem(client, name).await? {
+        None => following::misjudged(client, name, &options.choice).await?,
+        problem => problem,
+    };
+    match problem {
         None => {
             checks.holds("schema changes are followed");
             checks.0.extend(left_out(client, name).await?);

@@ -7,7 +7,7 @@ use super::{
     inventory::{Inventory, RunAs},
 };
 use crate::{
-    Ddl,
+    Choice, Ddl,
     error::{Error, Result, sqlstate},
     schema::Secret,
     sql::schema as sql,
@@ -51,8 +51,8 @@ pub(super) async fn look(
     if !following.is_installed {
         return Ok(following);
     }
-    let patterns = options.patterns.to_json();
-    for row in client.query(sql::REGISTERED, &[&publication, &patterns]).await? {
+    let (patterns, choice) = (options.patterns.to_json(), options.choice.to_json());
+    for row in client.query(sql::REGISTERED, &[&publication, &patterns, &choice]).await? {
         let (node, reader): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         if !row.try_get::<_, bool>(3)? {
             following.has_others = true;
@@ -86,8 +86,9 @@ pub(super) fn statements(
     }
     let is_new = !out.is_empty();
     if following.is_registered != Some(true) {
-        let patterns = options.patterns.to_json();
-        out.push(sql::register(publication, &options.node, reader_of(found), &patterns));
+        let (patterns, choice) = (options.patterns.to_json(), options.choice.to_json());
+        let reader = reader_of(found);
+        out.push(sql::register(publication, &options.node, reader, &patterns, &choice));
     }
     let is_there = found.run_as.as_ref().is_none_or(|it| it.exists);
     if is_there && (is_new || !following.may_ask) {
@@ -115,7 +116,7 @@ pub(super) async fn removal(client: &Client, publication: &str) -> Result<Vec<St
         return Ok(vec![]);
     }
     let mut following = Following { is_installed: true, ..Following::default() };
-    for row in client.query(sql::REGISTERED, &[&publication, &"[]"]).await? {
+    for row in client.query(sql::REGISTERED, &[&publication, &"[]", &"{}"]).await? {
         match row.try_get(3)? {
             true => following.is_registered = Some(true),
             false => following.has_others = true,
@@ -138,6 +139,19 @@ pub(super) async fn problem(client: &Client, publication: &str) -> Result<Option
         }
         Err(error) => Err(error),
     }
+}
+
+/// What is wrong with what was chosen of tables that are not there yet.
+pub(crate) async fn misjudged(
+    client: &Client,
+    publication: &str,
+    choice: &Choice,
+) -> Result<Option<String>> {
+    let row = client.query_opt(sql::CHOSEN, &[&publication, &choice.to_json()]).await?;
+    let is_right = row.map(|row| row.try_get(0)).transpose()?.unwrap_or(true);
+    Ok((!is_right).then(|| {
+        "of tables that are made from now on something else is published than the configuration says".to_owned()
+    }))
 }
 
 /// What proves the messages for a node; none if it is not registered.

@@ -30,7 +30,7 @@ BEGIN
     PERFORM pg_catalog.set_config('thinwire.nested', thinwire.token(capture.secret), true);
     FOR relation IN
         SELECT c.oid FROM pg_catalog.pg_class AS c
-        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND thinwire.is_fit(capture.patterns, c.oid)
+        WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND thinwire.is_wanted(capture, c.oid)
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel AS r
                         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
                         WHERE p.pubname = captured_by AND r.prrelid = c.oid)
@@ -54,9 +54,11 @@ SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '1s' AS $
     LEFT JOIN ROWS FROM (pg_catalog.unnest(known), pg_catalog.unnest(at)) AS was (id, value) ON was.id = c.oid
     CROSS JOIN LATERAL (SELECT greatest(s.seqmin, least(s.seqmax,
         pg_catalog.pg_sequence_last_value(c.oid)::numeric + s.seqincrement))) AS now (value)
-    CROSS JOIN LATERAL thinwire.describe('pg_catalog.pg_class'::pg_catalog.regclass, c.oid) AS d
+    CROSS JOIN LATERAL thinwire.describe(captured_by, 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid) AS d
     WHERE k.publication = captured_by AND thinwire.is_users(n.nspname)
     AND pg_catalog.pg_sequence_last_value(c.oid) IS NOT NULL AND now.value IS DISTINCT FROM was.value
+    AND NOT ((SELECT thinwire.has_lists(captured_by)) AND thinwire.speaks_of_hidden(captured_by,
+        'pg_catalog.pg_class'::pg_catalog.regclass, c.oid))
     AND (thinwire.matches(k.patterns, n.nspname, c.relname)
          OR EXISTS (SELECT FROM pg_catalog.pg_depend AS o
                     WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.objid = c.oid

@@ -90,19 +90,22 @@ RETURNS void LANGUAGE sql AS $function$
     WHERE NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = it.id)
 $function$;
 
--- Puts a table into the publication or takes it out, as the patterns say; returns what was done. The publication is
+-- Puts a table into the publication or takes it out, as patterns and choice say; returns what was done. The publication is
 -- locked for it until the transaction ends, so a transaction that has to wait for another leaves it to later: users who
 -- make tables at the same time wait for each other a moment at most. It is shorter than what deadlocks are looked for
--- after, so none of them ever fails.
+-- after, so none of them ever fails. What cannot be published as it was chosen is not published at all.
 CREATE OR REPLACE FUNCTION thinwire.settle(capture thinwire.captures, relation oid)
 RETURNS text LANGUAGE plpgsql AS $function$
 DECLARE
-    is_wanted boolean := thinwire.is_fit(capture.patterns, relation);
-    is_listed boolean := EXISTS (
+    is_wanted CONSTANT boolean := thinwire.is_wanted(capture, relation);
+    is_listed CONSTANT boolean := EXISTS (
         SELECT FROM pg_catalog.pg_publication_rel AS r
         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
         WHERE p.pubname = capture.publication AND r.prrelid = relation);
+    chosen CONSTANT jsonb := thinwire.chosen(capture, relation);
+    is_narrowed CONSTANT boolean := thinwire.is_narrowed(capture, relation);
     called text;
+    why text;
 BEGIN
     IF NOT is_wanted AND NOT is_listed THEN
         RETURN 'out';
@@ -110,23 +113,37 @@ BEGIN
     SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
     BEGIN
-        IF is_wanted THEN
+        -- Whole rows as identity do not go with chosen columns.
+        IF is_wanted AND thinwire.is_identified(capture) AND chosen ->> 'columns' IS NULL THEN
             PERFORM thinwire.identify(relation);
         END IF;
-        IF is_wanted AND is_listed THEN
-            RETURN 'kept';
-        ELSIF is_wanted THEN
-            EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', capture.publication, called);
+        IF is_listed THEN
+            IF is_narrowed THEN
+                why := thinwire.hindrance(capture, relation);
+            END IF;
+            IF is_wanted AND why IS NULL AND NOT thinwire.is_too_wide(capture, relation) THEN
+                RETURN 'kept';
+            END IF;
+            EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
+        END IF;
+        IF is_wanted AND why IS NULL THEN
+            why := thinwire.publish(capture, relation);
+        END IF;
+        IF is_wanted AND why IS NULL THEN
             PERFORM thinwire.grant_to_reader(capture, relation);
             -- Its copy tells of all that it consists of.
             PERFORM thinwire.note_parts(ARRAY(SELECT b.id FROM thinwire.branch(relation) AS b));
-        ELSE
-            EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
         END IF;
     EXCEPTION WHEN lock_not_available THEN
         RETURN 'later';
     END;
-    RETURN CASE WHEN is_wanted THEN 'added' ELSE 'removed' END;
+    IF why IS NOT NULL THEN
+        RAISE WARNING 'thinwire does not capture %: %', called, why;
+    END IF;
+    RETURN CASE WHEN NOT is_listed THEN CASE WHEN why IS NULL THEN 'added' ELSE 'out' END
+                WHEN is_wanted THEN CASE WHEN why IS NULL THEN 'changed' ELSE 'withdrawn' END
+                WHEN is_narrowed AND NOT thinwire.is_captured(capture.publication, relation) THEN 'withdrawn'
+                ELSE 'removed' END;
 END
 $function$;
 
@@ -159,8 +176,9 @@ BEGIN
         RETURN false;
     END IF;
     IF thinwire.matches(capture.patterns, at.in_schema, at.called) THEN
-        -- One that speaks of a table that is not captured has no place at the target.
-        RETURN NOT EXISTS (
+        -- One that speaks of a table or column that is not captured has no place at the target.
+        RETURN NOT (thinwire.has_lists(capture.publication)
+                    AND thinwire.speaks_of_hidden(capture.publication, class, object)) AND NOT EXISTS (
             SELECT FROM pg_catalog.pg_depend AS d
             JOIN pg_catalog.pg_class AS c ON c.oid = d.refobjid
             JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -300,14 +318,15 @@ BEGIN
         root := CASE WHEN it.relispartition THEN pg_catalog.pg_partition_root(it.object) ELSE it.object END;
         IF done = 'added' AND it.object = ANY (created) THEN
             born := born || it.object;
-        ELSIF done = 'removed' THEN
+        ELSIF done IN ('removed', 'withdrawn', 'changed') THEN
             stale := stale || it.object;
         END IF;
         IF done = 'removed' OR thinwire.is_captured(capture.publication, it.object) THEN
             told_classes := told_classes || relations;
             told := told || it.object;
-            IF root <> it.object THEN
-                PERFORM thinwire.identify(root);
+            -- What identifies rows of a part counts for the whole.
+            IF root <> it.object AND thinwire.settle(capture, root) IN ('removed', 'withdrawn', 'changed') THEN
+                stale := stale || root;
             END IF;
             moved := thinwire.moved_partitions(it.object, created);
             IF it.relispartition AND NOT EXISTS (SELECT FROM thinwire.parts AS p WHERE p.id = it.object) THEN
@@ -318,11 +337,16 @@ BEGIN
                 IF NOT (root = ANY (stale)) AND thinwire.has_rows(part) THEN
                     stale := stale || root;
                 END IF;
-                IF thinwire.settle(capture, part) = 'removed' THEN
+                IF thinwire.settle(capture, part) IN ('removed', 'withdrawn', 'changed') THEN
                     stale := stale || part;
                 END IF;
-                told_classes := told_classes || relations;
-                told := told || part;
+                -- Of a part that went, hidden columns are not told either.
+                IF thinwire.is_captured(capture.publication, part)
+                    OR thinwire.hidden(capture.publication, it.object) = '{}'
+                THEN
+                    told_classes := told_classes || relations;
+                    told := told || part;
+                END IF;
             END LOOP;
         END IF;
     END LOOP;

@@ -55,7 +55,7 @@ RETURNS boolean LANGUAGE sql STABLE AS $function$
                    WHERE a.attrelid = relation AND a.attgenerated <> '' AND NOT a.attisdropped)
 $function$;
 
--- Whether a table is meant and can be published by itself.
+-- Whether a table is meant, and one that can be published.
 CREATE OR REPLACE FUNCTION thinwire.is_fit(patterns jsonb, relation oid)
 RETURNS boolean LANGUAGE sql STABLE AS $function$
     SELECT coalesce((
@@ -70,10 +70,16 @@ RETURNS boolean LANGUAGE sql STABLE AS $function$
                FROM pg_catalog.pg_class AS r
                JOIN pg_catalog.pg_namespace AS rn ON rn.oid = r.relnamespace
                WHERE c.relispartition AND r.oid = pg_catalog.pg_partition_root(c.oid)), false)
-           AND NOT thinwire.is_unpublishable(c.oid)
         FROM pg_catalog.pg_class AS c
         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         WHERE c.oid = relation AND c.relkind IN ('r', 'p') AND c.relpersistence = 'p'), false)
+$function$;
+
+-- Whether a table is to be published by itself.
+CREATE OR REPLACE FUNCTION thinwire.is_wanted(capture thinwire.captures, relation oid)
+RETURNS boolean LANGUAGE sql STABLE AS $function$
+    SELECT thinwire.is_fit(capture.patterns, relation)
+       AND NOT (thinwire.is_identified(capture) AND thinwire.is_unpublishable(relation))
 $function$;
 
 -- Whether a table is in the publication, itself or as a part of one that is.
@@ -94,14 +100,16 @@ RETURNS text LANGUAGE sql STABLE AS $function$
     WHERE c.oid = wanted AND wanted <> usual
 $function$;
 
-CREATE OR REPLACE FUNCTION thinwire.columns(relation oid)
+CREATE OR REPLACE FUNCTION thinwire.columns(captured_by name, relation oid)
 RETURNS jsonb LANGUAGE sql STABLE AS $function$
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'number', a.attnum, 'name', a.attname,
         'data_type', pg_catalog.format_type(a.atttypid, a.atttypmod),
         'collation', thinwire.collation_of(a.attcollation, t.typcollation),
         'not_null', a.attnotnull,
-        'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid),
+        'default', CASE WHEN (SELECT thinwire.has_lists(captured_by)) AND thinwire.speaks_of_hidden(captured_by,
+                                'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid) THEN NULL
+                        ELSE pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
         'missing', m.value,
         'generated', CASE WHEN a.attgenerated = 's' THEN 'stored' WHEN a.attgenerated = 'v' THEN 'virtual'
                           WHEN a.attidentity = 'a' THEN 'identity_always'
@@ -119,9 +127,10 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
         ORDER BY o.attname, b.id
     ) AS m (name, value) ON m.name = a.attname
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+    AND a.attnum <> ALL ((SELECT thinwire.hidden(captured_by, relation))::int2[])
 $function$;
 
-CREATE OR REPLACE FUNCTION thinwire.constraints(relation oid, of_type oid)
+CREATE OR REPLACE FUNCTION thinwire.constraints(captured_by name, relation oid, of_type oid)
 RETURNS jsonb LANGUAGE sql STABLE AS $function$
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'name', c.conname, 'definition', pg_catalog.pg_get_constraintdef(c.oid),
@@ -130,6 +139,8 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
     FROM pg_catalog.pg_constraint AS c
     WHERE c.conrelid = relation AND c.contypid = of_type
     AND c.contype IN ('p', 'u', 'x', 'c', 'f') AND c.conparentid = 0 AND c.conislocal
+    AND NOT ((SELECT thinwire.has_lists(captured_by)) AND thinwire.speaks_of_hidden(captured_by,
+        'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid))
 $function$;
 
 -- An index of a partitioned table is one of all its partitions as well.
@@ -143,7 +154,7 @@ RETURNS text LANGUAGE sql STABLE AS $function$
                          ELSE 'CREATE INDEX ' END || pg_catalog.quote_ident(called) || ' ON ') AS h (head)
 $function$;
 
-CREATE OR REPLACE FUNCTION thinwire.indexes(relation oid)
+CREATE OR REPLACE FUNCTION thinwire.indexes(captured_by name, relation oid)
 RETURNS jsonb LANGUAGE sql STABLE AS $function$
     SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
         'name', c.relname, 'definition', thinwire.index_definition(c.oid, c.relname))
@@ -152,19 +163,19 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
     WHERE i.indrelid = relation AND NOT c.relispartition AND i.indisvalid
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k
                     WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))
+    AND NOT ((SELECT thinwire.has_lists(captured_by)) AND thinwire.speaks_of_hidden(captured_by,
+        'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid))
 $function$;
 
-CREATE OR REPLACE FUNCTION thinwire.table_body(relation oid)
+CREATE OR REPLACE FUNCTION thinwire.table_body(captured_by name, relation oid)
 RETURNS jsonb LANGUAGE sql STABLE AS $function$
     SELECT pg_catalog.jsonb_build_object('table', pg_catalog.jsonb_build_object(
-        'columns', thinwire.columns(c.oid),
-        'constraints', thinwire.constraints(c.oid, 0),
-        'indexes', thinwire.indexes(c.oid),
-        'identity', CASE c.relreplident WHEN 'd' THEN 'Default' WHEN 'f' THEN 'Full'
+        'columns', thinwire.columns(captured_by, c.oid),
+        'constraints', thinwire.constraints(captured_by, c.oid, 0),
+        'indexes', thinwire.indexes(captured_by, c.oid),
+        'identity', CASE CASE WHEN c.relreplident = 'i' AND k.name IS NULL THEN 'd' ELSE c.relreplident END WHEN 'd' THEN 'Default' WHEN 'f' THEN 'Full'
                                         WHEN 'i' THEN 'Index' ELSE 'Nothing' END,
-        'identity_index', (SELECT k.relname FROM pg_catalog.pg_index AS i
-                           JOIN pg_catalog.pg_class AS k ON k.oid = i.indexrelid
-                           WHERE i.indrelid = c.oid AND i.indisreplident AND c.relreplident = 'i'),
+        'identity_index', k.name,
         'partition_key', CASE WHEN c.relkind = 'p' THEN pg_catalog.pg_get_partkeydef(c.oid) END,
         'partition_of', (SELECT pg_catalog.jsonb_build_object(
                 'schema', n.nspname, 'name', p.relname,
@@ -177,7 +188,14 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
             FROM pg_catalog.pg_inherits AS h JOIN pg_catalog.pg_class AS p ON p.oid = h.inhparent
             JOIN pg_catalog.pg_namespace AS n ON n.oid = p.relnamespace
             WHERE h.inhrelid = c.oid AND NOT c.relispartition)))
-    FROM pg_catalog.pg_class AS c WHERE c.oid = relation
+    FROM pg_catalog.pg_class AS c LEFT JOIN (
+        SELECT i.indrelid, k.relname FROM pg_catalog.pg_index AS i
+        JOIN pg_catalog.pg_class AS k ON k.oid = i.indexrelid
+        WHERE i.indrelid = relation AND i.indisreplident
+        AND NOT ((SELECT thinwire.has_lists(captured_by)) AND thinwire.speaks_of_hidden(captured_by,
+            'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid))
+    ) AS k (id, name) ON k.id = c.oid AND c.relreplident = 'i'
+    WHERE c.oid = relation
 $function$;
 
 -- A value that nobody was given yet; none as long as a sequence is at its start.
@@ -240,14 +258,14 @@ RETURNS text LANGUAGE sql STABLE AS $function$
     WHERE r.rngtypid = range
 $function$;
 
-CREATE OR REPLACE FUNCTION thinwire.type_body(type oid)
+CREATE OR REPLACE FUNCTION thinwire.type_body(captured_by name, type oid)
 RETURNS jsonb LANGUAGE sql STABLE AS $function$
     SELECT CASE t.typtype
         WHEN 'e' THEN pg_catalog.jsonb_build_object('enum', pg_catalog.jsonb_build_object('labels', (
             SELECT coalesce(pg_catalog.jsonb_agg(e.enumlabel ORDER BY e.enumsortorder), '[]')
             FROM pg_catalog.pg_enum AS e WHERE e.enumtypid = t.oid)))
         WHEN 'c' THEN (SELECT pg_catalog.jsonb_build_object('composite', pg_catalog.jsonb_build_object(
-                'attributes', thinwire.columns(c.oid)))
+                'attributes', thinwire.columns(captured_by, c.oid)))
             FROM pg_catalog.pg_class AS c WHERE c.oid = t.typrelid AND c.relkind = 'c')
         WHEN 'd' THEN pg_catalog.jsonb_build_object('domain', pg_catalog.jsonb_build_object(
             'base', pg_catalog.format_type(t.typbasetype, t.typtypmod),
@@ -256,7 +274,7 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
             'not_null', t.typnotnull,
             'default', CASE WHEN t.typdefaultbin IS NOT NULL
                             THEN pg_catalog.pg_get_expr(t.typdefaultbin, 0) END,
-            'constraints', thinwire.constraints(0, t.oid)))
+            'constraints', thinwire.constraints(captured_by, 0, t.oid)))
         WHEN 'r' THEN pg_catalog.jsonb_build_object('range', pg_catalog.jsonb_build_object(
             'definition', thinwire.range_definition(t.oid)))
         END
@@ -278,7 +296,7 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
 $function$;
 
 -- An object, with its rank among those that are made before others; nothing if it is none that travels.
-CREATE OR REPLACE FUNCTION thinwire.describe(class oid, object oid)
+CREATE OR REPLACE FUNCTION thinwire.describe(captured_by name, class oid, object oid)
 RETURNS TABLE (rank int4, description jsonb) LANGUAGE sql AS $function$
     SELECT it.rank, pg_catalog.jsonb_build_object('id', object::int8, 'schema', it.schema, 'name', it.name,
         'owner', pg_catalog.pg_get_userbyid(it.owner), 'comment', pg_catalog.obj_description(object, it.catalog),
@@ -289,14 +307,14 @@ RETURNS TABLE (rank int4, description jsonb) LANGUAGE sql AS $function$
         WHERE n.oid = object AND class = 'pg_catalog.pg_namespace'::pg_catalog.regclass
         UNION ALL
         SELECT CASE t.typtype WHEN 'e' THEN 1 ELSE 2 END, 'pg_type', n.nspname, t.typname, t.typowner,
-               thinwire.type_body(t.oid)
+               thinwire.type_body(captured_by, t.oid)
         FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
         WHERE t.oid = object AND class = 'pg_catalog.pg_type'::pg_catalog.regclass
         UNION ALL
         SELECT CASE WHEN c.relkind = 'S' THEN 3 WHEN c.relkind IN ('v', 'm') THEN 1000
                     ELSE 5 + (SELECT pg_catalog.count(*)::int4 FROM pg_catalog.pg_partition_ancestors(c.oid)) END,
                'pg_class', n.nspname, c.relname, c.relowner,
-               CASE WHEN c.relkind IN ('r', 'p') THEN thinwire.table_body(c.oid)
+               CASE WHEN c.relkind IN ('r', 'p') THEN thinwire.table_body(captured_by, c.oid)
                     WHEN c.relkind IN ('v', 'm') THEN thinwire.view_body(c.oid)
                     WHEN c.relkind = 'S' THEN thinwire.sequence_body(c.oid) END
         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -324,15 +342,21 @@ RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
         SELECT it.class, it.object FROM ROWS FROM (pg_catalog.unnest(classes), pg_catalog.unnest(objects)) AS it (class, object)
         UNION
         SELECT it.class, it.object FROM need AS n CROSS JOIN LATERAL (
+            SELECT CASE WHEN (SELECT thinwire.has_lists(captured_by)) AND n.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        THEN thinwire.hidden(captured_by, n.object) ELSE '{}' END) AS h (numbers)
+        CROSS JOIN LATERAL (
             SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend AS d
             WHERE d.classid = n.class AND d.objid = n.object AND d.deptype IN ('n', 'a', 'i', 'P')
+            AND NOT (d.objsubid = ANY (h.numbers))
             UNION ALL
             SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid FROM pg_catalog.pg_attrdef AS a
             WHERE a.adrelid = n.object AND n.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND NOT (a.adnum = ANY (h.numbers))
             UNION ALL
             SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid FROM pg_catalog.pg_constraint AS c
             WHERE c.contype IN ('c', 'x') AND c.conrelid = n.object AND c.conrelid <> 0
             AND n.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND NOT (h.numbers <> '{}' AND thinwire.speaks_of_hidden(captured_by, 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid))
             UNION ALL
             SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, c.oid FROM pg_catalog.pg_constraint AS c
             WHERE c.contype = 'c' AND c.contypid = n.object AND c.contypid <> 0
@@ -340,11 +364,12 @@ RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
             UNION ALL
             SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM pg_catalog.pg_index AS i
             WHERE i.indrelid = n.object AND n.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND NOT (h.numbers <> '{}' AND thinwire.speaks_of_hidden(captured_by, n.class, i.indexrelid))
             UNION ALL
             SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, d.objid FROM pg_catalog.pg_depend AS d
             JOIN pg_catalog.pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
             WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
-            AND d.refclassid = n.class AND d.refobjid = n.object
+            AND d.refclassid = n.class AND d.refobjid = n.object AND NOT (d.refobjsubid = ANY (h.numbers))
             UNION ALL
             SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid FROM pg_catalog.pg_rewrite AS r
             JOIN pg_catalog.pg_class AS v ON v.oid = r.ev_class AND v.relkind IN ('v', 'm')
@@ -384,5 +409,5 @@ CREATE OR REPLACE FUNCTION thinwire.definitions(captured_by name, classes oid[],
 RETURNS jsonb LANGUAGE sql AS $function$
     SELECT coalesce(pg_catalog.jsonb_agg(d.description ORDER BY d.rank, n.object), '[]')
     FROM thinwire.needs(captured_by, classes, objects) AS n,
-    LATERAL thinwire.describe(n.class, n.object) AS d
+    LATERAL thinwire.describe(captured_by, n.class, n.object) AS d
 $function$;

@@ -5,8 +5,9 @@ use ring::digest::{SHA256, digest};
 use super::{ident, literal};
 
 /// All that is installed, in the order in which it must be.
-const PARTS: [&str; 4] = [
+const PARTS: [&str; 5] = [
     include_str!("tables.sql"),
+    include_str!("choice.sql"),
     include_str!("describe.sql"),
     include_str!("changes.sql"),
     include_str!("access.sql"),
@@ -29,17 +30,24 @@ pub(crate) fn edition() -> String {
 pub(crate) const UNINSTALL: &str = include_str!("uninstall.sql");
 
 /// Says what a node captures and who reads it.
-pub(crate) fn register(publication: &str, node: &str, reader: &str, patterns: &str) -> String {
+pub(crate) fn register(
+    publication: &str,
+    node: &str,
+    reader: &str,
+    patterns: &str,
+    choice: &str,
+) -> String {
     format!(
-        "INSERT INTO thinwire.captures (publication, node, reader, patterns, secret) \
-         VALUES ({}, {}, {}, {}, pg_catalog.decode(pg_catalog.replace(pg_catalog.concat(\
+        "INSERT INTO thinwire.captures (publication, node, reader, patterns, choice, secret) \
+         VALUES ({}, {}, {}, {}, {}, pg_catalog.decode(pg_catalog.replace(pg_catalog.concat(\
              pg_catalog.gen_random_uuid(), pg_catalog.gen_random_uuid()), '-', ''), 'hex')) \
          ON CONFLICT (publication) DO UPDATE SET node = EXCLUDED.node, reader = EXCLUDED.reader, \
-             patterns = EXCLUDED.patterns",
+             patterns = EXCLUDED.patterns, choice = EXCLUDED.choice",
         literal(publication),
         literal(node),
         literal(reader),
         literal(patterns),
+        literal(choice),
     )
 }
 
@@ -83,10 +91,13 @@ pub(crate) const EDITION: &str = "\
             FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r ON r.oid = n.nspowner \
             WHERE n.nspname = 'thinwire' AND NOT r.rolsuper)";
 
-/// What is said of a node: its name, its reader, its patterns as another JSON text has them, and whether there are more.
+/// What is said of a node: its name, its reader, whether its patterns and its choice are as two JSON texts have them, and
+/// whether it is that of a publication. What an earlier edition does not know is read by way of JSON.
 pub(crate) const REGISTERED: &str = "\
     SELECT c.node, c.reader::pg_catalog.text, \
-           c.patterns = $2::pg_catalog.text::pg_catalog.jsonb, c.publication = $1 \
+           c.patterns = $2::pg_catalog.text::pg_catalog.jsonb \
+           AND coalesce(pg_catalog.to_jsonb(c) -> 'choice' = $3::pg_catalog.text::pg_catalog.jsonb, false), \
+           c.publication = $1 \
     FROM thinwire.captures AS c ORDER BY c.publication = $1 DESC";
 
 /// Whether a login may ask all that it has to.
@@ -125,6 +136,12 @@ pub(crate) const LEFT_OUT: &str = "\
         JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace \
         WHERE p.prokind = 'a' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
     ) AS k (kind, many) WHERE k.many > 0";
+
+/// Whether a node's choice is as a JSON text has it. An edition that does not know choices knows the one for everything.
+pub(crate) const CHOSEN: &str = "\
+    SELECT coalesce(pg_catalog.to_jsonb(c) -> 'choice', '{\"identified\": true, \"tables\": []}') \
+               = $2::pg_catalog.text::pg_catalog.jsonb \
+    FROM thinwire.captures AS c WHERE c.publication = $1";
 
 /// What proves a node's messages.
 pub(crate) const SECRET: &str =

@@ -7,6 +7,8 @@ DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_dro
     thinwire.note_parts, thinwire.identify, thinwire.grant_to_reader, thinwire.emit, thinwire.token, thinwire.definitions, thinwire.needs,
     thinwire.describe, thinwire.routine_body, thinwire.type_body, thinwire.range_definition, thinwire.view_body,
     thinwire.sequence_body, thinwire.next_value, thinwire.table_body, thinwire.indexes, thinwire.index_definition,
-    thinwire.constraints, thinwire.columns, thinwire.collation_of, thinwire.is_captured, thinwire.is_fit,
-    thinwire.is_unpublishable, thinwire.has_key, thinwire.branch, thinwire.is_users, thinwire.names, thinwire.matches;
+    thinwire.constraints, thinwire.columns, thinwire.collation_of, thinwire.is_captured, thinwire.is_wanted, thinwire.is_fit,
+    thinwire.is_unpublishable, thinwire.has_key, thinwire.branch, thinwire.is_users, thinwire.names, thinwire.matches,
+    thinwire.publish, thinwire.is_too_wide, thinwire.is_narrowed, thinwire.hindrance, thinwire.speaks_of_hidden,
+    thinwire.hidden, thinwire.has_lists, thinwire.stem, thinwire.is_identified, thinwire.chosen;
 DROP TABLE IF EXISTS thinwire.captures, thinwire.parts, thinwire.keyless

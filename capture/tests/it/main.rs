@@ -1,6 +1,7 @@
 //! Capture against real PostgreSQL servers.
 
 mod basics;
+mod choice;
 mod copies;
 mod disks;
 mod halts;

@@ -157,6 +157,27 @@ pub(crate) fn open(disk: Arc<dyn Disk>, dir: &Path, budget: u64) -> (Journal, Ar
     (journal, stream)
 }
 
+/// What captures everything.
+fn capture_options(
+    source: Source,
+    slot: &str,
+    stream: Arc<Stream>,
+    pace: Pace,
+    ddl: Ddl,
+) -> Options {
+    Options {
+        source,
+        slot: slot.to_owned(),
+        publication: slot.to_owned(),
+        stream,
+        patterns: Patterns::parse(&["*.*"]).unwrap(),
+        choice: Choice::default(),
+        ddl,
+        on_full: OnFull::HoldWal,
+        pace,
+    }
+}
+
 impl Node {
     pub(crate) fn start(source: Source, dir: &Path, _cluster: &Cluster) -> Self {
         Self::start_with(source, dir, 4 << 30, SLOT)
@@ -176,19 +197,21 @@ impl Node {
         ddl: Ddl,
     ) -> Self {
         let (journal, stream) = open(disk, dir, budget);
-        let held = Arc::new(AtomicBool::new(false));
+        let options = capture_options(source, slot, stream, pace, ddl);
+        Self::of(journal, options)
+    }
+
+    /// One that captures only what was chosen.
+    pub(crate) fn choosing(rig: &Rig, choice: &Choice, ddl: Ddl) -> Self {
+        let (journal, stream) = open(Arc::new(RealDisk), rig.dir.path(), 1 << 30);
+        let options = capture_options(rig.source(), SLOT, stream, PACE, ddl);
+        Self::of(journal, Options { choice: choice.clone(), ..options })
+    }
+
+    fn of(journal: Journal, options: Options) -> Self {
+        let (stream, held) = (options.stream.clone(), Arc::new(AtomicBool::new(false)));
         let committer = tokio::spawn(commit(stream.clone(), held.clone()));
-        let capture = Capture::start(Options {
-            source,
-            slot: slot.to_owned(),
-            publication: slot.to_owned(),
-            stream: stream.clone(),
-            patterns: Patterns::parse(&["*.*"]).unwrap(),
-            choice: Choice::default(),
-            ddl,
-            on_full: OnFull::HoldWal,
-            pace,
-        });
+        let capture = Capture::start(options);
         Self { _journal: journal, stream, capture, held, committer }
     }
 

@@ -6,6 +6,8 @@
 //!   the stream. What a transaction becomes therefore depends on the stream's tail and the transaction alone, not
 //!   on what the session sent before, and a transaction that is sent again becomes the same records.
 //! - Rows of tables that no copy has brought into the stream are dropped: their copy will hold them.
+//! - A row that comes without all its values makes its table stale: a filter let it in by an update, which does not send
+//!   what it left where it was.
 //! - Rows of tables that a schema change in the same transaction says are born here pass; those of stale ones are dropped.
 //! - Transactions replayed from another node (an origin named `thinwire_…`) are dropped, and so are those before the
 //!   stream's last commit or mark, which it holds or was not to capture. Of a foreign one stays which tables were born
@@ -21,6 +23,7 @@ use crate::{
     journal::{Open, Tail},
     model::{
         Definitions, Kind, Lsn, Record, Relation, RelationId, Row, Running, Schema, Timestamp,
+        Value,
     },
 };
 
@@ -227,6 +230,9 @@ impl Translator {
                 Ok(Step::Next)
             }
             Message::Type => Ok(Step::Next),
+            Message::Insert { relation, new } if new.0.contains(&Value::Unchanged) => {
+                self.incomplete(relation, &new, out)
+            }
             Message::Insert { relation, new } => {
                 let gate = self.change(relation, &[&new], out)?;
                 Ok(self.put(gate, Record::Insert { relation, new }, out))
@@ -334,6 +340,25 @@ impl Translator {
         transaction.fate = Fate::Fresh;
         left.definitions = Definitions::default().encode();
         self.put_schema(left, out)
+    }
+
+    /// A row that a filter let in by an update of its key: what the update left where it was is not sent with it, and
+    /// nobody who has not the row knows it. Its table is copied anew.
+    fn incomplete(
+        &mut self,
+        relation: RelationId,
+        new: &Row,
+        out: &mut Vec<Record>,
+    ) -> Result<Step, Misread> {
+        let known = self.known.get(&relation).ok_or(NOT_DESCRIBED)?;
+        if new.0.len() != known.relation.columns.len() {
+            return Err(Misread::OutOfPlace("a row that is not as its table was described"));
+        }
+        if !known.copied {
+            return self.in_transaction().map(|_| Step::Next);
+        }
+        let definitions = Definitions::default().encode();
+        self.put_schema(Schema { born: vec![], stale: vec![relation], definitions }, out)
     }
 
     fn put_schema(&mut self, schema: Schema, out: &mut Vec<Record>) -> Result<Step, Misread> {

@@ -1,0 +1,181 @@
+-- What is captured of a table: rows and columns that were chosen by its name. What was not chosen is not spoken of.
+
+-- What was chosen of a table; nothing if that is everything.
+CREATE OR REPLACE FUNCTION thinwire.chosen(capture thinwire.captures, relation oid)
+RETURNS jsonb LANGUAGE sql STABLE AS $function$
+    SELECT t.chosen FROM pg_catalog.jsonb_array_elements(capture.choice -> 'tables') AS t (chosen)
+    JOIN pg_catalog.pg_namespace AS n ON n.nspname = t.chosen ->> 'schema'
+    JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = t.chosen ->> 'name'
+    WHERE c.oid = relation
+$function$;
+
+-- Whether updates or deletes are captured, for which rows are told apart.
+CREATE OR REPLACE FUNCTION thinwire.is_identified(capture thinwire.captures)
+RETURNS boolean LANGUAGE sql IMMUTABLE AS $function$
+    SELECT coalesce((capture.choice ->> 'identified')::boolean, true)
+$function$;
+
+-- A table and the tables of which it is a part, without locking them.
+CREATE OR REPLACE FUNCTION thinwire.stem(relation oid)
+RETURNS TABLE (id oid, depth int4) LANGUAGE sql STABLE AS $function$
+    WITH RECURSIVE whole (id, depth) AS (
+        SELECT relation, 0
+        UNION ALL
+        SELECT h.inhparent, w.depth + 1 FROM whole AS w
+        JOIN pg_catalog.pg_class AS c ON c.oid = w.id AND c.relispartition
+        JOIN pg_catalog.pg_inherits AS h ON h.inhrelid = w.id
+    )
+    SELECT w.id, w.depth FROM whole AS w
+$function$;
+
+-- Whether columns were chosen of any table. By way of JSON here and below, because version 14 does not know them.
+CREATE OR REPLACE FUNCTION thinwire.has_lists(captured_by name)
+RETURNS boolean LANGUAGE sql STABLE AS $function$
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
+        WHERE p.pubname = captured_by AND pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL)
+$function$;
+
+-- The columns of a table, or of a part of one, that are not published, by their numbers. Those of the root count, by their
+-- names.
+CREATE OR REPLACE FUNCTION thinwire.hidden(captured_by name, relation oid)
+RETURNS int2[] LANGUAGE sql STABLE AS $function$
+    SELECT coalesce(pg_catalog.array_agg(a.attnum), '{}')
+    FROM (
+        SELECT r.prrelid, pg_catalog.to_jsonb(r) -> 'prattrs' FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = captured_by
+        JOIN thinwire.stem(relation) AS s ON s.id = r.prrelid ORDER BY s.depth DESC LIMIT 1) AS listed (root, numbers)
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE pg_catalog.jsonb_typeof(listed.numbers) = 'array' AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_attribute AS l WHERE l.attrelid = listed.root AND l.attname = a.attname
+        AND listed.numbers @> pg_catalog.to_jsonb(l.attnum))
+$function$;
+
+-- Whether something (an index, a constraint, a default, a sequence, a view, a function) speaks of a column that is not
+-- published, by itself or as a part of a whole row.
+CREATE OR REPLACE FUNCTION thinwire.speaks_of_hidden(captured_by name, class oid, object oid)
+RETURNS boolean LANGUAGE sql STABLE AS $function$
+    SELECT EXISTS (
+        SELECT FROM (
+            SELECT class, object
+            UNION ALL
+            SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, r.oid FROM pg_catalog.pg_rewrite AS r
+            WHERE class = 'pg_catalog.pg_class'::pg_catalog.regclass AND r.ev_class = object
+            UNION ALL
+            -- What is owned by a column goes with it, and so does what draws its values from that.
+            SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend AS d
+            JOIN pg_catalog.pg_class AS s ON s.oid = d.refobjid AND s.relkind = 'S'
+            WHERE d.classid = class AND d.objid = object AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        ) AS it (class, object)
+        JOIN pg_catalog.pg_depend AS d ON d.classid = it.class AND d.objid = it.object
+            AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        CROSS JOIN LATERAL thinwire.hidden(captured_by, d.refobjid) AS h (numbers)
+        WHERE d.refobjsubid = ANY (h.numbers) OR h.numbers <> '{}' AND coalesce(
+            (SELECT pg_catalog.concat(i.indexprs, i.indpred) FROM pg_catalog.pg_index AS i WHERE i.indexrelid = it.object
+             AND it.class = 'pg_catalog.pg_class'::pg_catalog.regclass),
+            (SELECT c.conbin::text FROM pg_catalog.pg_constraint AS c WHERE c.oid = it.object
+             AND it.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass),
+            (SELECT r.ev_action::text FROM pg_catalog.pg_rewrite AS r WHERE r.oid = it.object
+             AND it.class = 'pg_catalog.pg_rewrite'::pg_catalog.regclass),
+            (SELECT p.prosqlbody::text FROM pg_catalog.pg_proc AS p WHERE p.oid = it.object
+             AND it.class = 'pg_catalog.pg_proc'::pg_catalog.regclass)) ~ ':varattno 0 ')
+$function$;
+
+-- Why updates or deletes of a table or its partitions fail as it is published now; nothing if they do not. PostgreSQL
+-- says so when it prepares them.
+CREATE OR REPLACE FUNCTION thinwire.hindrance(capture thinwire.captures, relation oid)
+RETURNS text LANGUAGE plpgsql AS $function$
+DECLARE
+    member record;
+    message text;
+    detail text;
+BEGIN
+    IF NOT thinwire.is_identified(capture) THEN
+        RETURN NULL;
+    END IF;
+    FOR member IN
+        SELECT n.nspname, c.relname, (SELECT a.attname FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid
+                                      AND a.attnum > 0 AND NOT a.attisdropped LIMIT 1) AS a_column
+        FROM thinwire.branch(relation) AS b
+        JOIN pg_catalog.pg_class AS c ON c.oid = b.id AND c.relkind = 'r'
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    LOOP
+        EXECUTE pg_catalog.format('EXPLAIN DELETE FROM ONLY %I.%I', member.nspname, member.relname);
+        IF member.a_column IS NOT NULL THEN
+            EXECUTE pg_catalog.format('EXPLAIN UPDATE ONLY %I.%I SET %I = DEFAULT',
+                member.nspname, member.relname, member.a_column);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+EXCEPTION WHEN invalid_column_reference OR object_not_in_prerequisite_state OR feature_not_supported THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+    RETURN pg_catalog.concat_ws(': ', message, nullif(detail, ''));
+END
+$function$;
+
+-- Whether some of a table only is published.
+CREATE OR REPLACE FUNCTION thinwire.is_narrowed(capture thinwire.captures, relation oid)
+RETURNS boolean LANGUAGE sql STABLE AS $function$
+    SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = capture.publication
+        WHERE r.prrelid = relation AND (pg_catalog.to_jsonb(r) ->> 'prqual' IS NOT NULL
+                                        OR pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL))
+$function$;
+
+-- Whether more of a table is published than was chosen, as far as can be told: it has got its name only now.
+CREATE OR REPLACE FUNCTION thinwire.is_too_wide(capture thinwire.captures, relation oid)
+RETURNS boolean LANGUAGE sql STABLE AS $function$
+    SELECT coalesce(pg_catalog.bool_or(
+        c.chosen ->> 'rows' IS NOT NULL AND pg_catalog.to_jsonb(r) ->> 'prqual' IS NULL
+        OR c.chosen ->> 'columns' IS NOT NULL AND pg_catalog.to_jsonb(r) ->> 'prattrs' IS NULL), false)
+    FROM thinwire.chosen(capture, relation) AS c (chosen)
+    JOIN pg_catalog.pg_publication_rel AS r ON r.prrelid = relation
+    JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = capture.publication
+$function$;
+
+-- Publishes what was chosen of a table; returns why not, if that cannot be. No statement of the users fails for it.
+CREATE OR REPLACE FUNCTION thinwire.publish(capture thinwire.captures, relation oid)
+RETURNS text LANGUAGE plpgsql AS $function$
+DECLARE
+    chosen CONSTANT jsonb := thinwire.chosen(capture, relation);
+    called text;
+    list text;
+    why text;
+BEGIN
+    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
+    IF chosen IS NULL THEN
+        EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', capture.publication, called);
+        RETURN NULL;
+    END IF;
+    SELECT pg_catalog.format(' (%s)', pg_catalog.string_agg(pg_catalog.quote_ident(l.name), ', ')) INTO list
+        FROM pg_catalog.jsonb_array_elements_text(nullif(chosen -> 'columns', 'null')) AS l (name);
+    SELECT pg_catalog.format('it is partitioned by %I, which was not chosen', a.attname) INTO why
+        FROM thinwire.branch(relation) AS b
+        JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = b.id
+            AND d.refclassid = d.classid AND d.refobjid = b.id AND d.refobjsubid = 0 AND d.deptype = 'i'
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = b.id AND a.attnum = d.objsubid
+        WHERE list IS NOT NULL AND NOT chosen -> 'columns' ? a.attname::text LIMIT 1;
+    IF why IS NOT NULL THEN
+        RETURN why;
+    END IF;
+    BEGIN
+        -- What stands within two pairs of parentheses was parsed within one by whoever wrote it down here.
+        EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s%s%s', capture.publication, called, list,
+            E' WHERE ((' || (chosen ->> 'rows') || E'\n))');
+        why := thinwire.hindrance(capture, relation);
+        IF why IS NOT NULL THEN
+            -- Taken back with what was done here.
+            RAISE EXCEPTION SQLSTATE 'TW001' USING MESSAGE = why;
+        END IF;
+    EXCEPTION
+        WHEN lock_not_available THEN
+            RAISE;
+        WHEN OTHERS THEN
+            RETURN sqlerrm;
+    END;
+    RETURN NULL;
+END
+$function$;
