@@ -107,7 +107,9 @@ DECLARE
     called text;
     why text;
 BEGIN
-    IF NOT is_wanted AND NOT is_listed THEN
+    IF NOT is_listed AND (NOT is_wanted OR chosen IS NULL AND EXISTS (
+        SELECT FROM thinwire.withheld AS w WHERE w.id = relation))
+    THEN
         RETURN 'out';
     END IF;
     SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
@@ -337,6 +339,13 @@ BEGIN
                 IF NOT (root = ANY (stale)) AND thinwire.has_rows(part) THEN
                     stale := stale || root;
                 END IF;
+                IF thinwire.is_narrowed(capture, root) AND NOT EXISTS (
+                    SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = part AND c.relispartition)
+                THEN
+                    INSERT INTO thinwire.withheld VALUES (part);
+                    RAISE WARNING 'thinwire does not capture % any more: only some of the table that it was a part of is captured',
+                        part::pg_catalog.regclass;
+                END IF;
                 IF thinwire.settle(capture, part) IN ('removed', 'withdrawn', 'changed') THEN
                     stale := stale || part;
                 END IF;
@@ -466,6 +475,8 @@ BEGIN
     AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
     DELETE FROM thinwire.keyless AS k USING pg_catalog.pg_event_trigger_dropped_objects() AS d
     WHERE k.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
+    DELETE FROM thinwire.withheld AS w USING pg_catalog.pg_event_trigger_dropped_objects() AS d
+    WHERE w.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
     IF gone IS NOT NULL OR tables <> '{}' THEN
         PERFORM thinwire.tell(capture, pg_catalog.array_fill('pg_catalog.pg_class'::pg_catalog.regclass::oid,
                     ARRAY[pg_catalog.cardinality(tables)]), tables, '{}',

@@ -150,7 +150,7 @@ BEGIN
         EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s', capture.publication, called);
         RETURN NULL;
     END IF;
-    SELECT pg_catalog.format(' (%s)', pg_catalog.string_agg(pg_catalog.quote_ident(l.name), ', ')) INTO list
+    SELECT ' (' || pg_catalog.string_agg(pg_catalog.quote_ident(l.name), ', ') || ')' INTO list
         FROM pg_catalog.jsonb_array_elements_text(nullif(chosen -> 'columns', 'null')) AS l (name);
     SELECT pg_catalog.format('it is partitioned by %I, which was not chosen', a.attname) INTO why
         FROM thinwire.branch(relation) AS b

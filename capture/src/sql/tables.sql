@@ -22,8 +22,11 @@ CREATE INDEX IF NOT EXISTS parts_part_of ON thinwire.parts (part_of);
 -- Tables that got their replica identity from us because they had no key.
 CREATE TABLE IF NOT EXISTS thinwire.keyless (id oid NOT NULL);
 
+-- Tables that were parts of one of which some is captured only: what was hidden there stays so.
+CREATE TABLE IF NOT EXISTS thinwire.withheld (id oid NOT NULL);
+
 -- A function with other parameters would stand beside the one of its name.
 DROP FUNCTION IF EXISTS thinwire.describe(oid, oid), thinwire.columns(oid), thinwire.constraints(oid, oid),
     thinwire.indexes(oid), thinwire.table_body(oid), thinwire.type_body(oid);
 
-REVOKE ALL ON thinwire.captures, thinwire.parts, thinwire.keyless FROM PUBLIC;
+REVOKE ALL ON thinwire.captures, thinwire.parts, thinwire.keyless, thinwire.withheld FROM PUBLIC;

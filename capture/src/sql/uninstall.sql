@@ -11,4 +11,4 @@ DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_dro
     thinwire.is_unpublishable, thinwire.has_key, thinwire.branch, thinwire.is_users, thinwire.names, thinwire.matches,
     thinwire.publish, thinwire.is_too_wide, thinwire.is_narrowed, thinwire.hindrance, thinwire.speaks_of_hidden,
     thinwire.hidden, thinwire.has_lists, thinwire.stem, thinwire.is_identified, thinwire.chosen;
-DROP TABLE IF EXISTS thinwire.captures, thinwire.parts, thinwire.keyless
+DROP TABLE IF EXISTS thinwire.captures, thinwire.parts, thinwire.keyless, thinwire.withheld

@@ -5,7 +5,10 @@ use thinwire_capture::{
     slot::{self, InitOptions},
 };
 
-use crate::rig::{Node, Rig, init_options};
+use crate::{
+    rig::{NODE, Node, Rig, init_options},
+    schema::definitions,
+};
 
 const SCHEMA: &str = "
 create table orders (id int primary key, site int, note text);
@@ -311,4 +314,197 @@ async fn what_is_published_by_hand_is_refused_by_name_while_it_streams_and_befor
     rig.sql("alter publication thinwire_shop set table only orders where (not (id > 3) and true), only people");
     let checks = slot::check(&rig.source(), &choosing(&rows("public.orders", " (id)<=  3"))).await;
     assert!(checks.iter().all(|it| it.ok || it.what.contains("orders")), "{checks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_comes_without_what_its_update_left_is_copied() {
+    let rig = Rig::new(
+        "create table big (id int primary key, v text); alter table big alter v set storage external",
+    );
+    rig.sql("insert into big select i, repeat(i::text, 5000) from generate_series(1, 4) i");
+    let choice = rows("public.big", "id > 2");
+    init(&rig, &choice).await;
+    let node = Node::choosing(&rig, &choice, Ddl::Stop);
+    node.until("all is copied", Node::has_copied).await;
+    rig.sql(
+        "begin; update big set id = 11 where id = 1; insert into big values (9, 'new'); commit",
+    );
+    node.until("it is copied again", |node| node.model().copies == 2).await;
+    rig.sql("update big set id = 13 where id = 3; update big set id = 0 where id = 4");
+    rig.sql("delete from big where id <= 2");
+    let model = rig.check(&node, &["public.big"]).await;
+    assert_eq!((model.rows("public.big").len(), model.copies), (3, 2));
+}
+
+/// A node that follows schema changes and captures what was chosen.
+async fn following(rig: &Rig, choice: &Choice) -> Node {
+    let options = InitOptions { ddl: Ddl::Replicate, ..choosing(choice) };
+    slot::init(&rig.source(), &options).await.unwrap();
+    let node = Node::choosing(rig, choice, Ddl::Replicate);
+    node.until("all is copied", Node::has_copied).await;
+    node
+}
+
+/// All that was told of the schema, as text.
+fn all_told(node: &Node) -> String {
+    node.model().schemas.iter().map(|it| format!("{:?}\n", definitions(it))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_of_the_schema_never_mentions_a_hidden_column() {
+    let rig = Rig::new(
+        "create type shade as enum ('umbra', 'penumbra');
+         create function veiled(text) returns int language sql immutable as 'select 1';
+         create table people (id int primary key, hush_note text default 'hush', name text, hush_shade shade,
+             hush_n serial, sum int generated always as (id + 1) stored, unique (name, hush_n),
+             constraint hush_check check (hush_n > 0), constraint name_check check (name <> ''));
+         create table others (id int primary key, people int);
+         create index hush_index on people (veiled(hush_note)); create index hush_partial on people (name) where hush_n > 3;
+         create index name_index on people (name); create statistics hush_statistics on id, hush_n from people;
+         create view hush_view as select id, hush_note from people; create view hush_row as select p from people p;
+         create view name_view as select id, name from people;
+         create unique index on people (hush_n); alter table others add constraint hush_key foreign key (people) references people (hush_n);
+         comment on column people.hush_note is 'hush hush';
+         create table tree (k int, hush_v text, v int, primary key (k)) partition by range (k);
+         create table tree_1 (hush_v text, v int, k int primary key); alter table tree attach partition tree_1 for values from (0) to (9)",
+    );
+    let mut choice = columns("public.people", &["id", "name"]);
+    choice.list("public.tree", &["k", "v"]).unwrap();
+    let node = following(&rig, &choice).await;
+    rig.sql("insert into people (id, name) values (1, 'Ann'); insert into tree values (1, 'x', 2)");
+    for sql in [
+        "alter table people add column hush_late int default 5",
+        "alter table people alter hush_note set default 'hush too'",
+        "alter table people rename hush_late to hush_later",
+        "create index hush_second on people (lower(hush_note))",
+        "create or replace view hush_view as select id, hush_note, hush_n from people",
+        "create view late_view as select hush_later from people",
+        "alter table people add constraint hush_second_check check (hush_later > 0)",
+        "alter table people drop column hush_later cascade",
+        "create table tree_2 partition of tree for values from (10) to (20)",
+        "alter table tree add column hush_w int",
+        "alter table tree detach partition tree_1",
+        "alter table tree_1 add column hush_x int; insert into tree_1 (k, hush_v) values (3, 'x')",
+        "create index second_index on people (name, id)",
+        "create or replace view name_view as select id, name from people",
+    ] {
+        rig.sql(sql);
+    }
+    let model = rig.check(&node, &[]).await;
+    let told = all_told(&node);
+    for hidden in ["hush", "shade", "umbra", "veiled", "sum"] {
+        let at = told.find(hidden).map(|at| &told[at.saturating_sub(200)..at + 200]);
+        assert_eq!(at, None, "{hidden}");
+    }
+    for shown in ["name_index", "second_index", "name_check", "name_view", "people_pkey", "tree_2"]
+    {
+        assert!(told.contains(shown), "{shown} not in {told}");
+    }
+    assert_eq!(model.rows("public.people").len(), 1);
+    assert_eq!(model.rows("public.people")[0].len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_made_has_what_was_chosen_from_its_birth() {
+    let rig = Rig::new("create table old (id int primary key)");
+    rig.sql("insert into old values (1)");
+    let mut choice = rows("public.made", "site = 7 -- ours");
+    choice.list("public.made", &["id", "site"]).unwrap();
+    choice.filter("public.lacking", "nothing > 3").unwrap();
+    choice.list("public.split", &["id"]).unwrap();
+    let node = following(&rig, &choice).await;
+    rig.sql(
+        "create table made (id int, hidden text, site int, primary key (id, site));
+         insert into made values (1, 'x', 7), (2, 'y', 8)",
+    );
+    // What cannot be published as it was chosen is not published, and breaks nothing.
+    rig.sql("create table lacking (id int primary key); insert into lacking values (1); update lacking set id = 2");
+    rig.sql("create table split (id int, v int) partition by list (v); create table split_1 partition of split default");
+    rig.sql("insert into split values (1, 2); update split set id = 3; delete from split; alter table split add x int");
+    let model = rig.check(&node, &["public.old"]).await;
+    assert_eq!(model.rows("public.made"), [[Some("1".to_owned()), Some("7".to_owned())]]);
+    assert_eq!(model.copies, 1, "nothing of them was copied");
+    let options = InitOptions { ddl: Ddl::Replicate, ..choosing(&choice) };
+    let checks = slot::check(&rig.source(), &options).await;
+    for table in ["public.lacking", "public.split"] {
+        assert!(checks.iter().any(|it| it.ok && it.what.contains(table)), "{table}: {checks:?}");
+    }
+    // With what it lacks it is captured.
+    rig.sql("delete from lacking; alter table lacking add nothing int, drop constraint lacking_pkey; alter table lacking add primary key (id, nothing)");
+    rig.sql("insert into lacking values (3, 3), (4, 4)");
+    node.until("it is copied", |node| node.model().copies == 2).await;
+    let model = rig.check(&node, &["public.old"]).await;
+    assert_eq!(model.rows("public.lacking"), [[Some("4".to_owned()), Some("4".to_owned())]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_changes_takes_a_table_off_before_any_update_fails() {
+    let rig = Rig::new(
+        "create table orders (id int, site int, note text, primary key (id, site));
+         create table people (id int primary key, name text not null, hush text not null)",
+    );
+    rig.sql("insert into orders values (1, 7, 'x'), (2, 8, 'y'); insert into people values (1, 'Ann', 'z')");
+    let mut choice = rows("public.orders", "site = 7");
+    choice.list("public.people", &["id", "name"]).unwrap();
+    let node = following(&rig, &choice).await;
+    let published = "select coalesce(string_agg(relname, ',' order by relname), '') from pg_publication_rel join pg_class c on c.oid = prrelid";
+    rig.sql("alter table people drop constraint people_pkey");
+    assert_eq!(rig.sql(published), "orders");
+    rig.sql("update people set hush = 'w'; alter table people add primary key (name)");
+    assert_eq!(rig.sql(published), "orders,people");
+    rig.sql("update people set name = 'Bea'; alter table people drop constraint people_pkey, add primary key (hush)");
+    assert_eq!(rig.sql(published), "orders");
+    rig.sql("update people set hush = 'v'; delete from people; alter table people drop constraint people_pkey, add primary key (id)");
+    rig.sql("alter table orders drop constraint orders_pkey, add primary key (id); update orders set note = 'w'");
+    assert_eq!(rig.sql(published), "people");
+    rig.sql("alter table orders replica identity full; update orders set note = 'v'; insert into people values (2, 'Cy', 'u')");
+    assert_eq!(rig.sql(published), "orders,people");
+    node.until("both are copied again", |node| node.stream.tail().copied.len() == 2).await;
+    rig.sql("insert into orders values (3, 7, 'n'), (4, 8, 'n'); update people set hush = 't', name = 'Di'");
+    let model = rig.check(&node, &[]).await;
+    assert_eq!(model.rows("public.orders").len(), 2);
+    assert_eq!(model.rows("public.people"), [[Some("2".to_owned()), Some("Di".to_owned())]]);
+    assert!(!all_told(&node).contains("hush"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_chosen_of_a_name_holds_for_a_table_that_gets_it() {
+    let rig = Rig::new(
+        "create table a (id int primary key, v text); create table b (id int primary key, v text)",
+    );
+    rig.sql("insert into a select i, 'x' from generate_series(1, 5) i; insert into b select i, 'y' from generate_series(1, 5) i");
+    let choice = rows("public.a", "id > 3");
+    let node = following(&rig, &choice).await;
+    rig.sql("drop table a; alter table b rename to a; insert into a values (6, 'z'), (0, 'z')");
+    node.until("it is copied again", |node| node.model().copies == 2).await;
+    let model = rig.check(&node, &[]).await;
+    assert_eq!(model.rows("public.a").len(), 3);
+    // What a name hid stays hidden under another one, until somebody has decided.
+    rig.sql("alter table a rename to c; insert into c values (1000, 'z'), (-1, 'z')");
+    let halt = node.halts_with("publication_differs").await;
+    assert!(halt.detail.contains("of public.c rows where (id > 3) published"), "{halt:?}");
+    assert!(node.records().iter().all(|(_, it)| !format!("{it:?}").contains("\"-1\"")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_chosen_of_tables_to_come_is_compared_as_well() {
+    let rig = Rig::new("create table old (id int primary key); insert into old values (1)");
+    let choice = rows("public.made", "id > 3");
+    let node = following(&rig, &choice).await;
+    node.shutdown().await;
+    let other = rows("public.made", "id > 4");
+    let node = Node::choosing(&rig, &other, Ddl::Replicate);
+    assert!(node.halts_with("publication_differs").await.detail.contains("made from now on"));
+    let options = InitOptions { ddl: Ddl::Replicate, ..choosing(&other) };
+    let checks = slot::check(&rig.source(), &options).await;
+    assert!(checks.iter().any(|it| !it.ok && it.what.contains("made from now on")), "{checks:?}");
+    slot::init(&rig.source(), &options).await.unwrap();
+    node.until("it goes on", |node| node.halted().is_none()).await;
+    node.shutdown().await;
+    rig.slot_is_free().await;
+    slot::drop(&rig.source(), NODE).await.unwrap();
+    assert_eq!(
+        rig.sql("select count(*) from pg_proc where pronamespace = to_regnamespace('thinwire')"),
+        "0"
+    );
 }
