@@ -7,7 +7,11 @@
 pub mod disk;
 pub mod memory;
 
-use std::{fmt, io, path::Path};
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    path::Path,
+};
 
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync {
@@ -41,6 +45,11 @@ pub trait File: fmt::Debug + Send + Sync {
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;
     /// Writes all of `buf`, or fails with any part of it written.
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()>;
+    /// Writes one part behind the other, the first at `at`: as one write of all of them.
+    fn write_parts_at(&self, parts: &mut [IoSlice<'_>], at: u64) -> io::Result<()> {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+        self.write_all_at(&parts.concat(), at)
+    }
     /// Makes all bytes written so far durable. A failure is final: what was written may be lost although
     /// it can still be read, and a second call may succeed without having written anything.
     fn sync_data(&self) -> io::Result<()>;

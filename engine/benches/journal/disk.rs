@@ -1,7 +1,7 @@
 //! The real disk, with its writes and syncs counted, or its syncs left out.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     path::Path,
     sync::{
         Arc,
@@ -83,6 +83,10 @@ impl File for WatchedFile {
     fn write_all_at(&self, buf: &[u8], at: u64) -> io::Result<()> {
         self.disk.counts.writes.fetch_add(1, Ordering::SeqCst);
         self.file.write_all_at(buf, at)
+    }
+    fn write_parts_at(&self, parts: &mut [IoSlice<'_>], at: u64) -> io::Result<()> {
+        self.disk.counts.writes.fetch_add(1, Ordering::SeqCst);
+        self.file.write_parts_at(parts, at)
     }
     fn sync_data(&self) -> io::Result<()> {
         self.disk.counts.syncs.fetch_add(1, Ordering::SeqCst);

@@ -48,12 +48,9 @@ impl RecordsBuf {
         self.describes |= describes(record);
     }
 
-    /// Runs of records as one.
-    pub(crate) fn concat(runs: &[Records]) -> Records {
-        let mut buf = Self::new();
-        buf.bytes.reserve_exact(runs.iter().map(|run| run.bytes.len()).sum());
-        runs.iter().for_each(|run| buf.append(run));
-        buf.take()
+    /// Makes room for so many bytes more.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
     }
 
     /// Appends records that were gathered elsewhere.
@@ -196,6 +193,19 @@ impl Records {
             Some((_, running)) => running,
             None => running.extend(&self.bytes[framed.begin..framed.end]),
         })
+    }
+
+    /// The CRC-32 of all bytes, if the running checksum is `before` in front of them and `after` behind them: two checksums
+    /// of adjacent parts make that of the whole, and so the whole and one part make that of the other.
+    pub(crate) fn crc_between(&self, before: Running, after: Running) -> u32 {
+        if self.skips {
+            return crc32fast::hash(&self.bytes);
+        }
+        let mut whole = crc32fast::Hasher::new_with_initial(before.get());
+        whole.combine(&crc32fast::Hasher::new_with_initial_len(0, self.bytes.len() as u64));
+        let crc = whole.finalize() ^ after.get();
+        debug_assert_eq!(crc, crc32fast::hash(&self.bytes));
+        crc
     }
 
     /// Without the records of the first `span` offsets. A skipped run that straddles the place is cut.

@@ -9,9 +9,7 @@ use super::{
     format::{
         self, BATCH_HEADER_BYTES, BatchHeader, Codec, Kind, SEGMENT_HEADER_BYTES, SegmentHeader,
     },
-    segment::{
-        Found, OpenError, Segment, decode_state, encode_state, pack, put_packed, records_of,
-    },
+    segment::{Found, OpenError, Segment, decode_state, encode_state, pack, records_of},
     tail::StoredMark,
 };
 use crate::{
@@ -81,8 +79,8 @@ pub fn batch(input: &[u8]) {
     let file = segment_with(&[&[0], &header.encode(file.place(1))[..], payload].concat());
     check(&file, 1, Some((header, payload)));
 
-    let mut written = Vec::new();
-    put_packed(&file, 0, header, &pack(&Bytes::copy_from_slice(payload)), &mut written);
+    let packed = pack(&Bytes::copy_from_slice(payload));
+    let written = [&packed.head(header, file.place(0)).0[..], &packed.stored].concat();
     let file = segment_with(&written);
     match file.batch_at(0) {
         Ok(Found::Batch { payload: read, next, .. }) => {

@@ -1,16 +1,21 @@
 //! What one write holds: staged records gathered into batches, behind what is on disk.
 //!
-//! What a batch stores depends on its records alone, not on its place. So a thread that stages records packs the batches
-//! that it completes while the disk is busy with the group before; what is left is packed by the one who writes.
+//! What a batch stores does not depend on its place. So a thread that stages records compresses the batches that it
+//! completes while the disk is busy with the group before. Where it gets through with all of them, the disk is the slower
+//! one, and gets few bytes. Where it does not, the processor is: it compresses fewer of the next group, and the rest is
+//! stored as it is, so that a fast disk does not wait. Where nobody was to do it meanwhile, the one who writes does it.
 
 use std::{
-    io, mem,
+    io::{self, IoSlice},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
+
 use super::{
     format::{BatchHeader, Kind},
-    segment::{Packed, Segment, encode_state, pack, put_packed},
+    segment::{Packed, Segment, encode_state, pack},
     tail::StoredMark,
 };
 use crate::{
@@ -27,11 +32,55 @@ pub(super) type Start = (Offset, Running);
 #[derive(Debug, Default)]
 pub(super) struct Staged {
     items: Vec<Item>,
-    /// Records behind all items that are no batch yet.
-    run: Vec<Records>,
-    run_bytes: usize,
+    /// Records behind all items that are no batch yet. Copied, so that whoever appended them lets go of them at once: much
+    /// cheaper than that another thread does it later, one by one.
+    run: RecordsBuf,
     run_start: Start,
+    run_end: Running,
     bytes: usize,
+    pace: Pace,
+}
+
+/// How much of the time that the disk is busy goes into compression.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// How many batches of a group are packed by whoever stages them.
+    most: usize,
+    packed: usize,
+    /// How many were complete only once the disk had nothing to do.
+    late: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { most: usize::MAX, packed: 0, late: 0 }
+    }
+}
+
+impl Pace {
+    /// Whether a batch that is complete is to be packed by whoever staged it.
+    fn has_time(&mut self, is_writing: bool) -> bool {
+        self.late += usize::from(!is_writing);
+        let has_time = is_writing && self.packed < self.most;
+        self.packed += usize::from(has_time);
+        has_time
+    }
+
+    /// Whether what was not packed in time is to be stored as it is. One batch may always be late, because the disk has
+    /// nothing to do for a moment between any two groups.
+    fn haste(&self) -> bool {
+        self.packed > 0 && (self.late > 1 || self.packed == self.most)
+    }
+
+    /// The pace of the next group. Packing a batch takes about as long as staging two.
+    fn next(self) -> Self {
+        let most = match (self.packed, self.late) {
+            (0, _) => self.most,
+            (_, 0 | 1) => self.most.saturating_add(1),
+            (packed, late) => packed.saturating_sub(late / 2).max(1),
+        };
+        Self { most, ..Self::default() }
+    }
 }
 
 #[derive(Debug)]
@@ -50,9 +99,9 @@ pub(super) struct Batch {
 
 /// Either the records or what was made of them.
 #[derive(Debug)]
-struct Body {
-    run: Vec<Records>,
-    packed: Option<Packed>,
+enum Body {
+    Records(Records, u32),
+    Packed(Packed),
 }
 
 /// What the next batch continues.
@@ -73,19 +122,31 @@ impl Staged {
     }
 
     /// Adds records. Small runs are gathered into batches of the usual size, and none is split. Returns a batch that
-    /// is complete with them.
-    pub(super) fn push(&mut self, records: Records, start: Start) -> Option<Arc<Batch>> {
+    /// is complete with them, if the disk `is_writing` for long enough that the caller should pack it meanwhile.
+    pub(super) fn push(
+        &mut self,
+        records: &Records,
+        start: Start,
+        end: Running,
+        is_writing: bool,
+    ) -> Option<Arc<Batch>> {
+        self.add(records, start, end).filter(|_| self.pace.has_time(is_writing))
+    }
+
+    fn add(&mut self, records: &Records, start: Start, end: Running) -> Option<Arc<Batch>> {
         let more = records.bytes().len();
+        self.bytes += more;
         if more >= BATCH_BYTES {
             self.seal();
+            return Some(self.batch(records, start, end));
         }
         if self.run.is_empty() {
             self.run_start = start;
+            self.run.reserve(BATCH_BYTES);
         }
-        self.run.push(records);
-        self.run_bytes += more;
-        self.bytes += more;
-        if self.run_bytes < BATCH_BYTES {
+        self.run.append(records);
+        self.run_end = end;
+        if self.run.bytes_len() < BATCH_BYTES {
             return None;
         }
         self.seal()
@@ -104,7 +165,8 @@ impl Staged {
     /// All of it, in whole batches; nothing remains.
     pub(super) fn take(&mut self) -> Self {
         self.seal();
-        mem::take(self)
+        let pace = self.pace.next();
+        mem::replace(self, Self { pace, ..Self::default() })
     }
 
     /// Puts what was taken and not written back in front of what was staged since.
@@ -114,17 +176,17 @@ impl Staged {
         self.bytes += taken.bytes;
     }
 
-    /// Writes what was taken as it is to stand behind `end`, in pieces that are gathered in `out`; returns the end behind
-    /// it. After a failure any part of it may be there.
+    /// Writes what was taken as it is to stand behind `end`; returns the end behind it. After a failure any part of it may
+    /// be there. Batches are left uncompressed only if there is `room` for them.
     pub(super) fn write(
         &self,
         segment: &Segment,
         mut end: End,
         synced: Offset,
-        out: &mut Vec<u8>,
+        room: bool,
     ) -> io::Result<End> {
-        let mut written = end.position;
-        out.clear();
+        let haste = room && self.pace.haste();
+        let (at, mut parts) = (end.position, Vec::with_capacity(2 * self.items.len()));
         for item in &self.items {
             let (kind, start, records) = match item {
                 Item::Mark(..) if mutant::on(Mutant::MarkForgotten) => continue,
@@ -132,39 +194,33 @@ impl Staged {
                 Item::Batch(batch) => (Kind::Records, batch.start, batch.records),
             };
             let header = BatchHeader::new(kind, start, records, synced, end.chain);
-            let before = out.len();
-            let mut put = |body: &Packed| put_packed(segment, end.position, header, body, out);
-            end.chain = match item {
-                Item::Mark(mark, _) => put(&pack(&encode_state(mark).into())),
-                Item::Batch(batch) => put(batch.body().pack()),
+            let mut put = |body: &Packed| {
+                let (head, chain) = body.head(header, segment.place(end.position));
+                end.position += (head.len() + body.stored.len()) as u64;
+                end.chain = chain;
+                parts.extend([Bytes::copy_from_slice(&head), body.stored.clone()]);
             };
-            end.position += (out.len() - before) as u64;
-            if out.len() >= PIECE_BYTES {
-                segment.file.write_all_at(out, written)?;
-                written = end.position;
-                out.clear();
+            match item {
+                Item::Mark(mark, _) => put(&pack(&encode_state(mark).into())),
+                Item::Batch(batch) => put(batch.body().pack(haste)),
             }
         }
-        if !out.is_empty() {
-            segment.file.write_all_at(out, written)?;
-        }
+        let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        segment.file.write_parts_at(&mut slices, at)?;
         Ok(end)
     }
 
     /// Makes one batch of what was gathered; none remains.
     fn seal(&mut self) -> Option<Arc<Batch>> {
-        if self.run.is_empty() {
-            return None;
-        }
-        let run = mem::take(&mut self.run);
-        self.run_bytes = 0;
-        let batch = Arc::new(Batch {
-            start: self.run_start,
-            records: run.iter().map(Records::count).sum(),
-            body: Mutex::new(Body { run, packed: None }),
-        });
+        let records = self.run.take();
+        (!records.is_empty()).then(|| self.batch(&records, self.run_start, self.run_end))
+    }
+
+    fn batch(&mut self, records: &Records, start: Start, end: Running) -> Arc<Batch> {
+        let body = Mutex::new(Body::Records(records.clone(), records.crc_between(start.1, end)));
+        let batch = Arc::new(Batch { start, records: records.count(), body });
         self.items.push(Item::Batch(batch.clone()));
-        Some(batch)
+        batch
     }
 }
 
@@ -172,7 +228,7 @@ impl Batch {
     /// Makes of the records what is stored of them, unless that was done or somebody is at it.
     pub(super) fn pack(&self) {
         if let Ok(mut body) = self.body.try_lock() {
-            body.pack();
+            body.pack(false);
         }
     }
 
@@ -182,19 +238,18 @@ impl Batch {
 }
 
 impl Body {
-    /// What is stored of the records. They are let go of.
-    fn pack(&mut self) -> &Packed {
-        let Self { run, packed } = self;
-        packed.get_or_insert_with(|| {
-            let packed = match &run[..] {
-                [records] => pack(records.bytes()),
-                run => pack(RecordsBuf::concat(run).bytes()),
-            };
-            run.clear();
-            packed
-        })
+    /// What is stored of the records: in haste they themselves. They are let go of.
+    fn pack(&mut self, haste: bool) -> &Packed {
+        if let Self::Records(records, crc) = self {
+            let bytes = records.bytes();
+            *self = Self::Packed(match haste {
+                true => Packed::plain(bytes.clone(), *crc),
+                false => pack(bytes),
+            });
+        }
+        match self {
+            Self::Packed(packed) => packed,
+            Self::Records(..) => unreachable!("they were packed"),
+        }
     }
 }
-
-/// A group that is larger is written in several pieces, because what is gathered takes memory once more.
-pub(super) const PIECE_BYTES: usize = 256 << 10;

@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeSet,
+    io::IoSlice,
     ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -19,9 +20,9 @@ use bytes::Bytes;
 
 use super::{
     Stream, Tail,
-    format::{self, BATCH_HEADER_BYTES, BatchHeader, Kind},
+    format::{self, BatchHeader, Kind},
     recovery::{Headers, list, scan},
-    segment::{Found, OpenError, Segment, head_of, io_error, pack, put_packed},
+    segment::{Found, OpenError, Segment, head_of, io_error, pack},
 };
 use crate::{
     Error,
@@ -328,10 +329,13 @@ impl Mending {
         };
         // All that is written here was durable before, or is so before anybody sees it.
         let header = BatchHeader::new(kind, (next, before), records, next.prev(), chain);
-        let mut out = Vec::with_capacity(payload.len() + BATCH_HEADER_BYTES);
-        let chain = put_packed(new, position, header, &pack(payload), &mut out);
-        new.file.write_all_at(&out, position).map_err(|source| new.io("write", source))?;
-        self.written = Written { position: position + out.len() as u64, chain, ..after };
+        let packed = pack(payload);
+        let (head, chain) = packed.head(header, new.place(position));
+        let mut parts = [IoSlice::new(&head), IoSlice::new(&packed.stored)];
+        let written = new.file.write_parts_at(&mut parts, position);
+        written.map_err(|source| new.io("write", source))?;
+        let bytes = head.len() + packed.stored.len();
+        self.written = Written { position: position + bytes as u64, chain, ..after };
         Ok(())
     }
 }

@@ -216,42 +216,45 @@ pub(super) struct Packed {
     codec: Codec,
     raw_len: u32,
     crc: u32,
-    stored: Bytes,
+    pub(super) stored: Bytes,
+}
+
+impl Packed {
+    /// A payload as it is, of which the checksum is known.
+    pub(super) fn plain(payload: Bytes, crc: u32) -> Self {
+        let raw_len = u32_len(payload.len());
+        Self { codec: Codec::Plain, raw_len, crc, stored: payload }
+    }
+
+    /// The header of a batch of it at `place`, and the header's checksum.
+    pub(super) fn head(
+        &self,
+        header: BatchHeader,
+        place: Place,
+    ) -> ([u8; BATCH_HEADER_BYTES], u32) {
+        let header = BatchHeader {
+            codec: self.codec,
+            raw_len: self.raw_len,
+            stored_len: u32_len(self.stored.len()),
+            payload_crc: self.crc,
+            ..header
+        };
+        let bytes = header.encode(place);
+        (bytes, u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    }
 }
 
 /// Makes of a payload what is stored: it itself, or less.
 pub(super) fn pack(payload: &Bytes) -> Packed {
     let mut out = vec![0; get_maximum_output_size(payload.len())];
     let len = compress_into(payload, &mut out).ok().filter(|len| *len < payload.len());
-    let (codec, stored) = match len {
-        Some(len) => {
-            out.truncate(len);
-            (Codec::Lz4, Bytes::from(out.into_boxed_slice()))
-        }
-        None => (Codec::Plain, payload.clone()),
+    let Some(len) = len else {
+        return Packed::plain(payload.clone(), crc32fast::hash(payload));
     };
-    Packed { codec, raw_len: u32_len(payload.len()), crc: crc32fast::hash(&stored), stored }
-}
-
-/// Appends a batch to `out` that will stand at `at` in the segment; returns its header's checksum.
-pub(super) fn put_packed(
-    segment: &Segment,
-    at: u64,
-    header: BatchHeader,
-    packed: &Packed,
-    out: &mut Vec<u8>,
-) -> u32 {
-    let header = BatchHeader {
-        codec: packed.codec,
-        raw_len: packed.raw_len,
-        stored_len: u32_len(packed.stored.len()),
-        payload_crc: packed.crc,
-        ..header
-    };
-    let bytes = header.encode(segment.place(at));
-    out.extend_from_slice(&bytes);
-    out.extend_from_slice(&packed.stored);
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    out.truncate(len);
+    let stored = Bytes::from(out.into_boxed_slice());
+    let (raw_len, crc) = (u32_len(payload.len()), crc32fast::hash(&stored));
+    Packed { codec: Codec::Lz4, raw_len, crc, stored }
 }
 
 /// The records of a batch of records.

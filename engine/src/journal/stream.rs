@@ -17,7 +17,7 @@ use super::{
     Mark, Open, Pressure, Reader, Tail, Usage,
     budget::Budget,
     format,
-    group::{End, PIECE_BYTES, Staged, Start},
+    group::{End, Staged, Start},
     recovery::recover,
     segment::Segment,
 };
@@ -72,8 +72,6 @@ pub struct Stream {
 struct Writer {
     segment: Segment,
     end: End,
-    /// What is written, kept for the next time.
-    out: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -120,7 +118,6 @@ impl Stream {
             writer: Mutex::new(Writer {
                 segment: found.last,
                 end: End { position: found.position, chain: found.chain },
-                out: Vec::new(),
             }),
             state: Mutex::new(State {
                 durable_mark: found.tail.mark,
@@ -397,12 +394,12 @@ impl Stream {
             state.poisoned = true;
             return Err(error);
         }
-        let complete = state.staged.push(records, start);
         let is_writing = state.taken > state.durable;
+        let to_pack = state.staged.push(&records, start, state.tail.running, is_writing);
         let last = state.tail.next.prev();
         self.marks.send_modify(|marks| marks.appended = last);
         drop(guard);
-        if let Some(batch) = complete.filter(|_| is_writing) {
+        if let Some(batch) = to_pack {
             batch.pack();
         }
         Ok(last)
@@ -413,11 +410,9 @@ impl Stream {
             true => Offset::ZERO,
             false => self.watermarks().synced,
         };
-        let Writer { segment, end, out } = writer;
-        let written = staged.write(segment, *end, synced, out);
-        // One huge record must not be paid for with memory for ever.
-        out.clear();
-        out.shrink_to(2 * PIECE_BYTES);
+        let Writer { segment, end } = writer;
+        let Usage { bytes, budget } = self.budget.usage();
+        let written = staged.write(segment, *end, synced, bytes < budget / 2);
         let after = written.map_err(|source| {
             let error = segment.io("write", source);
             let full = matches!(error, Error::NoSpace { .. });

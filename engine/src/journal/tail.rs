@@ -117,6 +117,8 @@ impl Default for Tail {
 impl Tail {
     /// The state after more records.
     pub fn observe(&mut self, records: &Records) -> Result<(), Error> {
+        // First, because it brings the bytes near in the quickest way.
+        let running = records.running(self.running);
         // Rows are not looked into, and hashed together with those beside them.
         let mut rows = Rows::default();
         for framed in records.framed() {
@@ -124,7 +126,7 @@ impl Tail {
                 .map_err(|source| Error::Record { offset: self.next, source })?;
         }
         self.count(records, rows);
-        self.running = records.running(self.running);
+        self.running = running;
         Ok(())
     }
 

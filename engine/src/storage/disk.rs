@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io,
+    io::{self, IoSlice},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::Path,
 };
@@ -104,6 +104,21 @@ impl File for RealFile {
         self.0.write_all_at(buf, at)
     }
 
+    fn write_parts_at(&self, mut parts: &mut [IoSlice<'_>], mut at: u64) -> io::Result<()> {
+        while !parts.is_empty() {
+            match rustix::io::pwritev(&self.0, &parts[..parts.len().min(PARTS_MAX)], at) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    IoSlice::advance_slices(&mut parts, written);
+                    at += written as u64;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -116,6 +131,9 @@ impl File for RealFile {
         Ok(rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 }
+
+/// How many parts one write may have: POSIX' own limit, on every system.
+const PARTS_MAX: usize = 1024;
 
 /// Held by the open file: the kernel lets go of it when the process ends.
 #[derive(Debug)]

@@ -7,7 +7,9 @@ use std::{
 };
 
 use thinwire_engine::{
-    journal::{Journal, Stream},
+    codec::{Records, RecordsBuf},
+    journal::{Journal, Options, Stream},
+    model::{Offset, Record, RelationId, Row, Value},
     storage::{Disk, File, Lock, memory::MemoryDisk},
 };
 
@@ -145,4 +147,80 @@ pub(crate) fn overtaken(seed: u64) -> u64 {
 #[test]
 fn what_is_appended_during_a_write_is_acknowledged_by_the_next() {
     each_seed("what_is_appended_during_a_write", 4_000, overtaken);
+}
+
+/// A row that is a whole batch, and nearly nothing once it is compressed.
+fn wide() -> Records {
+    let new = Row(vec![Value::Bytes(vec![7; WIDE].into())]);
+    Records::one(&Record::Insert { relation: RelationId(1), new })
+}
+
+const WIDE: usize = 64 << 10;
+
+/// What a group takes on the disk before which so many batches were staged while the disk was busy, and so many when it
+/// was not.
+fn group(busy: usize, idle: usize, budget: u64) -> usize {
+    let (disk, meanwhile) = (MemoryDisk::new(), Meanwhile::default());
+    let busy_disk = Busy { disk: disk.clone(), meanwhile: meanwhile.clone() };
+    let options = Options { segment: 1 << 30, budget, ..OPTIONS };
+    let (journal, _) = Journal::open(Arc::new(busy_disk), Path::new(DIR), options).unwrap();
+    let stream: Arc<Stream> = journal.open_stream(ID).unwrap();
+    let theirs = stream.clone();
+    *meanwhile.lock().unwrap() = Some(Box::new(move || {
+        (0..busy).for_each(|_| drop(theirs.append(wide()).unwrap()));
+    }));
+    stream.append(wide()).unwrap();
+    stream.sync().unwrap();
+    *meanwhile.lock().unwrap() = None;
+    (0..idle).for_each(|_| drop(stream.append(wide()).unwrap()));
+    let before = disk.used();
+    stream.sync().unwrap();
+    let grown = disk.used() - before;
+    let mut all = RecordsBuf::new();
+    let mut reader = stream.read(Offset::FIRST).unwrap();
+    while let Some(block) = reader.next_block().unwrap() {
+        all.append(&block.records);
+    }
+    assert_eq!(
+        all.take().iter().collect::<Vec<_>>(),
+        vec![wide().iter().next().unwrap(); 1 + busy + idle]
+    );
+    grown
+}
+
+#[test]
+fn what_is_not_compressed_while_the_disk_is_busy_is_stored_as_it_is_and_a_slow_disk_gets_little() {
+    let roomy = 1 << 40;
+    // Somebody had the time for all of it, or for all but what came between two groups.
+    assert!(group(8, 0, roomy) < WIDE && group(8, 1, roomy) < WIDE);
+    // The processor is behind.
+    let plain = group(2, 4, roomy);
+    assert!((4 * WIDE..5 * WIDE).contains(&plain), "{plain} bytes");
+    // A group now and then, and a disk that is half full.
+    assert!(group(0, 4, roomy) < WIDE && group(2, 4, 16 * WIDE as u64) < WIDE);
+}
+
+#[test]
+fn after_a_group_that_was_late_less_is_compressed_and_then_more_again() {
+    let (disk, meanwhile) = (MemoryDisk::new(), Meanwhile::default());
+    let busy = Busy { disk: disk.clone(), meanwhile: meanwhile.clone() };
+    let options = Options { segment: 1 << 30, budget: 1 << 40, ..OPTIONS };
+    let (journal, _) = Journal::open(Arc::new(busy), Path::new(DIR), options).unwrap();
+    let stream: Arc<Stream> = journal.open_stream(ID).unwrap();
+    let theirs = stream.clone();
+    *meanwhile.lock().unwrap() = Some(Box::new(move || {
+        (0..8).for_each(|_| drop(theirs.append(wide()).unwrap()));
+    }));
+    let mut sync = || {
+        let before = disk.used();
+        stream.sync().unwrap();
+        (disk.used() - before) / WIDE
+    };
+    stream.append(wide()).unwrap();
+    assert_eq!((sync(), sync()), (0, 0), "all of eight are compressed");
+    (0..8).for_each(|_| drop(stream.append(wide()).unwrap()));
+    assert_eq!(sync(), 8, "eight were late");
+    // Half of what was late takes as long to compress: four are left of eight, then three, two and one.
+    assert_eq!([sync(), sync(), sync(), sync(), sync()], [4, 3, 2, 1, 0]);
+    *meanwhile.lock().unwrap() = None;
 }

@@ -23,7 +23,7 @@ fn a_process_refused_at_any_system_call_has_acknowledged_only_what_is_there() {
 }
 
 /// Everything that the journal asks of the system, and what it is told by.
-const KILLED: [&str; 13] = [
+const KILLED: [&str; 14] = [
     "mkdir",
     "openat",
     "flock",
@@ -31,6 +31,7 @@ const KILLED: [&str; 13] = [
     "fadvise64",
     "pread64",
     "pwrite64",
+    "pwritev",
     "fdatasync",
     "fsync",
     "ftruncate",
@@ -38,8 +39,8 @@ const KILLED: [&str; 13] = [
     "rename",
     "write",
 ];
-const REFUSED: [&str; 7] =
-    ["fdatasync", "fsync", "pwrite64", "openat", "ftruncate", "unlink", "rename"];
+const REFUSED: [&str; 8] =
+    ["fdatasync", "fsync", "pwrite64", "pwritev", "openat", "ftruncate", "unlink", "rename"];
 
 fn each_call(what: &str, calls: &[&str], manners: &[&str]) {
     let started = Instant::now();
