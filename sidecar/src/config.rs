@@ -162,6 +162,29 @@ impl Config {
         })
     }
 
+    /// The peers whose changes this node both applies and would send on as part of a copy of its own tables: a copy has all rows,
+    /// whoever wrote them.
+    pub fn copied_with(&self) -> Vec<&str> {
+        if self.capture.is_none() || self.apply.is_none() {
+            return Vec::new();
+        }
+        let received =
+            |peer: &&Peer| !matches!(&peer.receive, Streams::Listed(list) if list.is_empty());
+        self.peers.iter().filter(received).map(|peer| &*peer.name).collect()
+    }
+
+    /// What there is to say about that.
+    pub fn copy_warning(&self) -> Option<String> {
+        let peers = self.copied_with();
+        (!peers.is_empty()).then(|| {
+            format!(
+                "a copy of this node's tables also holds the rows that are applied here from {}; where these peers' own \
+                 streams bring them too, set existing = \"merge\" under [apply]",
+                peers.join(", ")
+            )
+        })
+    }
+
     /// Where the identity key is.
     pub fn key_path(&self) -> PathBuf {
         self.dir.join("identity.key")

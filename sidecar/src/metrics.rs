@@ -291,6 +291,7 @@ mod tests {
                 paused: false,
                 detail: None,
                 counts: Some(counts()),
+                copied_with: Vec::new(),
                 skipped: 2,
                 last_skipped: None,
             }],

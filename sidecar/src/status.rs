@@ -48,6 +48,8 @@ pub struct Stream {
     pub detail: Option<String>,
     /// What was counted while it was applied here; null where it is not.
     pub counts: Option<Counts>,
+    /// Whose rows a copy of its tables holds besides its origin's own: the peers that are applied where it is captured.
+    pub copied_with: Vec<String>,
     /// How many transactions and copies were ever left out of the local database on somebody's decision.
     pub skipped: u64,
     pub last_skipped: Option<Skipped>,
@@ -282,6 +284,13 @@ impl Status {
                 writeln!(out, "  HALTED {}: {}", halted.code, halted.detail)?;
             } else if let Some(detail) = &stream.detail {
                 writeln!(out, "  {detail}")?;
+            }
+            if !stream.copied_with.is_empty() {
+                writeln!(
+                    out,
+                    "  a copy of it holds rows of {} too",
+                    stream.copied_with.join(", ")
+                )?;
             }
             if let Some(Skipped { offset, code, at, by }) = &stream.last_skipped {
                 let count = stream.skipped;

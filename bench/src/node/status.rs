@@ -50,6 +50,8 @@ pub struct Stream {
     pub halted: Option<Halted>,
     /// What was counted while it was applied.
     pub counts: Option<Counts>,
+    /// Whose rows a copy of it holds too.
+    pub copied_with: Vec<String>,
     /// How many transactions and copies were left out.
     pub skipped: u64,
 }

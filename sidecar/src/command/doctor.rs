@@ -29,6 +29,11 @@ pub(super) async fn run(config: Config) -> Result<u8> {
     let mut checks = vec![identity(&config), folder(&config)];
     checks.extend(port(&config, running));
     checks.extend(peers(&config));
+    checks.extend(config.copy_warning().map(|cure| Check {
+        ok: true,
+        what: "copies of this node's tables".to_owned(),
+        cure,
+    }));
     if let Some(database) = &config.database {
         if let Some(setup) = capture_setup(&config, database) {
             let source = Source { config: database.config.clone(), tls: database.tls.clone() };

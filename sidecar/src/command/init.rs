@@ -27,6 +27,9 @@ pub(super) async fn run(arguments: &cli::Init) -> Result<u8> {
     if let (Some(admin), Some(database)) = (&admin, &config.database) {
         prepare(&config, admin, database).await?;
     }
+    if let Some(warning) = config.copy_warning() {
+        eprintln!("thinwire: {warning}");
+    }
     print_line(&identity.public().to_string())?;
     Ok(0)
 }

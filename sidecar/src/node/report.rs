@@ -108,6 +108,10 @@ impl Node {
             paused: false,
             detail: None,
             counts: None,
+            copied_with: match id.origin == self.journal.own() {
+                true => self.config.copied_with().into_iter().map(str::to_owned).collect(),
+                false => Vec::new(),
+            },
             skipped: 0,
             last_skipped: None,
         }

@@ -161,3 +161,48 @@ fn one_transaction_is_skipped_by_its_position() {
         (pair.target.sql("select v from t where id = 6") == "w").then_some(())
     });
 }
+
+#[test]
+fn a_copy_that_would_hold_rows_of_others_is_warned_of_whatever_the_tables() {
+    // Partitions and what they are part of, and a table that comes later.
+    let schema = "create table root (id int primary key, v text) partition by range (id);
+         create table low partition of root for values from (0) to (100) partition by range (id);
+         create table lowest partition of low for values from (0) to (10)";
+    let both = format!("{CAPTURE}[apply]\nexisting = \"merge\"\n");
+    let (left, right) = (Site::new("left", &both, schema), Site::new("right", &both, schema));
+    let mut pair = Pair::of(left, right, lively());
+    pair.start();
+    let warning = |site: &Site| {
+        // A port is bound once the node runs.
+        site.status();
+        let found = site.node.run(&["doctor"]).unwrap();
+        let line = found.lines().find(|line| line.contains("copies of this node's tables"));
+        line.map(str::to_owned).unwrap_or_default()
+    };
+    for (site, name, peer) in [(&pair.source, "left", "hq"), (&pair.target, "right", "edge")] {
+        let warning = warning(site);
+        assert!(
+            warning.starts_with("ok    ") && warning.contains(&format!("from {peer};")),
+            "{warning}"
+        );
+        let streams = site.status().streams;
+        let own = streams.iter().find(|stream| stream.name == name).unwrap();
+        assert_eq!(own.copied_with, [peer]);
+        let told = site.node.run(&["status"]).unwrap();
+        assert!(told.contains(&format!("a copy of it holds rows of {peer} too")), "{told}");
+    }
+    // It is true: the rows of the one come back to it in a copy of the other, and are merged.
+    pair.target.sql("insert into root values (1, 'right')");
+    wait_for("the row at the left", PATIENCE, || {
+        (pair.source.sql("select v from lowest") == "right").then_some(())
+    });
+    let ddl = "create table later (id int primary key, v text)";
+    pair.target.sql(ddl);
+    pair.source.sql(ddl);
+    assert!(!warning(&pair.target).is_empty());
+    // One way, nothing of that.
+    let mut alone = Pair::new(lively(), SCHEMA);
+    alone.start();
+    assert_eq!((warning(&alone.source), warning(&alone.target)), (String::new(), String::new()));
+    assert!(alone.source.status().streams.iter().all(|stream| stream.copied_with.is_empty()));
+}
