@@ -1,5 +1,6 @@
 //! Every kind of change, on real tables.
 
+use thinwire_apply::{Applier, Options};
 use thinwire_engine::model::{Record, Running};
 
 use crate::{
@@ -369,6 +370,31 @@ async fn large_values_arrive_whole() {
     database.apply_all(&feed).await;
     let expected = format!("select count(*) from t where a = repeat(e'x\\\\\\ty', {})", 1 << 19);
     assert_eq!(database.sql(&expected), "2");
+}
+
+#[tokio::test]
+async fn settings_in_the_connection_string_hold_where_rows_are_applied_and_may_be_changed() {
+    let database = Database::new(
+        "create table t (id int primary key, mark text);
+         create function mark() returns trigger language plpgsql as
+           $$ begin new.mark := current_setting('test.mark', true); return new; end $$;
+         create trigger mark before insert on t for each row execute function mark();
+         alter table t enable always trigger mark",
+    )
+    .await;
+    let (feed, t) = (Feed::new(), Table::new(1, "public.t", &["id*", "mark"]));
+    feed.append(&[t.relation()]);
+    for (id, mark) in [(1, "one"), (2, "two")] {
+        let mut target = database.target();
+        target.config.options(format!("-c test.mark={mark} -c DateStyle=German"));
+        let applier = Applier::start(Options { target, ..database.options(&feed) });
+        for id in [id, id + 10] {
+            feed.transaction(&[t.insert(&format!("{id}|~"))]);
+            applied(&applier, &feed.stream).await;
+        }
+        applier.shutdown().await;
+    }
+    assert_eq!(database.sql("select * from t order by id"), "1|one\n2|two\n11|one\n12|two");
 }
 
 #[tokio::test]

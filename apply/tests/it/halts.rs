@@ -243,6 +243,29 @@ async fn a_missing_privilege() {
 }
 
 #[tokio::test]
+async fn a_login_that_is_no_superuser_any_more_says_what_it_lacks_and_goes_on_with_it() {
+    let database = Database::new(TABLE).await;
+    let login = format!("login_{}", database.name);
+    database.sql(&format!("create role {login} login superuser"));
+    let (feed, t) = (Feed::new(), table());
+    feed.transaction(&[t.relation(), t.insert("1|secret|1")]);
+    let target = database.target_as(&login);
+    let applier = Applier::start(Options { target, ..database.options(&feed) });
+    applied(&applier, &feed.stream).await;
+    database.sql(&format!("alter role {login} nosuperuser"));
+    feed.transaction(&[t.insert("2|secret|1")]);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!(halt.code, "permission_denied", "{halt:?}");
+    assert_eq!(database.sql("select count(*) from t"), "1");
+    let setup = thinwire_apply::Setup { login, owner: None, streams: vec![feed.id.origin] };
+    thinwire_apply::init(&database.target(), &setup).await.unwrap();
+    applier.retry();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(database.sql("select id from t order by id"), "1\n2");
+}
+
+#[tokio::test]
 async fn row_security_halts_instead_of_hiding_rows() {
     let database = Database::new(TABLE).await;
     let login = format!("login_{}", database.name);
