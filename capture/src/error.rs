@@ -21,6 +21,12 @@ pub enum Error {
     /// The server said no.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// Changes were committed while the publication was not there under its name, and cannot be decoded.
+    #[error(
+        "changes were committed while the publication was not there under its name, and PostgreSQL leaves them out for ever \
+         ({0}): name it back, and begin anew with another `dir` and a new slot"
+    )]
+    Unpublished(ServerError),
     /// What is at the other end does not speak as a PostgreSQL server does, or not as one that we trust.
     #[error("{0}")]
     Handshake(String),
@@ -105,6 +111,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 pub(crate) mod sqlstate {
     /// The object is in use, such as a slot that another connection streams from.
     pub(crate) const OBJECT_IN_USE: &str = "55006";
+    /// There is no object of this name.
+    pub(crate) const UNDEFINED_OBJECT: &str = "42704";
+    /// The object is not in the state that is needed, such as a publication that was not there yet.
+    pub(crate) const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     /// The login may not do it.
     pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// A lock was not granted in time.

@@ -84,6 +84,9 @@ impl From<Error> for Trouble {
             Error::Journal(error @ JournalError::TooLarge { .. }) => {
                 Self::Halt(Halt::new(RECORD_TOO_LARGE, error.to_string()))
             }
+            Error::Unpublished(_) => {
+                Self::Halt(Halt::new("publication_missing", error.to_string()))
+            }
             Error::Journal(error) => Self::Halt(Halt::new(
                 "journal_io",
                 format!("the journal takes nothing more: {error}; mend it and restart the node"),

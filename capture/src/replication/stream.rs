@@ -8,7 +8,7 @@ use thinwire_engine::{limits::RECORD_BYTES_MAX, model::Lsn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{connection::server_error, dial::Io};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, sqlstate};
 
 /// What the server sends.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,7 +62,8 @@ impl Incoming {
                 }
                 b'c' | b'C' => return Ok(Some(Frame::End)),
                 b'E' => return Err(error_response(&frame)),
-                b'N' | b'S' => {}
+                b'N' => check_notice(&frame)?,
+                b'S' => {}
                 _ => return Err(Error::Handshake("an unexpected frame in the stream".to_owned())),
             }
         }
@@ -113,8 +114,25 @@ fn copy_data(mut frame: Bytes) -> Result<Option<Frame>> {
 
 fn error_response(frame: &[u8]) -> Error {
     match Message::parse(&mut BytesMut::from(frame)) {
-        Ok(Some(Message::ErrorResponse(body))) => server_error(body.fields()).into(),
+        Ok(Some(Message::ErrorResponse(body))) => match server_error(body.fields()) {
+            // The publication is the only object that is named in this conversation.
+            error if error.code == sqlstate::UNDEFINED_OBJECT => Error::Unpublished(error),
+            error => error.into(),
+        },
         _ => Error::Lost("the server reported an error that cannot be read".to_owned()),
+    }
+}
+
+/// From PostgreSQL 18 on, changes without a publication are no error: they are left out with a warning.
+fn check_notice(frame: &[u8]) -> Result<()> {
+    let Ok(Some(Message::NoticeResponse(body))) = Message::parse(&mut BytesMut::from(frame)) else {
+        return Ok(());
+    };
+    match server_error(body.fields()) {
+        said if said.code == sqlstate::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+            Err(Error::Unpublished(said))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -231,6 +249,21 @@ mod tests {
             }
             assert_eq!(taken, expected, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_is_left_out_for_want_of_a_publication_is_an_error_even_if_it_is_said_as_a_warning() {
+        let said = |tag, code: &str| {
+            let text = format!("SWARNING\0C{code}\0Mskipped loading publication \"p\"\0\0");
+            incoming(&frame(tag, text.as_bytes())).buffered()
+        };
+        for (tag, code) in [(b'E', "42704"), (b'N', "55000")] {
+            let error = said(tag, code).unwrap_err();
+            assert!(matches!(&error, Error::Unpublished(_)), "{error}");
+            assert!(error.to_string().contains("skipped loading publication \"p\""), "{error}");
+        }
+        assert!(matches!(said(b'N', "01000"), Ok(None)));
+        assert!(matches!(said(b'E', "55000"), Err(Error::Server(_))));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod journal;
 mod kills;
 mod mend;
 mod outage;
+mod publication;
 mod restarts;
 mod schema;
 mod site;
