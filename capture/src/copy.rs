@@ -10,5 +10,5 @@ mod text;
 mod write;
 
 pub(crate) use catalog::{Description, describe};
-pub(crate) use snapshot::{Preparation, Prepared};
+pub(crate) use snapshot::{Preparation, Prepared, extent};
 pub(crate) use write::{Target, write};

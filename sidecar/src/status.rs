@@ -197,6 +197,8 @@ pub struct Slot {
     pub state: String,
     /// Why it is not streaming.
     pub detail: Option<String>,
+    /// Tables that are meant and not captured, by what is published.
+    pub unpublished: Vec<String>,
 }
 
 /// The journal's share of the disk.
@@ -263,6 +265,9 @@ impl Status {
             )?;
             if let Some(detail) = &slot.detail {
                 writeln!(out, "  {detail}")?;
+            }
+            if !slot.unpublished.is_empty() {
+                writeln!(out, "  meant and not captured: {}", slot.unpublished.join(", "))?;
             }
         }
         for copy in &self.copy {

@@ -157,21 +157,47 @@ async fn definitions(
     Ok(Definitions { objects, dropped: vec![] })
 }
 
-/// What the planner thinks, which also holds for tables that were never analyzed.
+/// About how many bytes a table takes, as far as it is published.
+pub(crate) async fn extent(client: &Client, table: &Description) -> Result<u64> {
+    if table.entry.narrowing.is_all() {
+        return Ok(table.bytes);
+    }
+    let Planned { rows, width } = planned(client, table).await?;
+    Ok(table.bytes.min(rows.saturating_mul(width + ROW_BYTES)))
+}
+
 async fn estimate(client: &Client, table: &Description) -> Result<u64> {
+    Ok(planned(client, table).await?.rows)
+}
+
+/// What the planner thinks, which also holds for tables that were never analyzed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Planned {
+    rows: u64,
+    /// Of a row, in bytes.
+    width: u64,
+}
+
+async fn planned(client: &Client, table: &Description) -> Result<Planned> {
     let plan = client.simple_query(&table.reading().explain()).await?;
     let lines = plan.iter().filter_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     });
-    Ok(lines.into_iter().find_map(rows_in).unwrap_or(0))
+    Ok(lines.into_iter().find_map(planned_in).unwrap_or_default())
 }
 
-/// The first `rows=` of a plan is that of the whole.
-fn rows_in(line: &str) -> Option<u64> {
-    let (_, rest) = line.split_once(" rows=")?;
-    rest.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok()
+/// The first of a plan's lines with numbers is that of the whole.
+fn planned_in(line: &str) -> Option<Planned> {
+    let number = |name: &str| {
+        let (_, rest) = line.split_once(name)?;
+        rest.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok()
+    };
+    Some(Planned { rows: number(" rows=")?, width: number(" width=")? })
 }
+
+/// What the source's pages take for a row beside its values.
+const ROW_BYTES: u64 = 28;
 
 /// A name that no other connection has, and of at most 63 bytes.
 fn temporary_slot(slot: &str, pid: i32) -> String {
@@ -191,8 +217,8 @@ mod tests {
     #[test]
     fn the_estimate_is_read_from_the_plan() {
         let line = "Seq Scan on public.t  (cost=0.00..2881.00 rows=100000 width=97)";
-        assert_eq!(rows_in(line), Some(100_000));
-        assert_eq!(rows_in("  Output: a, b"), None);
+        assert_eq!(planned_in(line), Some(Planned { rows: 100_000, width: 97 }));
+        assert_eq!(planned_in("  Output: a, b"), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::{Request, backoff, poll::Tables};
 use crate::{
     Options,
-    copy::{Preparation, Prepared, Target, describe},
+    copy::{Preparation, Prepared, Target, describe, extent},
     error::Error,
     sql,
 };
@@ -403,7 +403,11 @@ async fn start(
     let from: String = row.try_get(0).map_err(Error::from)?;
     let from = from.parse().unwrap_or(Lsn::ZERO);
     let described = describe(&client, &options.publication, tables).await?;
-    let bytes = described.values().map(|table| table.bytes).sum::<u64>().max(needs);
+    let mut bytes: u64 = 0;
+    for table in described.values() {
+        bytes = bytes.saturating_add(extent(&client, table).await?);
+    }
+    let bytes = bytes.max(needs);
     let (usage, count) = (options.stream.copy_allowance(), tables.len());
     if bytes > usage.budget {
         return Err(Refusal::Halt(Halt::new(

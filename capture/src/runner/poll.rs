@@ -127,6 +127,9 @@ impl Asking {
         if round.is_multiple_of(ROUNDS) {
             // Looks at all tables there are, so not every time.
             let tables = unpublished(client, &options.publication, &options.patterns).await?;
+            if !tables.is_empty() && shared.picture().unpublished != tables {
+                tracing::warn!(?tables, "meant and not captured");
+            }
             shared.set_unpublished(tables);
         }
         Ok(())

@@ -20,6 +20,8 @@ create table parts (id int, site int, v text, primary key (id, site)) partition 
 create table parts_7 partition of parts for values in (7);
 create table parts_8 (v text, site int, id int, primary key (id, site));
 alter table parts attach partition parts_8 for values in (8);
+create table split (a int, b int not null, c int) partition by list (a);
+create table split_1 partition of split for values in (1); alter table split_1 add primary key (a);
 create function mine(int) returns boolean language sql immutable as 'select $1 > 0';
 ";
 
@@ -108,6 +110,14 @@ async fn what_would_make_updates_or_deletes_fail_is_refused_with_table_and_colum
         (
             columns("public.keyless", &["id"]),
             "rows of public.keyless are told apart by all their columns",
+        ),
+        (
+            columns("public.split", &["a", "b"]),
+            "rows of public.split_1 are told apart by all their columns",
+        ),
+        (
+            columns("public.parts_7", &["id", "site"]),
+            "public.parts_7 are chosen, but it is captured as a part of public.parts",
         ),
         (
             columns("public.whole", &["id"]),

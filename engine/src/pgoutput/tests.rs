@@ -8,8 +8,8 @@ use crate::{
     codec::RecordsBuf,
     journal::{Mark, Tail},
     model::{
-        Column, Copy, CopyTable, Lsn, OldRow, Record, Relation, RelationId, ReplicaIdentity, Row,
-        Timestamp, Value,
+        Column, Copy, CopyTable, Definitions, Lsn, OldRow, Record, Relation, RelationId,
+        ReplicaIdentity, Row, Schema, Timestamp, Value,
     },
 };
 
@@ -105,6 +105,33 @@ fn a_transaction_becomes_its_records_without_a_description_that_is_in_force() {
     ];
     assert_eq!(out, expected);
     assert_eq!(steps[3], Step::Ended { end: Lsn::new(105), emitted: true });
+}
+
+#[test]
+fn a_new_row_without_all_its_values_makes_its_table_stale() {
+    let tail = copied(&[1, 2]);
+    let messages = [
+        begin(100),
+        described(1, &["a", "b"]),
+        described(2, &["a", "b"]),
+        insert(1, &["1", "\\U"]),
+        insert(1, &["2", "x"]),
+        insert(2, &["3", "x"]),
+        commit(100),
+    ];
+    let out = records(&tail, &messages);
+    let definitions = Definitions::default().encode();
+    let stale = Schema { born: vec![], stale: vec![RelationId(1)], definitions };
+    assert_eq!(out[1], Record::Schema(stale));
+    assert_eq!(out[2], Record::Insert { relation: RelationId(2), new: row(&["3", "x"]) });
+    assert_eq!(out.len(), 4);
+    // One that is not copied yet is left to its copy.
+    let other = [begin(100), described(3, &["a"]), insert(3, &["\\U"]), commit(100)];
+    assert_eq!(records(&tail, &other), []);
+    let mut translator = Translator::new(&tail);
+    let odd = [begin(100), described(1, &["a", "b"]), insert(1, &["\\U"])];
+    let last = odd.map(|message| translator.take(message, &mut vec![]).is_ok());
+    assert_eq!(last, [true, true, false]);
 }
 
 #[test]

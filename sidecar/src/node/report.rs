@@ -212,5 +212,6 @@ fn slot(capture: thinwire_capture::CaptureStatus) -> status::Slot {
         confirmed: capture.confirmed.to_string(),
         state: format!("{:?}", capture.state).to_lowercase(),
         detail: capture.last_error,
+        unpublished: capture.unpublished,
     }
 }
