@@ -18,6 +18,12 @@ fn every_key_is_read() {
         mode   = "slot"
         tables = ["public.*", "!public.audit"]
         ddl    = "stop"
+        operations = ["insert", "delete"]
+        [capture.rows]
+        "public.orders" = "site = 7"
+        [capture.columns]
+        "public.orders" = ["id", "site"]
+        "public.\"odd name\"" = ["a"]
         [apply]
         conflicts = "stop"
         update_origin_differs = "last_update_wins"
@@ -45,7 +51,14 @@ fn every_key_is_read() {
     assert_eq!(apply.update_origin_differs, OriginDiffers::LastUpdateWins);
     assert_eq!(apply.delete_origin_differs, OriginDiffers::Apply);
     assert_eq!(apply.owner.unwrap().config.get_user(), Some("owner"));
-    let tables = config.capture.unwrap().tables;
+    let capture = config.capture.unwrap();
+    let mut choice = Choice::default();
+    choice.operate(Operations::parse(&["delete", "insert"]).unwrap());
+    choice.filter("public.orders", "site = 7").unwrap();
+    choice.list("public.orders", &["site", "id"]).unwrap();
+    choice.list("public.\"odd name\"", &["a"]).unwrap();
+    assert_eq!(capture.choice, choice);
+    let tables = capture.tables;
     assert!(tables.matches("public", "orders") && !tables.matches("public", "audit"));
     assert_eq!(config.keyless_peers, ["hq"]);
     assert!(config.peers.is_empty());
@@ -82,6 +95,33 @@ fn what_could_not_work_is_refused_with_its_place() {
         ),
     ] {
         let text = format!("[node]\nname = \"n\"\n{line}\n");
+        let error = Config::parse(Path::new("n.toml"), &text).unwrap_err().to_string();
+        assert!(error.contains(sentence), "{error}");
+    }
+}
+
+#[test]
+fn a_choice_that_is_none_is_refused_with_its_place() {
+    let tables = "[database]\nurl = \"dbname=shop\"\n[capture]\ntables = [\"public.*\"]";
+    for (lines, sentence) in [
+        ("operations = [\"upsert\"]", "line 7, capture.operations: some of \"insert\""),
+        ("operations = []", "line 7, capture.operations: some of \"insert\""),
+        (
+            "[capture.rows]\n\"public.*\" = \"a = 1\"",
+            "line 8, capture.rows: \"public.*\" does not name one table",
+        ),
+        (
+            "[capture.rows]\norders = \"a = 1\"",
+            "line 8, capture.rows: the table pattern \"orders\"",
+        ),
+        ("[capture.rows]\n\"public.t\" = \" \"", "line 8, capture.rows: an expression"),
+        ("[capture.columns]\n\"public.t\" = []", "line 8, capture.columns: a list of columns"),
+        (
+            "[capture.columns]\n\"public.t\" = [\"a\", \"a\"]",
+            "line 8, capture.columns: a list of columns, each once",
+        ),
+    ] {
+        let text = format!("[node]\nname = \"n\"\n{tables}\n{lines}\n");
         let error = Config::parse(Path::new("n.toml"), &text).unwrap_err().to_string();
         assert!(error.contains(sentence), "{error}");
     }
