@@ -156,8 +156,8 @@ impl Journal {
         Ok(stream)
     }
 
-    /// Begins to mend a stream that could not be opened because its last segment is damaged. It cannot be opened
-    /// until that is finished or dropped. `None` if it is open, or nothing is there that could be mended. Touches the disk.
+    /// Begins to mend a stream that could not be opened because its last segment is damaged: that one, or another that has to
+    /// be mended before it. It cannot be opened until that is finished or dropped. `None` if it is open, or nothing is there that could be mended. Touches the disk.
     ///
     /// # Errors
     /// As [`Stream::mend`]; [`Error::Mending`] if somebody mends it already.
@@ -170,10 +170,10 @@ impl Journal {
             Closed::keep(&self.mending, id).ok_or(Error::Mending { stream: id })?
         };
         let dir = self.dir.join(id.to_string());
-        let Some(base) = recovery::list(self.disk.as_ref(), &dir)?.last().copied() else {
+        let Some(base) = mend::first_to_mend(self.disk.as_ref(), &dir, id)? else {
             return Ok(None);
         };
-        let owner = mend::Owner::Nobody(closed);
+        let owner = mend::Owner::Nobody(Arc::new(closed));
         Mending::begin(mend::Site { disk: self.disk.clone(), dir, id, base, owner }).map(Some)
     }
 

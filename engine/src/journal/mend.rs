@@ -5,6 +5,9 @@
 //! whole batch, or the next segment, begins. Only once something was given the whole is written to a file beside the
 //! segment, made durable, and put in its place by one rename, so that an interruption at any point leaves either.
 //!
+//! Where the head of the next segment is damaged too, the first batch in it that is whole says which checksum is to come
+//! out: what is given beyond the end of the segment then proves it and is not kept.
+//!
 //! What this code refuses to do: guess where a stream ended. A last segment is mended only up to a batch that is whole;
 //! what stands behind it was never proven durable, and is cut as recovery cuts it.
 
@@ -12,7 +15,7 @@ use std::{
     collections::BTreeSet,
     io::IoSlice,
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -21,7 +24,7 @@ use bytes::Bytes;
 use super::{
     Stream, Tail,
     format::{self, BatchHeader, Kind},
-    recovery::{Headers, list, scan},
+    recovery::{Headers, headless, list, scan},
     segment::{Found, OpenError, Segment, head_of, io_error, pack},
 };
 use crate::{
@@ -44,15 +47,17 @@ pub struct Mending {
     /// What takes its place, once there is a reason to write it.
     new: Option<New>,
     written: Written,
-    /// What is wanted next, and what stood in the new file before it.
-    gap: Option<(Gap, Written)>,
-    /// Where the next segment begins; none if there is none.
-    end: Option<Join>,
+    /// What is wanted next.
+    gap: Option<Gap>,
+    /// What was wanted at first.
+    found: Option<Range<Offset>>,
+    /// Where the segment ends; not known if there is none behind it.
+    end: Option<Bound>,
     fetched: u64,
 }
 
 /// Where the segment stands, and in which stream.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Site {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
@@ -62,12 +67,12 @@ pub(super) struct Site {
 }
 
 /// Whose the segment is meanwhile.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Owner {
     /// The stream is open, and is told of the new segment.
     Stream(Arc<Stream>),
     /// It is not, and stays so.
-    Nobody(#[expect(dead_code, reason = "held, not read")] Closed),
+    Nobody(#[expect(dead_code, reason = "held, not read")] Arc<Closed>),
 }
 
 /// Keeps a stream from being opened as long as it lives.
@@ -107,11 +112,26 @@ struct Join {
     running: Running,
 }
 
+/// The end of a segment that another one follows.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    /// Where the next one begins.
+    base: Offset,
+    /// The first place there whose checksum is known: its beginning, if its head is whole.
+    known: Join,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Gap {
     until: Join,
+    /// Which records are not written any more, and only prove those before them.
+    limit: Offset,
     /// Where in the damaged segment what follows the gap stands; none if the segment ends with it.
     resume: Option<u64>,
+    /// What stood in the new file before it.
+    before: Written,
+    /// How far it was given.
+    given: Join,
 }
 
 /// A file that is of no use any more once its owner is gone.
@@ -141,15 +161,37 @@ impl Mending {
     /// Finds the first gap. Touches the disk, and changes nothing on it.
     pub(super) fn begin(site: Site) -> Result<Self, Error> {
         let bases = list(site.disk.as_ref(), &site.dir)?;
-        let after = bases.iter().find(|base| **base > site.base);
-        let end = after.map(|base| site.join_at(*base)).transpose()?;
-        let (damaged, tail) = site.damaged(&bases)?;
-        let written = Written { position: 0, chain: 0, next: tail.next, running: tail.running };
+        let end = site.end(&bases)?;
+        let (damaged, head) = site.damaged(&bases)?;
+        let written = Written { position: 0, chain: 0, next: head.next, running: head.running };
         let at = damaged.body();
+        let (new, gap, found) = (None, None, None);
         let mut mending =
-            Self { site, damaged, head: tail, at, new: None, written, gap: None, end, fetched: 0 };
+            Self { site, damaged, head, at, new, written, gap, found, end, fetched: 0 };
         mending.advance()?;
+        mending.found = mending.wanted();
         Ok(mending)
+    }
+
+    /// Looks at the segment anew after some time, in which somebody may have put a sound one in its place. What was given is
+    /// kept if the same is missing as at first. Touches the disk.
+    ///
+    /// # Errors
+    /// As [`Stream::mend`].
+    pub fn again(self) -> Result<Self, Error> {
+        let base = self.site.base;
+        if let Owner::Stream(stream) = &self.site.owner
+            && stream.segment_with(base) != Some(base)
+        {
+            return Err(Error::Trimmed { first: stream.watermarks().first, wanted: base });
+        }
+        let anew = Self::begin(self.site.clone())?;
+        Ok(if anew.found == self.found { self } else { anew })
+    }
+
+    /// Whether anything was given.
+    pub fn has_begun(&self) -> bool {
+        self.new.is_some()
     }
 
     /// Writes all that is whole in front of the first gap, if that was not done yet.
@@ -180,7 +222,7 @@ impl Mending {
     /// The records that are wanted next; `None` if nothing is missing any more. A gap is given from its beginning
     /// to its end, in as many parts as one likes.
     pub fn wanted(&self) -> Option<Range<Offset>> {
-        self.gap.map(|(gap, _)| self.written.next..gap.until.offset)
+        self.gap.map(|gap| gap.given.offset..gap.until.offset)
     }
 
     /// Takes records for the beginning of what is wanted. Touches the disk.
@@ -190,8 +232,8 @@ impl Mending {
     /// again. [`Error::Hole`] for more than is wanted, [`Error::Record`] for what cannot be decoded.
     pub fn give(&mut self, records: &Records) -> Result<(), Error> {
         self.write()?;
-        let Some((gap, before)) = self.gap else { return Ok(()) };
-        let first = self.written.next;
+        let Some(gap) = self.gap else { return Ok(()) };
+        let first = gap.given.offset;
         let after = first.forward(records.span());
         if after > gap.until.offset {
             return Err(Error::Hole { expected: gap.until.offset, got: after });
@@ -199,16 +241,26 @@ impl Mending {
         if let Some(source) = records.iter().find_map(|record| decode(&record).err()) {
             return Err(Error::Record { offset: first, source });
         }
-        let running = records.running(self.written.running);
-        self.put(Kind::Records, records.count(), records.bytes(), running, records.span())?;
+        let kept = match after <= gap.limit {
+            true => records.clone(),
+            false => records.until(gap.limit.since(first)),
+        };
+        if !kept.is_empty() {
+            let running = kept.running(self.written.running);
+            self.put(Kind::Records, kept.count(), kept.bytes(), running, kept.span())?;
+        }
+        let given = Join { offset: after, running: records.running(gap.given.running) };
+        self.gap = Some(Gap { given, ..gap });
         if after < gap.until.offset {
             return Ok(());
         }
-        if self.written.running != gap.until.running && !mutant::on(Mutant::MendedUnproven) {
-            self.written = before;
-            return Err(Error::Unproven { from: before.next, until: gap.until.offset });
+        let is_proven = (self.written.next, given.running) == (gap.limit, gap.until.running);
+        if !is_proven && !mutant::on(Mutant::MendedUnproven) {
+            self.written = gap.before;
+            self.gap = Some(Gap { given: gap.before.join(), ..gap });
+            return Err(Error::Unproven { from: gap.before.next, until: gap.until.offset });
         }
-        self.fetched += after.since(before.next);
+        self.fetched += gap.limit.since(gap.before.next);
         self.gap = None;
         match gap.resume {
             Some(at) => {
@@ -286,19 +338,22 @@ impl Mending {
     /// Says what is missing between what was written and what follows it whole: a batch, the next segment, or nothing.
     fn open_gap(&mut self, follows: Option<(u64, BatchHeader)>) -> Result<(), Error> {
         let Written { next, running, .. } = self.written;
-        let gap = match (follows, self.end) {
+        let (until, limit, resume) = match (follows, self.end) {
             (Some((at, header)), _) => {
                 let until = Join { offset: header.first, running: header.running };
-                Gap { until, resume: Some(at) }
+                (until, until.offset, Some(at))
             }
-            (None, Some(end)) if end.offset > next => Gap { until: end, resume: None },
-            (None, Some(end)) if (end.offset, end.running) != (next, running) => {
+            (None, Some(end)) if end.base > next => (end.known, end.base, None),
+            (None, Some(end))
+                if end.base < next || end.known.offset == next && end.known.running != running =>
+            {
                 let reason = "beyond repair: its end does not meet the next segment";
                 return Err(self.damaged.corrupt(self.at, next, reason));
             }
             (None, _) => return Ok(()),
         };
-        self.gap = Some((gap, self.written));
+        let (before, given) = (self.written, self.written.join());
+        self.gap = Some(Gap { until, limit, resume, before, given });
         Ok(())
     }
 
@@ -340,21 +395,74 @@ impl Mending {
     }
 }
 
+impl Written {
+    fn join(&self) -> Join {
+        Join { offset: self.next, running: self.running }
+    }
+}
+
+/// The segment to begin with in a stream that cannot be opened: the last one, unless its head is damaged and so is the end
+/// of the one before it, from which the head would follow. `None` if there is no segment.
+pub(super) fn first_to_mend(
+    disk: &dyn Disk,
+    dir: &Path,
+    id: StreamId,
+) -> Result<Option<Offset>, Error> {
+    let is_damage = |error: &Error| matches!(error, Error::Corrupt { .. });
+    let mut bases = list(disk, dir)?;
+    while let [.., before, base] = bases[..] {
+        let open = |base| Segment::open(disk, &dir.join(format::file_name(base)), id, false);
+        match open(base) {
+            Ok(_) => break,
+            Err(OpenError::Other(error)) if !is_damage(&error) => return Err(error),
+            Err(_) => {}
+        }
+        let end = match open(before) {
+            Ok((segment, tail)) => scan(&segment, tail).map(|scanned| Some(scanned.tail.next)),
+            Err(OpenError::Other(error)) => Err(error),
+            Err(OpenError::Damaged(_)) => Ok(None),
+        };
+        match end {
+            Ok(end) if end == Some(base) => break,
+            Err(error) if !is_damage(&error) => return Err(error),
+            _ => bases.pop(),
+        };
+    }
+    Ok(bases.last().copied())
+}
+
 impl Site {
     fn path(&self) -> PathBuf {
         self.dir.join(format::file_name(self.base))
     }
 
-    /// Where a neighbouring segment begins, in its own words.
-    fn join_at(&self, base: Offset) -> Result<Join, Error> {
-        let path = self.dir.join(format::file_name(base));
-        match Segment::open(self.disk.as_ref(), &path, self.id, false) {
-            Ok((segment, _)) => Ok(Join { offset: base, running: segment.header.running }),
-            Err(OpenError::Other(error)) => Err(error),
-            Err(OpenError::Damaged(reason)) => {
-                Err(Error::Corrupt { segment: path, at: 0, offset: base, reason: reason.into() })
+    /// Where the segment ends, in the words of those behind it.
+    fn end(&self, bases: &[Offset]) -> Result<Option<Bound>, Error> {
+        let mut behind = bases.iter().copied().filter(|base| *base > self.base).peekable();
+        let Some(&base) = behind.peek() else { return Ok(None) };
+        for other in behind {
+            if let Some(known) = self.known_in(other)? {
+                return Ok(Some(Bound { base, known }));
             }
         }
+        let reason = "nothing that is whole stands in it or behind it".to_owned();
+        let segment = self.dir.join(format::file_name(base));
+        Err(Error::Corrupt { segment, at: 0, offset: base, reason })
+    }
+
+    /// The first place in a segment of which the checksum is known.
+    fn known_in(&self, base: Offset) -> Result<Option<Join>, Error> {
+        let path = self.dir.join(format::file_name(base));
+        match Segment::open(self.disk.as_ref(), &path, self.id, false) {
+            Ok((segment, _)) => {
+                return Ok(Some(Join { offset: base, running: segment.header.running }));
+            }
+            Err(OpenError::Damaged(_) | OpenError::Other(Error::Corrupt { .. })) => {}
+            Err(OpenError::Other(error)) => return Err(error),
+        }
+        let segment = headless(self.disk.as_ref(), &path, self.id, base)?;
+        let whole = Headers::behind(&segment, 0).next()?.filter(|(_, it)| it.first >= base);
+        Ok(whole.map(|(_, it)| Join { offset: it.first, running: it.running }))
     }
 
     /// The damaged segment with the state at its base: its own if its head is whole, else that at the end of the one

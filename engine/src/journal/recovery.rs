@@ -302,6 +302,20 @@ pub(super) fn is_unborn(
     stream: StreamId,
     base: Offset,
 ) -> Result<bool, Error> {
+    let segment = headless(disk, path, stream, base)?;
+    // Any valid batch means that the head had been durable before it, and so does the absence of
+    // the segment before it, which is trimmed only later.
+    let predecessor = base == Offset::FIRST || list(disk, dir_of(path))?.len() > 1;
+    Ok(predecessor && !proven_durable(&segment, 0, Offset::ZERO)?)
+}
+
+/// A segment whose head cannot be read, to look for batches in.
+pub(super) fn headless(
+    disk: &dyn Disk,
+    path: &Path,
+    stream: StreamId,
+    base: Offset,
+) -> Result<Segment, Error> {
     let file: Arc<dyn File> =
         disk.open(path, false).map_err(|error| io_error("open", path, error))?.into();
     let header = format::SegmentHeader {
@@ -311,11 +325,7 @@ pub(super) fn is_unborn(
         preamble_len: 0,
         preamble_crc: 0,
     };
-    let segment = Segment { path: path.to_owned(), header, file };
-    // Any valid batch means that the head had been durable before it, and so does the absence of
-    // the segment before it, which is trimmed only later.
-    let predecessor = base == Offset::FIRST || list(disk, dir_of(path))?.len() > 1;
-    Ok(predecessor && !proven_durable(&segment, 0, Offset::ZERO)?)
+    Ok(Segment { path: path.to_owned(), header, file })
 }
 
 fn dir_of(path: &Path) -> &Path {

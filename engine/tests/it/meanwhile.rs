@@ -157,6 +157,12 @@ fn wide() -> Records {
 
 const WIDE: usize = 64 << 10;
 
+fn append_wide(stream: &Stream, rows: usize) {
+    for _ in 0..rows {
+        stream.append(wide()).unwrap();
+    }
+}
+
 /// What a group takes on the disk before which so many batches were staged while the disk was busy, and so many when it
 /// was not.
 fn group(busy: usize, idle: usize, budget: u64) -> usize {
@@ -167,12 +173,12 @@ fn group(busy: usize, idle: usize, budget: u64) -> usize {
     let stream: Arc<Stream> = journal.open_stream(ID).unwrap();
     let theirs = stream.clone();
     *meanwhile.lock().unwrap() = Some(Box::new(move || {
-        (0..busy).for_each(|_| drop(theirs.append(wide()).unwrap()));
+        append_wide(&theirs, busy);
     }));
     stream.append(wide()).unwrap();
     stream.sync().unwrap();
     *meanwhile.lock().unwrap() = None;
-    (0..idle).for_each(|_| drop(stream.append(wide()).unwrap()));
+    append_wide(&stream, idle);
     let before = disk.used();
     stream.sync().unwrap();
     let grown = disk.used() - before;
@@ -197,7 +203,7 @@ fn what_is_not_compressed_while_the_disk_is_busy_is_stored_as_it_is_and_a_slow_d
     let plain = group(2, 4, roomy);
     assert!((4 * WIDE..5 * WIDE).contains(&plain), "{plain} bytes");
     // A group now and then, and a disk that is half full.
-    assert!(group(0, 4, roomy) < WIDE && group(2, 4, 16 * WIDE as u64) < WIDE);
+    assert!(group(0, 4, roomy) < WIDE && group(2, 4, 11 * WIDE as u64) < WIDE);
 }
 
 #[test]
@@ -209,16 +215,16 @@ fn after_a_group_that_was_late_less_is_compressed_and_then_more_again() {
     let stream: Arc<Stream> = journal.open_stream(ID).unwrap();
     let theirs = stream.clone();
     *meanwhile.lock().unwrap() = Some(Box::new(move || {
-        (0..8).for_each(|_| drop(theirs.append(wide()).unwrap()));
+        append_wide(&theirs, 8);
     }));
-    let mut sync = || {
+    let sync = || {
         let before = disk.used();
         stream.sync().unwrap();
         (disk.used() - before) / WIDE
     };
     stream.append(wide()).unwrap();
     assert_eq!((sync(), sync()), (0, 0), "all of eight are compressed");
-    (0..8).for_each(|_| drop(stream.append(wide()).unwrap()));
+    append_wide(&stream, 8);
     assert_eq!(sync(), 8, "eight were late");
     // Half of what was late takes as long to compress: four are left of eight, then three, two and one.
     assert_eq!([sync(), sync(), sync(), sync(), sync()], [4, 3, 2, 1, 0]);

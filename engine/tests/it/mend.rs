@@ -124,7 +124,7 @@ fn expected(all: &[Records]) -> Vec<Bytes> {
     all.iter().flat_map(|record| record.iter().collect::<Vec<_>>()).collect()
 }
 
-/// Damages every second segment, mends what readers meet while the stream goes on, and cuts the power; returns how many
+/// Damages every second segment, or all but the last, mends what readers meet while the stream goes on, and cuts the power; returns how many
 /// records were missing.
 pub(crate) fn damaged(seed: u64) -> u64 {
     let (mut fetched, (disk, mut all)) = (0, filled(seed));
@@ -133,9 +133,8 @@ pub(crate) fn damaged(seed: u64) -> u64 {
     let stream = stream.unwrap();
     let files = segments(&disk);
     assert!(files.len() > 2, "seed {seed}");
-    // Two adjacent heads at once are beyond repair, so neighbours are spared.
-    let which = random.below(2) as usize;
-    for (path, len) in files.iter().skip(which).step_by(2) {
+    let (which, step) = (random.below(2) as usize, 1 + random.below(2) as usize);
+    for (path, len) in files[..files.len() + step - 2].iter().skip(which).step_by(step) {
         harm(&disk, &mut random, path, *len);
     }
     while let Err(error) = read_all(&stream) {
@@ -348,6 +347,95 @@ pub(crate) fn lost_mark(seed: u64) -> u64 {
 #[test]
 fn a_release_whose_mark_rots_alone_is_missed_by_the_next_mark() {
     assert_eq!((0..60).map(lost_mark).sum::<u64>(), 60);
+}
+
+/// Damages the bytes of a file from `from` to `until`.
+fn wipe(disk: &MemoryDisk, path: &Path, from: u64, until: u64) {
+    (from..until).for_each(|byte| disk.flip(path, byte as usize * 8));
+}
+
+#[test]
+fn damages_on_both_sides_of_a_border_do_not_wait_for_each_other() {
+    for seed in 0..40 {
+        let (disk, all) = filled(seed);
+        let mut random = Random(seed);
+        let files = segments(&disk);
+        // Only heads, or the first batches behind them too, of one segment or of several in a row.
+        let (first, head) = (random.below(2) as usize, [60, 4_000][random.below(2) as usize]);
+        let last = first + random.below((files.len() - 1 - first) as u64) as usize;
+        for (path, len) in &files[first..=last] {
+            wipe(&disk, path, len - 1_000, *len);
+        }
+        for (path, _) in &files[first + 1..=last + 1] {
+            wipe(&disk, path, 0, head);
+        }
+        let (journal, stream) = open(&disk);
+        let stream = match stream {
+            Some(stream) => stream,
+            None => loop {
+                let mut mending = journal.mend_unopened(ID).unwrap().unwrap();
+                nurse(&mut mending, &all, &mut random);
+                mending.finish().unwrap();
+                if let Ok(stream) = journal.open_stream(ID) {
+                    break stream;
+                }
+            },
+        };
+        while read_all(&stream).is_err() {
+            let offset = *stream.damage().borrow().first().unwrap();
+            let mut mending = stream.mend(offset).unwrap();
+            lie(&mut mending, &mut random);
+            nurse(&mut mending, &all, &mut random);
+            mending.finish().unwrap();
+        }
+        assert_eq!(read_all(&stream).unwrap(), expected(&all), "seed {seed}");
+    }
+}
+
+#[test]
+fn what_was_given_is_kept_for_the_next_attempt_unless_the_file_is_another() {
+    let (disk, all) = filled(3);
+    let mut random = Random(3);
+    let (_journal, stream) = open(&disk);
+    let stream = stream.unwrap();
+    let (path, len) = segments(&disk).remove(1);
+    let sound = disk.content(&path);
+    wipe(&disk, &path, len / 4, len / 4 + 10);
+    wipe(&disk, &path, len / 4 * 3, len / 4 * 3 + 10);
+    let damaged = disk.content(&path);
+    assert!(read_all(&stream).is_err());
+    let offset = *stream.damage().borrow().first().unwrap();
+    let half = |random: &mut Random| {
+        let mut mending = stream.mend(offset).unwrap();
+        assert!(!mending.has_begun());
+        let first = mending.wanted().unwrap();
+        while mending.wanted().is_some_and(|wanted| wanted.end == first.end) {
+            let wanted = mending.wanted().unwrap();
+            mending.give(&all[wanted.start.prev().get() as usize]).unwrap();
+        }
+        let second = mending.wanted().unwrap();
+        assert!(mending.has_begun() && second.start >= first.end, "seed {}", random.0);
+        (mending, first, second)
+    };
+    // As it was.
+    let (mending, first, second) = half(&mut random);
+    let mending = mending.again().unwrap();
+    assert_eq!(mending.wanted(), Some(second));
+    // Mended by hand, and damaged again.
+    disk.put(&path, sound.clone());
+    let mending = mending.again().unwrap();
+    assert_eq!((mending.wanted(), mending.has_begun()), (None, false));
+    disk.put(&path, damaged);
+    let mut mending = mending.again().unwrap();
+    assert_eq!(mending.wanted(), Some(first));
+    nurse(&mut mending, &all, &mut random);
+    mending.finish().unwrap();
+    assert_eq!(read_all(&stream).unwrap(), expected(&all));
+    // Trimmed meanwhile.
+    disk.put(&path, sound);
+    let mending = stream.mend(offset).unwrap();
+    stream.trim(stream.watermarks().synced, true).unwrap();
+    assert!(matches!(mending.again(), Err(Error::Trimmed { .. })));
 }
 
 #[test]

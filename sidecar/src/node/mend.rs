@@ -69,9 +69,10 @@ impl Node {
         mut stopped: watch::Receiver<bool>,
     ) {
         let mended = async {
-            let mut pause = TRY_AGAIN;
-            // Each attempt looks at the file anew: somebody may have put a sound one in its place.
-            while !self.mend(id, damage).await {
+            let (mut pause, mut begun) = (TRY_AGAIN, None);
+            // Each attempt looks at the file anew: somebody may have put a sound one in its place. If it is as it was, what
+            // came over a thin link for one gap is not fetched again because nobody has another.
+            while !self.mend(id, damage, &mut begun).await {
                 sleep(pause).await;
                 pause = (pause * 2).min(TRY_AGAIN_MAX);
             }
@@ -83,9 +84,15 @@ impl Node {
         lock(&self.patients).remove(&(id, damage));
     }
 
-    /// Mends one segment; says whether nothing is left to do.
-    async fn mend(&self, id: StreamId, damage: Option<Offset>) -> bool {
-        let attempt = match self.begin(id, damage).await {
+    /// Mends one segment; says whether nothing is left to do. What was `begun` by an attempt before is gone on with, and
+    /// left for the next.
+    async fn mend(
+        &self,
+        id: StreamId,
+        damage: Option<Offset>,
+        begun: &mut Option<Mending>,
+    ) -> bool {
+        let attempt = match self.begin(id, damage, begun.take()).await {
             Ok(Some(mending)) => self.fill(id, mending).await,
             Ok(None) => {
                 // It can be opened, or is open already.
@@ -94,13 +101,16 @@ impl Node {
             Err(error) => Err(error),
         };
         match attempt {
-            Ok(Some(mended)) => {
+            Ok(Ok(mended)) => {
                 self.mended.fetch_add(1, Relaxed);
                 let (segment, fetched) = (mended.segment.display(), mended.fetched);
                 info!(stream = %id, %segment, fetched, "mended a damaged segment");
                 self.discharge(id, damage.is_none()).await
             }
-            Ok(None) => false,
+            Ok(Err(unfinished)) => {
+                *begun = Some(unfinished).filter(Mending::has_begun);
+                false
+            }
             Err(Error::Trimmed { .. }) => true,
             Err(error) => {
                 warn!(stream = %id, %error, "the damage cannot be mended");
@@ -110,17 +120,27 @@ impl Node {
     }
 
     /// `None` if there is nothing to mend.
-    async fn begin(&self, id: StreamId, damage: Option<Offset>) -> Result<Option<Mending>, Error> {
+    async fn begin(
+        &self,
+        id: StreamId,
+        damage: Option<Offset>,
+        begun: Option<Mending>,
+    ) -> Result<Option<Mending>, Error> {
         let journal = self.journal.clone();
-        blocking(move || match (damage, journal.stream(id)) {
-            (Some(offset), Some(stream)) => stream.mend(offset).map(Some),
+        blocking(move || match (begun, damage, journal.stream(id)) {
+            (Some(begun), ..) => begun.again().map(Some),
+            (None, Some(offset), Some(stream)) => stream.mend(offset).map(Some),
             _ => journal.mend_unopened(id),
         })
         .await
     }
 
-    /// Asks everybody for what is missing; `None` if nobody gives it.
-    async fn fill(&self, id: StreamId, mut mending: Mending) -> Result<Option<Mended>, Error> {
+    /// Asks everybody for what is missing; returns what is not finished if nobody gives it.
+    async fn fill(
+        &self,
+        id: StreamId,
+        mut mending: Mending,
+    ) -> Result<Result<Mended, Mending>, Error> {
         while let Some(wanted) = mending.wanted() {
             let (from, until) = (wanted.start, wanted.end);
             for peer in self.holders(id) {
@@ -136,10 +156,10 @@ impl Node {
             }
             if mending.wanted().is_some_and(|still| still.start <= from) {
                 warn!(stream = %id, %from, %until, "lost records are with no peer that can be reached");
-                return Ok(None);
+                return Ok(Err(mending));
             }
         }
-        blocking(move || mending.finish()).await.map(Some)
+        blocking(move || mending.finish()).await.map(Ok)
     }
 
     /// Who may have records of a stream, the most likely first.
