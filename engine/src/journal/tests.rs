@@ -116,6 +116,27 @@ fn what_is_synced_is_read_again_from_any_offset_and_after_reopening() {
 }
 
 #[test]
+fn opening_reads_nothing_of_any_segment_but_the_last() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    for number in 1..=200 {
+        stream.append(transaction(number, 4)).unwrap();
+        stream.sync().unwrap();
+    }
+    let (marks, tail) = (stream.watermarks(), stream.tail());
+    drop((journal, stream));
+    let paths = place.segments();
+    assert!(paths.len() > 2);
+    for path in &paths[..paths.len() - 1] {
+        let length = fs::metadata(path).unwrap().len();
+        fs::write(path, vec![0; length as usize]).unwrap();
+    }
+    let (_journal, stream) = place.open().unwrap();
+    assert_eq!((stream.watermarks(), stream.tail()), (marks, tail));
+    assert!(read_all(&stream, Offset::FIRST).is_err());
+}
+
+#[test]
 fn what_was_not_synced_is_not_readable() {
     let place = Place::new();
     let (_journal, stream) = place.open().unwrap();

@@ -39,9 +39,12 @@ fn segments(site: &Site) -> Vec<PathBuf> {
 
 /// Flips a bit in the middle of a file.
 fn flip(path: &PathBuf) -> Vec<u8> {
+    flip_at(path, fs::metadata(path).unwrap().len() / 2)
+}
+
+fn flip_at(path: &PathBuf, at: u64) -> Vec<u8> {
     let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x10;
+    bytes[usize::try_from(at).unwrap()] ^= 0x10;
     fs::write(path, &bytes).unwrap();
     bytes
 }
@@ -67,6 +70,10 @@ fn a_relay_journal_is_mended_by_the_origin_and_applied() {
     for file in &files[files.len() - 4..files.len() - 1] {
         flip(file);
     }
+    // On both sides of a border, too.
+    let before = &files[files.len() - 4];
+    flip_at(before, fs::metadata(before).unwrap().len() - 1);
+    flip_at(&files[files.len() - 3], 20);
     pair.target.sql("alter table hidden rename to t");
     pair.target.node.start().unwrap();
     pair.wait_equal(LONG);
@@ -102,6 +109,44 @@ fn an_origin_whose_last_segment_is_damaged_gets_it_back_and_captures_on() {
     assert_eq!(status.journal.mended_segments, 1);
     assert_eq!(status.streams.len(), 1, "{status:?}");
     assert!(status.halted().is_none(), "{status:?}");
+}
+
+#[test]
+fn what_came_for_one_gap_does_not_come_again_while_nobody_has_another() {
+    let journal = "[journal]\nsegment = \"16MiB\"\n";
+    let source = Site::new("edge", &format!("{CAPTURE}{journal}"), SCHEMA);
+    let target = Site::new("hq", &format!("{APPLY}{journal}"), SCHEMA);
+    let mut pair = Pair::of(source, target, lively());
+    pair.start();
+    let mut ends = Vec::new();
+    for part in 0..8 {
+        if part == 4 {
+            pair.wait_equal(LONG);
+            pair.link.cut();
+        }
+        fill_part(&pair.source, part);
+        wait_for("the journal", LONG, || {
+            let status = pair.source.status();
+            (status.streams[0].synced > Some((part + 1) * 300)).then_some(())
+        });
+        ends.push(fs::metadata(&segments(&pair.source)[0]).unwrap().len());
+    }
+    pair.source.node.stop().unwrap();
+    let segment = segments(&pair.source).remove(0);
+    let sound = fs::read(&segment).unwrap();
+    // The target has the records of the first, and not those of the second.
+    flip_at(&segment, ends[1] - 100);
+    flip_at(&segment, ends[5] - 100);
+    pair.source.node.start().unwrap();
+    pair.link.restore();
+    let lines = |pair: &Pair, what| pair.source.node.log().matches(what).count();
+    wait_for("three attempts", LONG, || {
+        (lines(&pair, "lost records are with no peer") >= 3).then_some(())
+    });
+    assert_eq!(lines(&pair, "got lost records back"), 1, "{}", pair.source.node.log());
+    assert_eq!(fs::read(&segment).unwrap().len(), sound.len(), "the damaged file is still there");
+    fs::write(&segment, &sound).unwrap();
+    pair.wait_equal(Duration::from_secs(150));
 }
 
 #[test]
