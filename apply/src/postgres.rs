@@ -264,7 +264,11 @@ impl Postgres {
     /// objects.
     async fn open(&mut self) -> Result<(), SinkError> {
         let session = self.session.as_mut().ok_or_else(disconnected)?;
-        session.begin().await?;
+        if let Err(error) = session.begin().await {
+            // A session found out at its start what its login may, and that is not so any more.
+            self.session = None;
+            return Err(error);
+        }
         if self.stored.epoch != self.stream.epoch.to_string() {
             session.forget_definitions(self.stream.origin).await?;
         }

@@ -3,6 +3,7 @@
 use thinwire_engine::model::{Halt, Record};
 
 use crate::{
+    database::Database,
     feed::Table,
     halts::{expect, halts},
 };
@@ -26,8 +27,7 @@ fn names(halt: &Halt, indexes: &[&str]) {
 
 #[tokio::test]
 async fn an_insert_names_every_unique_index_in_the_way_and_what_it_has() {
-    let sql =
-        "create table t (id int primary key, a text unique, b int, unique nulls not distinct (b));
+    let sql = "create table t (id int primary key, a text unique, b int unique);
         insert into t values (1, 'x', null), (2, 'y', 7), (3, 'z', 8)";
     let halt = refused(sql, table().insert("1|y|8")).await;
     expect(&halt, MULTIPLE, 9, "public.t", Some("id=1"));
@@ -40,7 +40,13 @@ async fn an_insert_names_every_unique_index_in_the_way_and_what_it_has() {
             "t_b_key has b=8 in the row id=3",
         ],
     );
-    let halt = refused(sql, table().insert("1|fine|~")).await;
+    // Nulls are equal where an index says so, from PostgreSQL 15 on.
+    let version = Database::bare(Database::shared(), "").sql("show server_version_num");
+    if version.parse::<u32>().unwrap() < 150_000 {
+        return;
+    }
+    let sql = sql.replace("b int unique", "b int, unique nulls not distinct (b)");
+    let halt = refused(&sql, table().insert("1|fine|~")).await;
     expect(&halt, MULTIPLE, 9, "public.t", Some("id=1"));
     names(&halt, &["2 unique indexes", "t_pkey has id=1", "t_b_key has b= in the row id=1"]);
 }
