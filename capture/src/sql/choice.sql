@@ -35,21 +35,33 @@ RETURNS boolean LANGUAGE sql STABLE AS $function$
         SELECT FROM pg_catalog.pg_publication_rel AS r
         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
         WHERE p.pubname = captured_by AND pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL)
+    OR EXISTS (
+        SELECT FROM thinwire.captures AS k
+        CROSS JOIN LATERAL pg_catalog.jsonb_array_elements(k.choice -> 'tables') AS t (chosen)
+        WHERE k.publication = captured_by AND t.chosen ->> 'columns' IS NOT NULL)
 $function$;
 
 -- The columns of a table, or of a part of one, that are not published, by their numbers. Those of the root count, by their
--- names.
+-- names; of one that is not published now, those that were not chosen.
 CREATE OR REPLACE FUNCTION thinwire.hidden(captured_by name, relation oid)
 RETURNS int2[] LANGUAGE sql STABLE AS $function$
     SELECT coalesce(pg_catalog.array_agg(a.attnum), '{}')
     FROM (
-        SELECT r.prrelid, pg_catalog.to_jsonb(r) -> 'prattrs' FROM pg_catalog.pg_publication_rel AS r
-        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = captured_by
-        JOIN thinwire.stem(relation) AS s ON s.id = r.prrelid ORDER BY s.depth DESC LIMIT 1) AS listed (root, numbers)
+        SELECT it.names FROM (
+            SELECT true, s.depth, (
+                SELECT pg_catalog.jsonb_agg(l.attname) FROM pg_catalog.pg_attribute AS l
+                WHERE l.attrelid = r.prrelid AND pg_catalog.to_jsonb(r) -> 'prattrs' @> pg_catalog.to_jsonb(l.attnum))
+            FROM pg_catalog.pg_publication_rel AS r
+            JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = captured_by
+            JOIN thinwire.stem(relation) AS s ON s.id = r.prrelid
+            UNION ALL
+            SELECT false, s.depth, nullif(t.chosen -> 'columns', 'null')
+            FROM thinwire.captures AS k CROSS JOIN LATERAL thinwire.stem(relation) AS s
+            CROSS JOIN LATERAL thinwire.chosen(k, s.id) AS t (chosen)
+            WHERE k.publication = captured_by AND t.chosen IS NOT NULL
+        ) AS it (is_published, depth, names) ORDER BY it.is_published DESC, it.depth DESC LIMIT 1) AS listed (names)
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
-    WHERE pg_catalog.jsonb_typeof(listed.numbers) = 'array' AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_attribute AS l WHERE l.attrelid = listed.root AND l.attname = a.attname
-        AND listed.numbers @> pg_catalog.to_jsonb(l.attnum))
+    WHERE NOT listed.names ? a.attname::text
 $function$;
 
 -- Whether something (an index, a constraint, a default, a sequence, a view, a function) speaks of a column that is not

@@ -400,6 +400,16 @@ async fn what_is_told_of_the_schema_never_mentions_a_hidden_column() {
     ] {
         rig.sql(sql);
     }
+    // A part that no update could be told of with what is listed takes the whole with it.
+    rig.sql(
+        "create schema far; create table far.tree_9 (hush_v text not null unique, v int, k int primary key, hush_w int)",
+    );
+    rig.sql("alter table far.tree_9 replica identity using index tree_9_hush_v_key");
+    rig.sql("alter table tree attach partition far.tree_9 for values from (90) to (99)");
+    rig.sql("insert into tree values (91, 'x', 1); update tree set v = 2; delete from tree where k = 91");
+    let published =
+        "select prrelid::regclass from pg_publication_rel where prrelid = 'tree'::regclass";
+    assert_eq!(rig.sql(published), "");
     let model = rig.check(&node, &[]).await;
     let told = all_told(&node);
     for hidden in ["hush", "shade", "umbra", "veiled", "sum"] {
