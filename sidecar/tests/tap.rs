@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rows that wait for an answer. May only go down.
-const OPEN: usize = 5;
+const OPEN: usize = 0;
 
 /// Its files and how many assertions each has.
 const FILES: [(&str, usize); 35] = [

@@ -291,6 +291,11 @@ async fn operations_that_come_back_bring_a_copy_of_every_table() {
     let node = Node::choosing(&rig, &Choice::default(), Ddl::Stop);
     node.until("it is copied again", |node| node.model().copies == 2).await;
     rig.check(&node, &["public.t"]).await;
+    // All of them are sent now.
+    rig.sql("insert into t values (6, 6), (7, 7), (8, 8); update t set v = 0 where id = 6; delete from t where id = 7");
+    rig.check(&node, &["public.t"]).await;
+    rig.sql("truncate t; insert into t values (5, 5)");
+    rig.check(&node, &["public.t"]).await;
     node.shutdown().await;
     // Fewer need none.
     init(&rig, &inserts).await;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use thinwire_cluster::Options;
 
-use super::{PATIENCE, catch_up, copied, equal, halt_of, pair_of, pair_of_all, pair_on, start};
-use crate::site::{APPLY, DB, Pair, Site, wait_for};
+use super::{
+    FENCE, PATIENCE, catch_up, copied, equal, halt_of, pair_of, pair_of_all, pair_on, start,
+};
+use crate::site::{APPLY, DB, Pair, Site, lively, wait_for};
 
 /// Tables whose rows are told apart in every way there is.
 const KEYS: &str = r#"
@@ -671,6 +673,24 @@ fn what_is_done_to_a_partition_as_a_whole_is_not_carried() {
     assert_eq!(pair.source.sql("select count(*) from t"), "12");
     assert_eq!(pair.target.sql("select count(*) from t"), "21");
     pair.source.sql("truncate t; insert into t values (1, 'x')");
+    equal(&pair, &["t"], "the table emptied");
+}
+
+#[test]
+fn partitions_that_are_captured_by_their_own_names_are_emptied_one_by_one() {
+    let schema = "create table t (id int primary key, v text) partition by range (id);
+         create table t_1 partition of t for values from (0) to (10); create table t_2 partition of t default";
+    let capture =
+        "[capture]\nmode = \"slot\"\ntables = [\"public.t_1\", \"public.t_2\", \"public.fence\"]\n";
+    let schema = format!("{FENCE}{schema}");
+    let source = Site::new("edge", capture, &schema);
+    let target = Site::new("hq", APPLY, &schema);
+    let mut pair = Pair::of(source, target, lively());
+    pair.source.sql("insert into t select i, 'v' from generate_series(1, 20) i");
+    start(&mut pair);
+    pair.source.sql("truncate t_1; insert into t values (5, 'w'), (21, 'w')");
+    equal(&pair, &["t", "t_1", "t_2"], "a partition emptied");
+    pair.source.sql("truncate t");
     equal(&pair, &["t"], "the table emptied");
 }
 
