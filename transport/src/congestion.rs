@@ -6,26 +6,24 @@
 //!
 //! [`InFlight`] is shared with the driver, because after an outage only the application can know that one more
 //! packet should leave although the window is full: see [`InFlight::grant_probe`]. On links that are shared with others
-//! quinn's own Cubic says how large the window is, and a [`Ration`] caps either.
+//! quinn's own Cubic says how large the window is, and a [`Ration`](ration::Ration) caps either.
 
+mod in_flight;
 pub mod ration;
 
 use std::{
     any::Any,
     collections::VecDeque,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
-use tokio::sync::Notify;
 
-use crate::peer::Congestion;
-use ration::Ration;
+pub use in_flight::InFlight;
+
+use in_flight::{PACKET_BYTES, PACKET_OVERHEAD};
 
 /// How much may be unacknowledged. Told of what was sent, acknowledged and lost, and when; asks nothing.
 #[derive(Clone, Debug)]
@@ -41,6 +39,8 @@ pub struct Window {
     shortest: Shortest,
     shortest_full: Shortest,
     smoothed_rtt: f64,
+    /// When last a round trip was too long to be believed.
+    doubted: Option<Instant>,
 }
 
 /// From the sending of a packet to its acknowledgement.
@@ -75,6 +75,7 @@ impl Window {
             shortest: Shortest::default(),
             shortest_full: Shortest::default(),
             smoothed_rtt: 0.0,
+            doubted: None,
         }
     }
 
@@ -86,6 +87,23 @@ impl Window {
     /// The best delivered rate of the last rounds, in bytes a second; zero until one was measured.
     pub fn rate(&self) -> f64 {
         self.rates.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// A link may become much longer at once. Rather there was an outage, so that it is believed in steps.
+    fn smooth_rtt(&mut self, now: Instant, sample: f64) {
+        let longest = self.longest_rtt();
+        if self.smoothed_rtt == 0.0 {
+            self.smoothed_rtt = sample;
+        } else if sample <= longest {
+            self.smoothed_rtt += (sample - self.smoothed_rtt) / 8.0;
+        } else if self.doubted.replace(now) != Some(now) {
+            self.smoothed_rtt += (longest - self.smoothed_rtt) / 8.0;
+        }
+    }
+
+    /// What is longer is hardly a round trip: an acknowledgement was lost, and its like came only after an outage.
+    fn longest_rtt(&self) -> f64 {
+        self.smoothed_rtt * RTT_GROWTH + RTT_SLACK
     }
 
     /// Packets of so many bytes in all were sent.
@@ -105,10 +123,7 @@ impl Window {
             self.shortest_full.observe(now, sample);
             self.round.shortest = Some(self.round.shortest.map_or(sample, |held| held.min(sample)));
         }
-        self.smoothed_rtt = match self.smoothed_rtt {
-            0.0 => sample,
-            smoothed => smoothed + (sample - smoothed) / 8.0,
-        };
+        self.smooth_rtt(now, sample);
         if self.filling.is_some() && !app_limited {
             self.bytes = (self.bytes + bytes).min(WINDOW_MAX);
             self.notice_queue();
@@ -212,7 +227,9 @@ impl Window {
     }
 
     fn target(&self, gain: f64, min_rtt: f64) -> u64 {
-        let pipe = self.rate() * min_rtt.max(RTT_FLOOR);
+        // The peer gathers acknowledgements: what is under way meanwhile is in the pipe too.
+        let gathered = min_rtt.clamp(ACK_DELAY_LEAST, ACK_DELAY.as_secs_f64());
+        let pipe = self.rate() * (min_rtt + gathered);
         // Room for acknowledgements that come in bunches; less where a few packets are seconds of the link.
         let (least, most) = (self.mtu as f64, 3.0 * self.mtu as f64);
         whole(gain * pipe + (0.25 * pipe).clamp(least, most))
@@ -249,114 +266,6 @@ impl Shortest {
     }
 }
 
-/// What a connection's controller and its driver tell each other.
-#[derive(Debug, Default)]
-pub struct InFlight {
-    bytes: AtomicU64,
-    /// What was left when the last acknowledgement had been taken in.
-    left: AtomicU64,
-    granted: AtomicU64,
-    acks: AtomicU64,
-    rate: AtomicU64,
-    /// What the driver has written, and what of it has left for the first time.
-    written: AtomicU64,
-    left_for_peer: AtomicU64,
-    moved: Notify,
-    /// What rules the connection, once it is known whose it is.
-    rule: OnceLock<Rule>,
-    /// Bytes of whole packets that left before that.
-    unruled: AtomicU64,
-}
-
-/// Which window counts, and what caps it.
-#[derive(Debug)]
-struct Rule {
-    congestion: Congestion,
-    ration: Option<Arc<Ration>>,
-}
-
-impl InFlight {
-    /// Bytes that were sent and neither acknowledged nor given up; a little more than that between acknowledgements.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Relaxed)
-    }
-
-    /// Bytes of those that had been sent before the last acknowledgement came; exact.
-    pub fn left(&self) -> u64 {
-        self.left.load(Relaxed)
-    }
-
-    /// How many acknowledgements have come; it changes when the peer is there.
-    pub fn acks(&self) -> u64 {
-        self.acks.load(Relaxed)
-    }
-
-    /// The best delivered rate of the last rounds, in bytes a second.
-    pub fn rate(&self) -> u64 {
-        self.rate.load(Relaxed)
-    }
-
-    /// It is known whose connection it is: which window counts from `now` on, and what caps it.
-    pub fn govern(&self, now: Instant, congestion: Congestion, ration: Option<Arc<Ration>>) {
-        if let Some(ration) = &ration {
-            ration.spend(now, self.unruled.load(Relaxed));
-        }
-        // A connection is somebody's once.
-        let _ = self.rule.set(Rule { congestion, ration });
-    }
-
-    /// Bytes of whole packets that left before it was known whose connection it is.
-    pub fn unruled(&self) -> u64 {
-        self.unruled.load(Relaxed)
-    }
-
-    fn is_shut(&self) -> bool {
-        let ration = self.rule.get().and_then(|rule| rule.ration.as_ref());
-        ration.is_some_and(|ration| !ration.is_open())
-    }
-
-    fn is_shared_link(&self) -> bool {
-        self.rule.get().is_some_and(|rule| rule.congestion == Congestion::Cubic)
-    }
-
-    fn spent(&self, now: Instant, bytes: u64) {
-        match self.rule.get() {
-            None => drop(self.unruled.fetch_add(bytes, Relaxed)),
-            Some(Rule { ration: Some(ration), .. }) => ration.spend(now, bytes),
-            Some(Rule { ration: None, .. }) => {}
-        }
-    }
-
-    /// The driver has written so many bytes to the connection.
-    pub fn wrote(&self, bytes: usize) {
-        self.written.fetch_add(bytes as u64, Relaxed);
-    }
-
-    /// Waits until little of what was written waits inside the connection, and nothing is being probed. What
-    /// waits there would leave with the probes of an outage, a packet each, and nobody would be there to take it.
-    pub async fn drained(&self) {
-        loop {
-            let moved = self.moved.notified();
-            let unsent =
-                self.written.load(Relaxed).saturating_sub(self.left_for_peer.load(Relaxed));
-            let few = unsent <= (self.rate() / UNSENT_SHARE).max(UNSENT_BYTES);
-            if (few && self.granted.load(Relaxed) == 0) || self.bytes() == 0 {
-                return;
-            }
-            moved.await;
-        }
-    }
-
-    /// Lets a packet more leave although the window is full, until the next acknowledgement. Without it
-    /// nothing, not even a ping, leaves a connection whose window was full when the link went down, except at
-    /// timeouts that double without an end.
-    pub fn grant_probe(&self) {
-        self.granted.store(self.bytes() + PROBE_BYTES, Relaxed);
-        // When it is lost it will be taken off what has left, but it carries nothing of that.
-        self.left_for_peer.fetch_add(PACKET_OVERHEAD * 2, Relaxed);
-    }
-}
-
 /// The whole part; what is beyond the range, or no number, becomes the nearest bound.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
 pub(crate) fn whole(value: f64) -> u64 {
@@ -369,30 +278,49 @@ pub struct Factory(pub Arc<InFlight>);
 
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
-        let cubic = Arc::new(CubicConfig::default()).build(now, mtu);
-        Box::new(Seat { window: Window::new(mtu), cubic, shared: self.0.clone() })
+        Box::new(Seat::new(self.0.clone(), now, mtu))
     }
 }
 
 /// The window as quinn wants to see it. Both controllers follow the connection, because it begins before it is known
 /// whose it is; our own measures the rate either way.
+///
+/// When an acknowledgement was lost as the link went down, the one that comes after the outage makes quinn believe in
+/// a round trip as long as that. It then spreads a window over minutes, and keeps acknowledgements back meanwhile,
+/// so that two ends wait for each other. It spreads nothing where the window is huge: until it knows better,
+/// that is what it is told as long as there is room for a packet.
 struct Seat {
     window: Window,
     cubic: Box<dyn Controller>,
     shared: Arc<InFlight>,
+    /// Whether quinn takes an outage for a round trip.
+    misled: bool,
 }
 
 impl Seat {
+    fn new(shared: Arc<InFlight>, now: Instant, mtu: u16) -> Self {
+        let cubic = Arc::new(CubicConfig::default()).build(now, mtu);
+        Self { window: Window::new(mtu), cubic, shared, misled: false }
+    }
+
+    /// Notices what quinn makes, or is about to make, of an acknowledgement of what was sent at `sent`.
+    fn notice_outage(&mut self, now: Instant, sent: Instant, believed: Duration) {
+        let longest = Duration::from_secs_f64(self.window.longest_rtt());
+        let outage = now.saturating_duration_since(sent) > longest;
+        self.misled = self.shared.rtt().is_some() && (outage || believed > longest);
+    }
+
     fn remove(&self, bytes: u64) {
         for count in [&self.shared.bytes, &self.shared.left] {
             count.store(count.load(Relaxed).saturating_sub(bytes), Relaxed);
         }
     }
 
-    fn resync(&self, in_flight: u64) {
+    fn resync(&self, in_flight: u64, limited: bool) {
         self.shared.bytes.store(in_flight, Relaxed);
         self.shared.left.store(in_flight, Relaxed);
-        if in_flight == 0 {
+        // Nothing waits any more, so that all has left that was written.
+        if limited {
             self.shared.left_for_peer.store(self.shared.written.load(Relaxed), Relaxed);
         }
     }
@@ -404,8 +332,9 @@ impl Controller for Seat {
         // acknowledgement of anything puts the count right.
         self.shared.bytes.fetch_add(bytes, Relaxed);
         self.shared.left_for_peer.fetch_add(bytes.saturating_sub(PACKET_OVERHEAD), Relaxed);
+        self.shared.packets.fetch_add(1, Relaxed);
         self.shared.moved.notify_one();
-        self.shared.spent(now, bytes + PACKET_OVERHEAD);
+        self.shared.spent(now, bytes + PACKET_HEADERS);
         self.window.on_sent(now, bytes);
         self.cubic.on_sent(now, bytes, packet);
     }
@@ -419,6 +348,7 @@ impl Controller for Seat {
         rtt: &RttEstimator,
     ) {
         self.remove(bytes);
+        self.notice_outage(now, sent, rtt.get());
         self.window.on_acked(now, sent, bytes, limited);
         // A window that a cap keeps from being used says nothing about the link.
         self.cubic.on_ack(now, sent, bytes, limited || self.shared.is_shut(), rtt);
@@ -427,10 +357,11 @@ impl Controller for Seat {
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, limited: bool, last: Option<u64>) {
         self.cubic.on_end_acks(now, in_flight, limited, last);
         // Packets of a finished handshake leave the count without being acknowledged or lost.
-        self.resync(in_flight);
+        self.resync(in_flight, limited);
         self.shared.granted.store(0, Relaxed);
         self.shared.acks.fetch_add(1, Relaxed);
         self.shared.rate.store(whole(self.window.rate()), Relaxed);
+        self.shared.rtt.store(whole(self.window.smoothed_rtt * 1e6), Relaxed);
         self.shared.moved.notify_one();
     }
 
@@ -456,12 +387,18 @@ impl Controller for Seat {
             true => self.cubic.window(),
             false => self.window.bytes(),
         };
-        bytes.max(self.shared.granted.load(Relaxed))
+        self.shared.window.store(bytes, Relaxed);
+        if self.shared.is_full() {
+            self.shared.filled.notify_one();
+        }
+        let bytes = bytes.max(self.shared.granted.load(Relaxed));
+        let has_room = self.shared.bytes() + PACKET_BYTES < bytes;
+        if self.misled && has_room { UNPACED } else { bytes }
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
         let (window, cubic) = (self.window.clone(), self.cubic.clone_box());
-        Box::new(Self { window, cubic, shared: self.shared.clone() })
+        Box::new(Self { window, cubic, shared: self.shared.clone(), misled: self.misled })
     }
 
     fn initial_window(&self) -> u64 {
@@ -492,24 +429,24 @@ const RATE_ROUNDS: usize = 10;
 /// Each so many rounds the window is larger for one, to find out whether the link carries more now.
 const PROBE_ROUNDS: u64 = 6;
 
-/// Shorter round trips say more about schedulers than about pipes.
-const RTT_FLOOR: f64 = 0.010;
+/// By how much a round trip may be longer than usual, and by how many seconds, to be believed.
+const RTT_GROWTH: f64 = 4.0;
+const RTT_SLACK: f64 = 1.0;
+
+/// A window over which quinn spreads nothing.
+const UNPACED: u64 = u64::MAX >> 1;
+
+/// How long a peer is asked to wait for more to acknowledge.
+pub(crate) const ACK_DELAY: Duration = Duration::from_millis(100);
+
+/// What quinn makes of it where the round trip is shorter, in seconds.
+const ACK_DELAY_LEAST: f64 = 0.025;
 
 /// See [`Shortest`].
 const RTT_BUCKET: Duration = Duration::from_secs(300);
 
-/// One full packet, and not the next one after a probe.
-const PROBE_BYTES: u64 = 1_232;
-
-/// What a packet costs at least beside the data in it. Too little rather than too much: the driver must
-/// never wait for what has left already.
-const PACKET_OVERHEAD: u64 = 28;
-
-/// What may wait inside the connection: enough for one bunch of acknowledgements to be answered at once.
-const UNSENT_BYTES: u64 = 5 << 10;
-
-/// On faster links: a tenth of a second of the link.
-const UNSENT_SHARE: u64 = 10;
+/// Of IP and UDP.
+const PACKET_HEADERS: u64 = 28;
 
 #[cfg(test)]
 mod tests;

@@ -155,10 +155,52 @@ fn the_shortest_round_trip_is_forgotten_after_ten_minutes() {
 }
 
 #[test]
+fn an_outage_is_no_round_trip_and_a_longer_link_is_believed_in_steps() {
+    let start = Instant::now();
+    let mut window = Window::new(1_200);
+    let mut acked = |at: u64, rtt_ms: u64| {
+        let now = start + Duration::from_secs(at);
+        window.on_acked(now, now - Duration::from_millis(rtt_ms), 1_200, false);
+        window.smoothed_rtt
+    };
+    (4_000..4_100).for_each(|at| _ = acked(at, 600));
+    // All that was acknowledged at once after an hour.
+    (0..50).for_each(|packet| _ = acked(7_700, 3_600_000 - packet));
+    let smoothed = acked(7_701, 600);
+    assert!((0.6..1.2).contains(&smoothed), "{smoothed}");
+    (7_702..7_800).for_each(|at| _ = acked(at, 20_000));
+    let smoothed = acked(7_801, 20_000);
+    assert!((18.0..20.1).contains(&smoothed), "{smoothed}");
+}
+
+#[test]
+fn where_quinn_takes_an_outage_for_a_round_trip_it_is_kept_from_pacing() {
+    const RTT: Duration = Duration::from_millis(600);
+    let (start, shared) = (Instant::now(), Arc::new(InFlight::default()));
+    let mut seat = Seat::new(shared, start, 1_200);
+    seat.window.on_acked(start + RTT, start, 1_200, false);
+    seat.on_end_acks(start + RTT, 0, false, None);
+    let usual = seat.window();
+    seat.notice_outage(start + RTT, start, RTT);
+    assert_eq!(seat.window(), usual);
+
+    let (outage, after) = (Duration::from_secs(3_600), start + Duration::from_secs(3_600));
+    seat.notice_outage(after, start, RTT);
+    assert_eq!(seat.window(), UNPACED);
+    seat.on_sent(after, usual, 1);
+    assert_eq!(seat.window(), usual, "there is room for no more");
+    seat.remove(usual);
+    seat.notice_outage(after + RTT, after, outage / 8);
+    assert_eq!(seat.window(), UNPACED);
+    seat.notice_outage(after + RTT, after, RTT * 2);
+    assert_eq!(seat.window(), usual);
+}
+
+#[test]
 fn a_probe_may_leave_through_a_full_window_until_the_next_ack() {
     let shared = Arc::new(InFlight::default());
-    let mut seat = Factory(shared.clone()).seat();
     let now = Instant::now();
+    let mut seat = Seat::new(shared.clone(), now, 1_200);
     seat.on_sent(now, 50_000, 1);
     assert_eq!(seat.window(), INITIAL_WINDOW);
     shared.grant_probe();
@@ -167,10 +209,4 @@ fn a_probe_may_leave_through_a_full_window_until_the_next_ack() {
     assert_eq!(shared.bytes(), 40_000);
     seat.on_end_acks(now, 12, false, None);
     assert_eq!((seat.window(), shared.bytes(), shared.acks()), (INITIAL_WINDOW, 12, 1));
-}
-
-impl Factory {
-    fn seat(self) -> Box<dyn Controller> {
-        Arc::new(self).build(Instant::now(), 1_200)
-    }
 }

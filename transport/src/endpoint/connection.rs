@@ -57,6 +57,8 @@ pub(crate) struct Conversation {
     ack: Notify,
     /// There may be a stream without room.
     full: Notify,
+    /// Something came that asks for an acknowledgement.
+    heard: Notify,
     /// Frames for the peer. Few: a refusal a stream, and what people ask for.
     control: mpsc::UnboundedSender<Control>,
     peer_pauses: AtomicBool,
@@ -267,6 +269,7 @@ async fn greet(
         ship: Notify::new(),
         ack: Notify::new(),
         full: Notify::new(),
+        heard: Notify::new(),
         control,
         peer_pauses: AtomicBool::new(hello.paused),
     };
@@ -398,7 +401,7 @@ impl Conversation {
     }
 
     pub(crate) fn rtt(&self) -> Duration {
-        self.connection.rtt()
+        self.in_flight.rtt().unwrap_or_else(|| self.connection.rtt())
     }
 
     pub(crate) fn marks(&self) -> Vec<(StreamId, PeerMarks)> {
@@ -470,7 +473,7 @@ pub(crate) fn describe(error: &ConnectionError) -> String {
 }
 
 /// IPv4 and UDP headers of a packet.
-const PACKET_HEADERS: u64 = 28;
+pub(crate) const PACKET_HEADERS: u64 = 28;
 
 /// Where TLS alerts begin among QUIC's error codes (RFC 9001).
 const TLS_ALERTS: u64 = 0x100;

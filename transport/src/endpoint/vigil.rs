@@ -62,6 +62,16 @@ impl Vigil {
         signs.left > 0 || signs.asking != self.settled
     }
 
+    /// How long to look away.
+    pub(crate) fn pause(&self, now: Instant, signs: Signs) -> Duration {
+        match (self.waits(signs), self.suspect) {
+            (false, _) => IDLE_TICK,
+            (true, false) => TICK,
+            // As rarely as it is probed.
+            (true, true) => probe_interval(now - self.since).min(IDLE_TICK),
+        }
+    }
+
     /// The way to the peer has changed: whoever does not answer soon will not.
     pub(crate) fn doubt(&mut self) {
         self.doubtful = true;
@@ -112,6 +122,8 @@ pub(crate) fn hello_timeout(rtt: Duration) -> Duration {
     (rtt * 10).clamp(Duration::from_secs(8), Duration::from_secs(60))
 }
 
+const TICK: Duration = Duration::from_millis(250);
+const IDLE_TICK: Duration = Duration::from_secs(1);
 const PROBE_AFTER: Duration = Duration::from_millis(750);
 const SUSPECT_AFTER: Duration = Duration::from_secs(5);
 const DOUBT_AFTER: Duration = Duration::from_secs(1);
@@ -129,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_probed_once_a_second_and_suspect_after_five() {
+    fn silence_is_probed_twice_a_second_and_suspect_after_five() {
         let start = Instant::now();
         let mut vigil = Vigil::new(start);
         let (mut probes, mut suspect_at) = (0, None);
@@ -140,7 +152,7 @@ mod tests {
                 suspect_at = Some((tick - 1) * 250);
             }
         }
-        assert!((8..=10).contains(&probes), "{probes}");
+        assert!((17..=20).contains(&probes), "{probes}");
         assert_eq!(suspect_at, Some(5_000));
         assert_eq!(vigil.observe(at(start, 10_250), signs(12_000, 1, 20)).suspect, Some(false));
     }

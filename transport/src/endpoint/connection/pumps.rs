@@ -36,6 +36,7 @@ impl Conversation {
             end = self.watch_streams() => end,
             end = self.watch_room() => end,
             end = self.keep_vigil() => end,
+            end = self.answer_though_full() => end,
             end = self.answer_fetches() => end,
             end = self.read_data() => end,
             end = self.write_data() => end,
@@ -67,7 +68,7 @@ impl Conversation {
                 () = sleep_until(free_at), if due => {
                     due = false;
                     self.encode_acks(&mut bytes)?;
-                    free_at = Instant::now() + (self.connection.rtt() / 4).min(ACK_SPACING_MAX);
+                    free_at = Instant::now() + (self.rtt() / 4).min(ACK_SPACING_MAX);
                 }
             }
             write_all(&mut write, &bytes).await?;
@@ -98,7 +99,9 @@ impl Conversation {
         mut decoder: ControlDecoder,
     ) -> Result<Never, End> {
         loop {
-            match next_control(&mut read, &mut decoder).await? {
+            let frame = next_control(&mut read, &mut decoder).await?;
+            self.heard.notify_one();
+            match frame {
                 Control::Hello(_) => return Err(Violation("says hello twice".into()).into()),
                 Control::Holds(holdings) => {
                     self.sender().holds(holdings)?;
@@ -223,6 +226,7 @@ impl Conversation {
                 Ok(None) => return Err(Violation("ends its data stream".into()).into()),
                 Err(error) => return Err(read_failed(error)),
             }
+            self.heard.notify_one();
             blocking(|| self.be_primed(&mut inlet))?;
             while let Some(frame) = blocking(|| inlet.next_frame())? {
                 self.take(frame).await?;
@@ -366,8 +370,8 @@ impl Conversation {
         let (mut vigil, mut routes) = (Vigil::new(Instant::now()), self.link.routes());
         let (mut window, mut heard) = (0, 0);
         loop {
-            let waits = vigil.waits(self.signs());
-            let (began, pause) = (Instant::now(), if waits { TICK } else { IDLE_TICK });
+            let (began, signs) = (Instant::now(), self.signs());
+            let (waits, pause) = (vigil.waits(signs), vigil.pause(began, signs));
             let rerouted = timeout(pause, routes.changed()).await.is_ok();
             if rerouted {
                 vigil.doubt();
@@ -399,6 +403,26 @@ impl Conversation {
         }
     }
 
+    /// Sees to it that acknowledgements leave though the window is full. Two ends that both have much to send would else
+    /// wait for each other until something times out.
+    async fn answer_though_full(&self) -> Result<Never, End> {
+        let (mut left, mut answered, mut pause) = (0, 0, ANSWER_EVERY);
+        loop {
+            self.in_flight.filled().await;
+            let packets = self.in_flight.packets();
+            let asked = asking(&self.connection.stats().frame_rx);
+            let quiet = (packets, asked) == (left, answered);
+            if packets == left && !quiet && self.in_flight.is_full() {
+                self.in_flight.grant_answer();
+                settings::nudge(&self.connection);
+            }
+            // What left took the acknowledgements along.
+            (left, answered) = (packets, asked);
+            pause = if quiet { (pause * 2).min(ANSWER_SELDOM) } else { ANSWER_EVERY };
+            let _ = timeout(pause, self.heard.notified()).await;
+        }
+    }
+
     fn signs(&self) -> Signs {
         let stats = self.connection.stats();
         Signs {
@@ -406,7 +430,7 @@ impl Conversation {
             acks: self.in_flight.acks(),
             asking: asking(&stats.frame_tx),
             heard: stats.udp_rx.datagrams,
-            rtt: stats.path.rtt,
+            rtt: self.rtt(),
         }
     }
 }
@@ -473,6 +497,10 @@ const FULL_PATIENCE: Duration = Duration::from_secs(5);
 /// How often a stream is taken up again though there is room for little of it: each half minute.
 const LOOKS_FOR_LITTLE: u32 = 120;
 
+/// How often it is looked whether an acknowledgement is kept back: less than a packet takes on a thin link.
+const ANSWER_EVERY: Duration = Duration::from_millis(10);
+
+/// The same where nothing has come for a while. What comes in order is noticed at once all the same.
+const ANSWER_SELDOM: Duration = Duration::from_secs(1);
+
 const GOODBYE: Duration = Duration::from_secs(1);
-const TICK: Duration = Duration::from_millis(250);
-const IDLE_TICK: Duration = Duration::from_secs(1);
