@@ -14,11 +14,11 @@ pub fn dial_delay(failures: u32, random: u64) -> Duration {
         .min(DIAL_DELAY_MAX)
 }
 
-/// The same while there is a connection that is only silent: probes find out sooner when the link is back, or that
-/// the peer's process is another one, and cost a hundredth. What is left for a dial is a path that
-/// swallows the old connection's packets alone.
-pub fn dial_beside_delay(failures: u32, random: u64) -> Duration {
-    let doublings = failures.min(BESIDE_DOUBLINGS_MAX);
+/// The same while something cheaper says sooner when the link is back: probes of a connection that is only silent, or
+/// knocks. They cost a hundredth of a dial. What is left for it is a path that swallows them alone: an
+/// outage becomes twice as long there, and by no more than about an hour.
+pub fn dial_away_delay(failures: u32, random: u64) -> Duration {
+    let doublings = failures.min(AWAY_DOUBLINGS_MAX);
     dial_delay(u32::MAX, random) * 2_u32.pow(doublings)
 }
 
@@ -43,12 +43,12 @@ pub const DIAL_TIMEOUT_ANSWERED: Duration = DIAL_TIMEOUT_CRAWL;
 /// How long it may wait for the next answer: who answered may have been restarted since, and knows nothing of it.
 pub const DIAL_PATIENCE_ANSWERED: Duration = Duration::from_secs(15);
 
-/// How long to wait between probes of a link that has been silent for so long.
+/// How long to wait between probes of a link that has been silent for so long, or between knocks.
 pub fn probe_interval(silence: Duration) -> Duration {
     match silence {
-        s if s < PROBE_BRISK => Duration::from_secs(1),
+        s if s < PROBE_BRISK => Duration::from_millis(500),
         s if s < PROBE_PATIENT => Duration::from_secs(5),
-        _ => Duration::from_secs(30),
+        _ => Duration::from_secs(75),
     }
 }
 
@@ -60,7 +60,7 @@ fn unit(random: u64) -> f64 {
 const DIAL_DELAY_MIN: Duration = Duration::from_secs(1);
 const DIAL_DELAY_MAX: Duration = Duration::from_secs(5);
 const DOUBLINGS_MAX: u32 = 3;
-const BESIDE_DOUBLINGS_MAX: u32 = 4;
+const AWAY_DOUBLINGS_MAX: u32 = 10;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT_SLOW: Duration = Duration::from_secs(20);
 const DIAL_TIMEOUT_CRAWL: Duration = Duration::from_secs(60);
@@ -68,10 +68,10 @@ const RTT_USUAL: Duration = Duration::from_millis(333);
 const RTT_SLOW: Duration = Duration::from_secs(2);
 const RTT_CRAWL: Duration = Duration::from_secs(5);
 
-/// Outages up to an hour end within two seconds of the link's return.
-const PROBE_BRISK: Duration = Duration::from_secs(3_600);
+/// Outages of an hour end within two seconds of the link's return.
+const PROBE_BRISK: Duration = Duration::from_secs(4_500);
 
-/// A day without an answer is no outage any more, and probes cost 85 bytes each.
+/// A day without an answer is no outage any more: a month of it costs as much as a month of idling.
 const PROBE_PATIENT: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
@@ -96,9 +96,19 @@ mod tests {
     }
 
     #[test]
+    fn where_something_cheaper_asks_dials_become_rare() {
+        assert!(dial_away_delay(0, 0) <= DIAL_DELAY_MAX);
+        assert!(dial_away_delay(3, 0) <= DIAL_DELAY_MAX * 8);
+        for random in [0, u64::MAX] {
+            let longest = dial_away_delay(u32::MAX, random);
+            assert!((3_600..5_400).contains(&longest.as_secs()), "{longest:?}");
+        }
+    }
+
+    #[test]
     fn probes_slow_down_when_nobody_has_answered_for_long() {
-        assert_eq!(probe_interval(Duration::ZERO), Duration::from_secs(1));
+        assert_eq!(probe_interval(Duration::ZERO), Duration::from_millis(500));
         assert_eq!(probe_interval(Duration::from_secs(7_200)), Duration::from_secs(5));
-        assert_eq!(probe_interval(Duration::from_secs(1_000_000)), Duration::from_secs(30));
+        assert_eq!(probe_interval(Duration::from_secs(1_000_000)), Duration::from_secs(75));
     }
 }

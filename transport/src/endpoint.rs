@@ -14,6 +14,7 @@ mod listener;
 mod network;
 mod node;
 mod settings;
+mod sockets;
 mod vigil;
 
 use std::{
@@ -47,10 +48,11 @@ use crate::{
     identity::{Identity, tls},
     peer::Peer,
 };
-use dialer::{Dialer, Sockets};
+use dialer::Dialer;
 use link::Link;
 use listener::{Listener, Unbound};
 use node::Node;
+use sockets::Sockets;
 
 /// What a node's transport is made of.
 #[derive(Debug)]

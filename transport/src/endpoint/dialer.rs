@@ -1,13 +1,12 @@
 //! Dials a peer for ever: whatever is missing, now or later, is weather.
 
 use std::{
-    io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Duration,
 };
 
-use quinn::{ConnectError, Endpoint, TokioRuntime, crypto::rustls::QuicClientConfig};
+use quinn::{ConnectError, Connection, crypto::rustls::QuicClientConfig};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
@@ -16,75 +15,18 @@ use tokio::{
 use super::{
     connection::{Fresh, converse, describe},
     link::{Link, Reach, dialling_unwanted, dialling_wanted},
-    network::{Hardy, Network, Tally, any},
+    network::Awaited,
     node::Node,
     settings,
+    sockets::Sockets,
 };
 use crate::{
     backoff::{
-        DIAL_PATIENCE_ANSWERED, DIAL_ROUND, DIAL_TIMEOUT_ANSWERED, dial_beside_delay, dial_delay,
-        dial_patience,
+        DIAL_PATIENCE_ANSWERED, DIAL_ROUND, DIAL_TIMEOUT_ANSWERED, dial_away_delay, dial_delay,
+        dial_patience, probe_interval,
     },
     congestion::InFlight,
-    identity::Identity,
 };
-
-/// The sockets that are dialled from, one an address family, made when they are needed.
-#[derive(Debug)]
-pub(crate) struct Sockets {
-    network: Arc<dyn Network>,
-    identity: Identity,
-    held: Mutex<[Option<Held>; 2]>,
-}
-
-#[derive(Clone, Debug)]
-struct Held {
-    endpoint: Endpoint,
-    tally: Arc<Tally>,
-}
-
-impl Sockets {
-    pub(crate) fn new(network: Arc<dyn Network>, identity: Identity) -> Self {
-        Self { network, identity, held: Mutex::default() }
-    }
-
-    /// The endpoint from which an address of this family is dialled. A socket that has reported errors is
-    /// replaced: its interface may be gone.
-    fn endpoint(&self, ipv6: bool) -> io::Result<Endpoint> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = &mut held[usize::from(ipv6)];
-        if let Some(Held { endpoint, tally }) = held {
-            if tally.errors.swap(0, Relaxed) > 0 {
-                endpoint.rebind_abstract(Arc::new(Hardy::new(self.bind(ipv6)?, tally.clone())))?;
-            }
-            return Ok(endpoint.clone());
-        }
-        let tally = Arc::new(Tally::default());
-        let socket = Arc::new(Hardy::new(self.bind(ipv6)?, tally.clone()));
-        let config = settings::endpoint(&self.identity, self.network.seed());
-        let endpoint =
-            Endpoint::new_with_abstract_socket(config, None, socket, Arc::new(TokioRuntime))?;
-        *held = Some(Held { endpoint: endpoint.clone(), tally });
-        Ok(endpoint)
-    }
-
-    fn bind(&self, ipv6: bool) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
-        self.network.bind(any(ipv6))
-    }
-
-    /// Forgets an endpoint whose driver has ended.
-    fn forget(&self, ipv6: bool) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)[usize::from(ipv6)] = None;
-    }
-
-    /// Lets the last packets leave.
-    pub(crate) async fn drain(&self) {
-        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
-        for Held { endpoint, .. } in held.into_iter().flatten() {
-            endpoint.wait_idle().await;
-        }
-    }
-}
 
 /// Keeps a connection to a peer.
 pub(crate) struct Dialer {
@@ -126,47 +68,43 @@ impl Dialer {
     async fn dial_for_ever(&self, connections: &mut JoinSet<()>) {
         let mut health = self.link.health();
         let mut routes = self.link.routes();
-        let (mut failures, mut counted) = (0, false);
-        let (mut last, mut rerouted): (Option<Instant>, _) = (None, false);
+        let mut tries = Tries::new(Instant::now());
         loop {
+            let well = !health.borrow().wants_dialling();
             dialling_wanted(&mut health).await;
-            let mut due = self.link.not_before();
-            if let Some(last) = last {
-                // A connection that lived is no failure; one that died young is.
-                if std::mem::take(&mut counted) && last.elapsed() > YOUNG {
-                    failures = 0;
-                }
-                let delay = match health.borrow().state {
-                    // What was tried over another way says nothing about this one.
-                    _ if std::mem::take(&mut rerouted) => dial_delay(0, self.node.random()),
-                    Reach::Suspect => dial_beside_delay(failures, self.node.random()),
-                    _ => dial_delay(failures, self.node.random()),
-                };
-                due = due.max(Some(last + delay));
+            if well {
+                tries.end_of_life(Instant::now());
             }
+            let reach = health.borrow().state;
             let now = Instant::now();
+            let peace = self.link.not_before().filter(|until| *until > now);
             // What dialling in vain has cost counts too.
             let ration = self.link.ration.as_ref();
             let paid_at = ration.and_then(|ration| ration.opens_at(now.into_std()));
-            let due = due.max(paid_at.map(Instant::from_std)).unwrap_or(now);
+            let due = tries.due(reach, self.node.random());
+            let due = due.max(peace).max(paid_at.map(Instant::from_std)).unwrap_or(now);
+            let knocks = peace.is_none() && reach == Reach::Down && tries.unanswered > KNOCK_AFTER;
             tokio::select! {
                 biased;
                 () = sleep_until(due) => {}
                 _ = health.changed() => continue,
                 _ = routes.changed() => {
-                    (failures, rerouted) = (0, true);
+                    tries.reroute();
+                    continue;
+                }
+                () = self.knock(tries.away), if knocks => {
+                    tries.answered = true;
                     continue;
                 }
             }
             let reach = health.borrow().state;
-            last = Some(Instant::now());
-            failures += 1;
+            let failures = tries.begin(Instant::now());
             let dialled = tokio::select! {
                 biased;
-                dialled = self.dial(failures - 1) => dialled,
+                dialled = self.dial(failures) => dialled,
                 () = dialling_unwanted(&mut health) => continue,
                 _ = routes.changed() => {
-                    (failures, rerouted) = (0, true);
+                    tries.reroute();
                     continue;
                 }
             };
@@ -179,11 +117,12 @@ impl Dialer {
                     // Until it counts, or has ended.
                     tokio::select! {
                         biased;
-                        () = dialling_unwanted(&mut health) => counted = true,
+                        () = dialling_unwanted(&mut health) => tries.counted = true,
                         _ = connections.join_next() => {}
                     }
                 }
-                Err(reason) => {
+                Err(Failed { reason, unanswered }) => {
+                    tries.unanswered += u32::from(unanswered);
                     tracing::debug!(peer = self.link.peer.name, reason, failures, "dial failed");
                     self.link.set_error(reason);
                 }
@@ -191,19 +130,43 @@ impl Dialer {
         }
     }
 
-    async fn dial(&self, failures: u32) -> Result<(quinn::Connection, Arc<InFlight>), String> {
+    /// Asks whether somebody is there, again and again, until there is.
+    async fn knock(&self, away: Instant) {
+        let packet = settings::knock(self.link.peer.key);
+        let mut heard: Option<Awaited> = None;
+        loop {
+            let target = self.link.target();
+            let sent = target.and_then(|target| self.sockets.knock(target, &packet));
+            if let (Some(target), Some((bytes, tally))) = (target, sent) {
+                self.link.knocked(bytes);
+                // Counts from here on, however long the answer takes.
+                heard.get_or_insert_with(|| tally.await_from(target));
+            }
+            let answers = async {
+                match &heard {
+                    Some(heard) => heard.come().await,
+                    None => std::future::pending().await,
+                }
+            };
+            if timeout(probe_interval(away.elapsed()), answers).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    async fn dial(&self, failures: u32) -> Result<(Connection, Arc<InFlight>), Failed> {
         let address = &self.address;
         let resolving = timeout(RESOLVE, self.node.network.resolve(address)).await;
         let found = match resolving {
             Ok(Ok(found)) => found,
-            Ok(Err(error)) => return Err(format!("cannot resolve {address}: {error}")),
-            Err(_) => return Err(format!("cannot resolve {address}: no answer")),
+            Ok(Err(error)) => return Err(format!("cannot resolve {address}: {error}").into()),
+            Err(_) => return Err(format!("cannot resolve {address}: no answer").into()),
         };
         // Shifted each round, so that patience does not always fall to the same address.
         let turn = (failures + failures / DIAL_ROUND) as usize;
         let turn = turn.checked_rem(found.len());
         let Some(target) = turn.and_then(|turn| found.get(turn).copied()) else {
-            return Err(format!("{address} stands for no address"));
+            return Err(format!("{address} stands for no address").into());
         };
         self.link.set_target(target);
         let ipv6 = target.is_ipv6();
@@ -238,7 +201,88 @@ impl Dialer {
                 Err(_) => break format!("{target} does not answer"),
             }
         };
-        Err(reason)
+        Err(Failed { reason, unanswered: true })
+    }
+}
+
+/// A dial that led to no connection.
+struct Failed {
+    reason: String,
+    /// Whether anything has left for the peer.
+    unanswered: bool,
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Self {
+        Self { reason, unanswered: false }
+    }
+}
+
+/// What was tried since there was a connection.
+struct Tries {
+    failures: u32,
+    /// Those of them that were not for want of a name, a socket or an address here, which costs nothing on the link.
+    unanswered: u32,
+    last: Option<Instant>,
+    /// Since when there is none.
+    away: Instant,
+    /// The last dial led to a connection that counted.
+    counted: bool,
+    /// The way to the peer has changed since the last dial.
+    rerouted: bool,
+    /// Somebody has answered a knock.
+    answered: bool,
+}
+
+impl Tries {
+    fn new(away: Instant) -> Self {
+        Self {
+            failures: 0,
+            unanswered: 0,
+            last: None,
+            away,
+            counted: false,
+            rerouted: false,
+            answered: false,
+        }
+    }
+
+    /// When to dial next; `None` for at once.
+    fn due(&mut self, reach: Reach, random: u64) -> Option<Instant> {
+        let last = self.last?;
+        let delay = match reach {
+            // What was tried over another way says nothing about this one.
+            _ if std::mem::take(&mut self.rerouted) => dial_delay(0, random),
+            Reach::Suspect => dial_away_delay(self.unanswered, random),
+            _ if std::mem::take(&mut self.answered) => dial_delay(self.failures, random),
+            _ if self.unanswered > KNOCK_AFTER => {
+                dial_away_delay(self.unanswered - KNOCK_AFTER, random)
+            }
+            _ => dial_delay(self.failures, random),
+        };
+        Some(last + delay)
+    }
+
+    /// There was a connection that showed life, and there is none any more. One that lived is no failure; one that was
+    /// dialled and died young is.
+    fn end_of_life(&mut self, now: Instant) {
+        let dialled = std::mem::take(&mut self.counted);
+        let young = self.last.is_some_and(|last| now - last <= YOUNG);
+        if !(dialled && young) {
+            (self.failures, self.unanswered, self.away) = (0, 0, now);
+        }
+    }
+
+    /// A dial begins; says how many have failed before.
+    fn begin(&mut self, now: Instant) -> u32 {
+        self.last = Some(now);
+        let before = self.failures;
+        self.failures += 1;
+        before
+    }
+
+    fn reroute(&mut self) {
+        (self.failures, self.unanswered, self.rerouted) = (0, 0, true);
     }
 }
 
@@ -263,6 +307,9 @@ const SERVER_NAME: &str = "thinwire";
 const ROUTE_EVERY: Duration = Duration::from_secs(1);
 
 const RESOLVE: Duration = Duration::from_secs(4);
+
+/// After how many dials in vain it is rather knocked: a round of all kinds of patience.
+const KNOCK_AFTER: u32 = DIAL_ROUND;
 
 /// A connection that ends sooner counts as a failed dial.
 const YOUNG: Duration = Duration::from_secs(10);

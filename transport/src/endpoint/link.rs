@@ -52,7 +52,7 @@ pub(crate) struct Health {
 
 impl Health {
     /// Whether there should be a connection, and is none that shows life.
-    fn wants_dialling(&self) -> bool {
+    pub(crate) fn wants_dialling(&self) -> bool {
         !self.paused && !self.barred && self.state != Reach::Up
     }
 }
@@ -169,6 +169,14 @@ impl Link {
             self.peer.rules.congestion,
             self.ration.clone(),
         );
+    }
+
+    /// Counts a packet that belongs to no connection.
+    pub(crate) fn knocked(&self, sent: u64) {
+        self.add_traffic(Traffic { sent, received: 0 });
+        if let Some(ration) = &self.ration {
+            ration.spend(Instant::now().into_std(), sent);
+        }
     }
 
     /// Lets a connection go on whenever what was sent is paid for.

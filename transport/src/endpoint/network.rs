@@ -1,13 +1,14 @@
 //! Where sockets and addresses come from: the machine's network, or a simulated one.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -18,6 +19,7 @@ use quinn::{
     AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
+use tokio::sync::Notify;
 
 /// The addresses that a name stands for, when they are known.
 pub type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
@@ -90,6 +92,47 @@ pub(crate) struct Tally {
     pub(crate) errors: AtomicU64,
     /// Datagrams that are not QUIC.
     pub(crate) garbage: AtomicU64,
+    /// Who waits for something to come from where.
+    awaited: Mutex<BTreeMap<SocketAddr, Arc<Notify>>>,
+}
+
+impl Tally {
+    /// Listens for something to come from there.
+    pub(crate) fn await_from(self: &Arc<Self>, from: SocketAddr) -> Awaited {
+        let come = self.awaited().entry(from).or_default().clone();
+        Awaited { tally: self.clone(), from, come }
+    }
+
+    fn came_from(&self, address: SocketAddr) {
+        if let Some(waiting) = self.awaited().get(&address) {
+            waiting.notify_one();
+        }
+    }
+
+    fn awaited(&self) -> MutexGuard<'_, BTreeMap<SocketAddr, Arc<Notify>>> {
+        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something that may come from an address. Dropping it ends the wait.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    tally: Arc<Tally>,
+    from: SocketAddr,
+    come: Arc<Notify>,
+}
+
+impl Awaited {
+    /// Waits until something has come since.
+    pub(crate) async fn come(&self) {
+        self.come.notified().await;
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        self.tally.awaited().remove(&self.from);
+    }
 }
 
 impl Hardy {
@@ -125,6 +168,7 @@ impl AsyncUdpSocket for Hardy {
                     meta.len == 0 || buf.first().is_none_or(|first| first & QUIC_BIT == 0)
                 });
                 self.tally.garbage.fetch_add(garbage.count() as u64, Relaxed);
+                meta.iter().take(count).for_each(|meta| self.tally.came_from(meta.addr));
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(_)) => {

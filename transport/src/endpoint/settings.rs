@@ -3,14 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use quinn::{
-    AckFrequencyConfig, ClientConfig, Connection, EndpointConfig, ServerConfig, TransportConfig,
-    ValidationTokenConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, Connection, ConnectionIdGenerator, EndpointConfig,
+    ServerConfig, TransportConfig, ValidationTokenConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::digest::{SHA256, digest};
 
 use crate::{
-    congestion::{Factory, InFlight, whole},
-    identity::Identity,
+    congestion::{ACK_DELAY, Factory, InFlight, whole},
+    identity::{Identity, PublicKey},
 };
 
 /// The endpoint's own settings.
@@ -18,8 +20,34 @@ pub(crate) fn endpoint(identity: &Identity, seed: Option<[u8; 32]>) -> EndpointC
     // The same key in each life: a peer that still talks to our last one is told at once that it is gone.
     let mut config = EndpointConfig::new(Arc::new(identity.derive(b"thinwire stateless reset")));
     config.rng_seed(seed).grease_quic_bit(false);
+    // So that our own are told from noise in each life, which such an answer is not given to.
+    let key = ids_key(identity.public());
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
     config
 }
+
+/// The first packet of no connection that a node with this key answers, by saying that it knows of none.
+pub(crate) fn knock(key: PublicKey) -> [u8; KNOCK_BYTES] {
+    let mut packet = [0; KNOCK_BYTES];
+    packet[0] = SHORT_HEADER;
+    let id = HashedConnectionIdGenerator::from_key(ids_key(key)).generate_cid();
+    packet.iter_mut().skip(1).zip(id.iter()).for_each(|(to, from)| *to = *from);
+    packet
+}
+
+/// By which a node's connection ids are known from others.
+fn ids_key(key: PublicKey) -> u64 {
+    let hash = digest(&SHA256, &[b"thinwire connection ids", key.as_bytes().as_slice()].concat());
+    let mut first = [0; 8];
+    first.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
+    u64::from_le_bytes(first)
+}
+
+/// What is answered must be longer than the shortest answer, which has 21 bytes.
+const KNOCK_BYTES: usize = 24;
+
+/// The first byte of a packet of a connection (RFC 9000, section 17.3).
+const SHORT_HEADER: u8 = 0x40;
 
 /// For connections that are accepted. [`accepting`] makes the settings of each.
 pub(crate) fn server(crypto: Arc<QuicServerConfig>) -> ServerConfig {
@@ -98,7 +126,6 @@ pub(crate) fn send_window(rate: u64, rtt: Duration) -> u64 {
 
 const INITIAL_RTT: Duration = Duration::from_millis(333);
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
-const ACK_DELAY: Duration = Duration::from_millis(100);
 const INCOMING_MAX: usize = 64;
 const INCOMING_BYTES: u64 = 64 << 10;
 const INCOMING_BYTES_TOTAL: u64 = 1 << 20;

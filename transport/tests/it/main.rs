@@ -1,6 +1,8 @@
 //! Two and more ends over simulated and real links.
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 
+mod away;
+mod contact;
 mod cut;
 mod handshakes;
 mod hostile;

@@ -263,9 +263,9 @@ fn an_outage_costs_little() {
         let before = sim.sent_bytes();
         tokio::time::sleep(Duration::from_secs(600)).await;
         let spent = sim.sent_bytes() - before;
-        // Probes, what waited in the connection, and a dozen dials beside it.
+        // Probes, what waited in the connection, and eight dials beside it.
         assert!(
-            spent < 600 * 75 + 70_000 + 12 * 5_000,
+            spent < 1_200 * 75 + 70_000 + 8 * 5_000,
             "{spent} bytes in ten minutes without a link"
         );
     });
