@@ -117,6 +117,8 @@ pub(crate) mod sqlstate {
     pub(crate) const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     /// The login may not do it.
     pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    /// The class of what goes wrong with values, such as a division by zero.
+    pub(crate) const DATA_EXCEPTION_CLASS: &str = "22";
     /// A lock was not granted in time.
     pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 }

@@ -91,6 +91,17 @@ impl From<Error> for Trouble {
                 "journal_io",
                 format!("the journal takes nothing more: {error}; mend it and restart the node"),
             )),
+            // While it streams, the server computes nothing but conditions on rows.
+            Error::Server(said) if said.code.starts_with(sqlstate::DATA_EXCEPTION_CLASS) => {
+                Self::Halt(Halt::new(
+                    "condition_fails",
+                    format!(
+                        "a condition in [capture.rows] fails for a row that was changed: {said}; what is logged is read \
+                         with the condition of its time, so begin anew with one that holds or does not for every row: drop \
+                         the slot, correct it, run `thinwire init`, and start with another `dir`"
+                    ),
+                ))
+            }
             error => Self::Weather(error),
         }
     }

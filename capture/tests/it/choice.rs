@@ -363,6 +363,18 @@ async fn a_row_that_comes_without_what_its_update_left_is_copied() {
     assert_eq!((model.rows("public.big").len(), model.copies), (3, 2));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_that_fails_halts_capture_and_no_statement() {
+    let rig = Rig::new("create table t (id int primary key); insert into t values (1)");
+    let choice = rows("public.t", "10 / id > 1");
+    init(&rig, &choice).await;
+    let node = Node::choosing(&rig, &choice, Ddl::Stop);
+    node.until("all is copied", Node::has_copied).await;
+    rig.sql("insert into t values (2), (0); delete from t where id = 1");
+    let halt = node.halts_with("condition_fails").await;
+    assert!(halt.detail.contains("division by zero"), "{halt:?}");
+}
+
 /// A node that follows schema changes and captures what was chosen.
 async fn following(rig: &Rig, choice: &Choice) -> Node {
     let options = InitOptions { ddl: Ddl::Replicate, ..choosing(choice) };
