@@ -221,9 +221,11 @@ impl Window {
         };
     }
 
-    /// How long a packet and its acknowledgement take where nothing queues.
+    /// How long a packet and its acknowledgement take where nothing queues. A full one is never quicker than any; if it
+    /// was, that was long ago, over another path.
     fn pipe(&self) -> Option<f64> {
-        self.shortest_full.value().or(self.shortest.value())
+        let shortest = self.shortest.value()?;
+        Some(self.shortest_full.value().map_or(shortest, |full| full.max(shortest)))
     }
 
     fn target(&self, gain: f64, min_rtt: f64) -> u64 {
@@ -252,8 +254,10 @@ struct Shortest {
 impl Shortest {
     fn observe(&mut self, now: Instant, sample: f64) {
         let since = *self.since.get_or_insert(now);
-        if now.duration_since(since) >= RTT_BUCKET {
-            (self.previous, self.current, self.since) = (self.current, None, Some(now));
+        let age = now.duration_since(since);
+        if age >= RTT_BUCKET {
+            let recent = self.current.filter(|_| age < 2 * RTT_BUCKET);
+            (self.previous, self.current, self.since) = (recent, None, Some(now));
         }
         self.current = Some(self.current.map_or(sample, |held| held.min(sample)));
     }

@@ -102,6 +102,12 @@ fn a_slow_link_whose_packets_take_now_this_long_and_now_that_is_filled() {
 }
 
 #[test]
+fn a_short_link_whose_packets_take_several_times_longer_now_and_then_is_filled() {
+    let used = filled(Link { jitter: Duration::from_millis(40), ..Link::new(625_000.0, 20, 0.04) });
+    assert!(used > 0.85, "{used}");
+}
+
+#[test]
 fn queues_stay_short_once_the_pipe_is_known() {
     let mut link = Link::new(32_000.0, 600, 0.02);
     let mut window = Window::new(1_200);
@@ -194,6 +200,23 @@ fn where_quinn_takes_an_outage_for_a_round_trip_it_is_kept_from_pacing() {
     assert_eq!(seat.window(), UNPACED);
     seat.notice_outage(after + RTT, after, RTT * 2);
     assert_eq!(seat.window(), usual);
+}
+
+#[test]
+fn full_packets_of_long_ago_say_nothing_about_another_path() {
+    let (start, mut window) = (Instant::now(), Window::new(1_200));
+    let mut answer = |after: u64, rtt: f64, bytes| {
+        let sent = start + Duration::from_secs(after);
+        window.on_sent(sent, bytes);
+        window.on_acked(sent + Duration::from_secs_f64(rtt), sent, bytes, bytes < MTU);
+        window.pipe().unwrap()
+    };
+    assert_eq!(answer(0, 0.05, MTU), 0.05);
+    for second in 1..3_600 {
+        answer(second, 0.7, 100);
+    }
+    assert!(answer(3_600, 0.7, 100) > 0.69);
+    assert!(answer(3_601, 0.7, MTU) > 0.69);
 }
 
 #[test]
