@@ -11,7 +11,7 @@ CREATE TABLE IF NOT EXISTS thinwire.captures (
 );
 
 -- What of its tables a node captures: rows, columns, operations.
-ALTER TABLE thinwire.captures ADD COLUMN IF NOT EXISTS choice jsonb NOT NULL DEFAULT '{}';
+ALTER TABLE thinwire.captures ADD COLUMN IF NOT EXISTS choice jsonb NOT NULL DEFAULT '{"identified": true, "tables": []}';
 
 -- Indexes and partitions, each with the table that it is a part of: of what is gone or was detached the catalogs do
 -- not say it any more. Not unique, so that nobody waits for anybody.
@@ -22,7 +22,8 @@ CREATE INDEX IF NOT EXISTS parts_part_of ON thinwire.parts (part_of);
 -- Tables that got their replica identity from us because they had no key.
 CREATE TABLE IF NOT EXISTS thinwire.keyless (id oid NOT NULL);
 
--- Tables that were parts of one of which some is captured only: what was hidden there stays so.
+-- Tables that are kept out of the publication: they could not be published as they were chosen, or were parts of one of
+-- which some is captured only. What was hidden there stays so.
 CREATE TABLE IF NOT EXISTS thinwire.withheld (id oid NOT NULL);
 
 -- A function with other parameters would stand beside the one of its name.
