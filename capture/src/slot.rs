@@ -21,7 +21,7 @@ pub use check::{Check, check};
 pub(crate) use following::{misjudged, secret};
 pub use init::{InitOptions, Report, drop, init, plan};
 pub(crate) use inventory::{Entry, SlotState, entries, slot_state};
-pub(crate) use published::{Accepted, published};
+pub(crate) use published::{Accepted, Published, published};
 
 use ring::digest::{SHA256, digest};
 use thinwire_engine::model::Lsn;

@@ -1,8 +1,11 @@
 //! A snapshot of the source at a known position, with the tables to copy locked against being changed in shape.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI32, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI32, Ordering},
+    },
 };
 
 use thinwire_engine::model::{Definitions, Lsn, RelationId};
@@ -15,6 +18,7 @@ use crate::{
     error::{Error, Result, sqlstate},
     replication::Connection,
     schema,
+    slot::{Accepted, Published, published},
     source::Source,
     sql,
 };
@@ -116,12 +120,17 @@ async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) ->
     // With the locks held, no table changes its shape any more. One that did so between snapshot and lock is seen
     // by a session that looks at it now. Somebody who wants to alter a table waits for our lock, and that session waits
     // for him: whoever gives way, it has to be us.
-    let now = match (describe(&looking, publication, tables).await, then.values().next()) {
+    let (now, chosen) = match (look(&looking, options, tables).await, then.values().next()) {
         (Err(said), Some(table)) if said.code() == Some(sqlstate::LOCK_NOT_AVAILABLE) => {
             return Err(refused(table, "or another table is about to be altered"));
         }
         (now, _) => now?,
     };
+    if let Some(difference) = chosen.differences.first() {
+        return Err(Error::Refused(format!(
+            "{difference}; no table is copied until that is mended"
+        )));
+    }
     let mut prepared = Vec::with_capacity(then.len());
     for (id, table) in then {
         if !now.get(&id).is_some_and(|now| now.is_as(&table)) {
@@ -129,6 +138,10 @@ async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) ->
         }
         if before.get(&id).is_some_and(|before| before.entry.id != table.entry.id) {
             return Err(refused(&table, "was published in another way just now"));
+        }
+        // What is not published is not narrowed either, whatever was chosen of it.
+        if !chosen.tables.iter().any(|(published, _)| *published == id) {
+            return Err(refused(&table, "is not published"));
         }
         let estimate = estimate(&client, &table).await?;
         prepared.push((table, estimate));
@@ -138,6 +151,18 @@ async fn prepare(waiting: &Waiting, options: &Options, tables: &[RelationId]) ->
         Ddl::Replicate => Some(definitions(&client, &options.publication, tables).await?),
     };
     Ok(Prepared { client, lsn, tables: prepared, definitions })
+}
+
+/// The tables as they are now, and what is published.
+async fn look(
+    client: &Client,
+    options: &Options,
+    tables: &[RelationId],
+) -> Result<(BTreeMap<RelationId, Description>, Published)> {
+    let now = describe(client, &options.publication, tables).await?;
+    let accepted = &mut Accepted::default();
+    let published = published(client, &options.publication, &options.choice, accepted).await?;
+    Ok((now, published))
 }
 
 /// The tables with all that they need, in the session's snapshot.
