@@ -127,9 +127,7 @@ pub(super) fn differs(differences: &[String]) -> Option<Halt> {
     let what = differences.join("; ");
     Some(Halt::new(
         "publication_differs",
-        format!(
-            "{what}: correct the configuration and restart the node, or run `thinwire init` to publish what it says"
-        ),
+        format!("{what}: run `thinwire init` to publish what the configuration says"),
     ))
 }
 

@@ -169,7 +169,7 @@ async fn publication(
     };
     checks.holds(format!("the publication {name} has {} tables", found.tables.len()));
     for difference in found.differences {
-        checks.fails(difference, "correct the configuration, or run `thinwire init`".into());
+        checks.fails(difference, "run `thinwire init`".into());
     }
     for table in unpublished(client, name, &options.patterns).await? {
         checks.advises(format!("{table} is meant and not published"), "run `thinwire init`".into());
