@@ -119,6 +119,9 @@ pub(crate) mod sqlstate {
     pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// The class of what goes wrong with values, such as a division by zero.
     pub(crate) const DATA_EXCEPTION_CLASS: &str = "22";
+    /// Of that class, what no condition is to blame for: bytes that are no text, text that another encoding does not
+    /// have, and settings that the server does not take.
+    pub(crate) const OF_NO_CONDITION: [&str; 3] = ["22021", "22P05", "22023"];
     /// A lock was not granted in time.
     pub(crate) const LOCK_NOT_AVAILABLE: &str = "55P03";
 }

@@ -38,11 +38,11 @@ use self::{
     session::Session,
 };
 use crate::{
-    OnFull, Options,
+    Choice, OnFull, Options,
     append::Appender,
     confirm::Confirm,
     copy::Target,
-    error::{Error, sqlstate},
+    error::{Error, ServerError, sqlstate},
     replication::Connection,
     sql,
     status::{Shared, State},
@@ -91,17 +91,6 @@ impl From<Error> for Trouble {
                 "journal_io",
                 format!("the journal takes nothing more: {error}; mend it and restart the node"),
             )),
-            // While it streams, the server computes nothing but conditions on rows.
-            Error::Server(said) if said.code.starts_with(sqlstate::DATA_EXCEPTION_CLASS) => {
-                Self::Halt(Halt::new(
-                    "condition_fails",
-                    format!(
-                        "a condition in [capture.rows] fails for a row that was changed: {said}; what is logged is read \
-                         with the condition of its time, so begin anew with one that holds or does not for every row: drop \
-                         the slot, correct it, run `thinwire init`, and start with another `dir`"
-                    ),
-                ))
-            }
             error => Self::Weather(error),
         }
     }
@@ -178,6 +167,14 @@ impl Runner {
     async fn once(&mut self) {
         let Err(trouble) = self.session().await;
         self.end_session().await;
+        let trouble = match trouble {
+            Trouble::Weather(Error::Server(said))
+                if is_of_condition(&said, &self.options.choice) =>
+            {
+                Trouble::Halt(condition_fails(&said))
+            }
+            other => other,
+        };
         self.digest(trouble).await;
     }
 
@@ -357,6 +354,25 @@ impl Runner {
     }
 }
 
+/// Whether a condition on rows fails: while it streams, the server computes nothing else with values, but it converts
+/// text and reads the settings of the session.
+fn is_of_condition(said: &ServerError, choice: &Choice) -> bool {
+    choice.tables().any(|(_, it)| it.rows.is_some())
+        && said.code.starts_with(sqlstate::DATA_EXCEPTION_CLASS)
+        && !sqlstate::OF_NO_CONDITION.contains(&said.code.as_str())
+}
+
+fn condition_fails(said: &ServerError) -> Halt {
+    Halt::new(
+        "condition_fails",
+        format!(
+            "a condition in [capture.rows] fails for a row that was changed: {said}; what is logged is read \
+             with the condition of its time, so begin anew with one that holds or does not for every row: drop \
+             the slot, correct it, run `thinwire init`, and start with another `dir`"
+        ),
+    )
+}
+
 /// Whether anything may be appended.
 fn check_writable(stream: &Stream) -> Result<(), Trouble> {
     if stream.is_poisoned() {
@@ -422,6 +438,23 @@ const ROOM_POLL: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_condition_is_blamed_for_what_it_computes_only() {
+        let mut rows = Choice::default();
+        rows.filter("public.t", "1 / id > 0").unwrap();
+        let said = |code: &str| ServerError {
+            code: code.to_owned(),
+            message: String::new(),
+            detail: None,
+            hint: None,
+        };
+        assert!(is_of_condition(&said("22012"), &rows));
+        assert!(!is_of_condition(&said("22012"), &Choice::default()));
+        for code in ["22021", "22P05", "22023", "55000"] {
+            assert!(!is_of_condition(&said(code), &rows), "{code}");
+        }
+    }
 
     #[test]
     fn waits_grow_to_five_seconds_and_differ() {
