@@ -23,6 +23,19 @@ pub(super) fn select<'a>(
     patterns: &Patterns,
     operations: Operations,
 ) -> Result<Vec<&'a Table>> {
+    let (selected, mut problems) = meant(found, patterns);
+    for table in selected.iter().filter(|_| operations.need_identity()) {
+        let version = found.server.version;
+        problems.extend(members(found, table).filter_map(|it| refused(it, table, version)));
+    }
+    match problems.is_empty() {
+        true => Ok(selected),
+        false => Err(Error::Refused(problems.join("\n"))),
+    }
+}
+
+/// The tables that are meant and have changes, and what is wrong with the names.
+fn meant<'a>(found: &'a Inventory, patterns: &Patterns) -> (Vec<&'a Table>, Vec<String>) {
     let by_id: BTreeMap<u32, &Table> = found.tables.iter().map(|it| (it.id, it)).collect();
     let mut problems: Vec<String> = Vec::new();
     for literal in patterns.literals() {
@@ -48,21 +61,14 @@ pub(super) fn select<'a>(
             None => selected.push(table),
         }
     }
-    for table in selected.iter().filter(|_| operations.need_identity()) {
-        let version = found.server.version;
-        problems.extend(members(found, table).filter_map(|it| refused(it, table, version)));
-    }
-    match problems.is_empty() {
-        true => Ok(selected),
-        false => Err(Error::Refused(problems.join("\n"))),
-    }
+    (selected, problems)
 }
 
-/// The tables that are meant and could be published, but are not.
+/// The tables that are meant and are not published. A problem with one does not hide the others: `init` speaks of it.
 pub(super) fn unpublished(found: &Inventory, patterns: &Patterns) -> Vec<String> {
     let published: BTreeSet<u32> =
         found.publication.iter().flat_map(|it| &it.entries).map(|it| it.table).collect();
-    let tables = select(found, patterns, Operations::default()).unwrap_or_default();
+    let (tables, _) = meant(found, patterns);
     tables.into_iter().filter(|it| !published.contains(&it.id)).map(Table::label).collect()
 }
 
@@ -334,6 +340,14 @@ mod tests {
         let nothing = Table { identity: "n".into(), has_key: false, ..table(1, "x") };
         let text = refusal(&inventory(vec![nothing]), &["public.*"]);
         assert!(text.contains("public.x has REPLICA IDENTITY NOTHING"), "{text}");
+    }
+
+    #[test]
+    fn one_problem_hides_no_table_that_is_not_published() {
+        let nothing = Table { identity: "n".into(), ..table(1, "x") };
+        let found = inventory(vec![nothing, table(2, "y")]);
+        let patterns = Patterns::parse(&["public.*", "public.gone"]).unwrap();
+        assert_eq!(unpublished(&found, &patterns), ["public.x", "public.y"]);
     }
 
     #[test]
