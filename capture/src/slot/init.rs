@@ -42,6 +42,8 @@ pub struct Report {
     pub needed: Vec<String>,
     /// The tables that are captured.
     pub tables: Vec<String>,
+    /// The tables of which rows or columns are chosen, and that are not there at present.
+    pub absent: Vec<String>,
 }
 
 /// Makes the source ready to be captured. Safe to repeat; what is right already is left alone.
@@ -60,10 +62,16 @@ pub async fn init(admin: &Source, options: &InitOptions) -> Result<Report> {
             false => run(&client, statement).await?,
         }
     }
-    Ok(Report { done: statements, needed: needed(found.run_as.as_ref()), tables })
+    Ok(Report {
+        done: statements,
+        needed: needed(found.run_as.as_ref()),
+        tables,
+        absent: absent(&found, &options.choice),
+    })
 }
 
-/// The statements that [`init`] would run now, with those for somebody with more privileges at the end.
+/// The statements that [`init`] would run now, with those for somebody with more privileges at the end,
+/// and behind them a comment for each name in the choice that no table has at present.
 ///
 /// # Errors
 /// As [`init`].
@@ -71,7 +79,20 @@ pub async fn plan(admin: &Source, options: &InitOptions) -> Result<Vec<String>> 
     let client = admin.connect().await?;
     let (found, mut statements, _) = prepare(&client, options).await?;
     statements.extend(needed(found.run_as.as_ref()));
+    let absent = absent(&found, &options.choice);
+    // On one line whatever the name is, so that all of it is a comment.
+    statements.extend(absent.iter().map(|it| format!("-- there is no table {it:?} at present")));
     Ok(statements)
+}
+
+/// The tables that the choice names, and that are not there.
+fn absent(found: &Inventory, choice: &Choice) -> Vec<String> {
+    let is_there = |schema: &str, name: &str| {
+        found.tables.iter().any(|it| it.schema == schema && it.name == name)
+    };
+    let names = choice.tables().map(|(name, _)| name);
+    let absent = names.filter(|(schema, name)| !is_there(schema, name));
+    absent.map(|(schema, name)| format!("{schema}.{name}")).collect()
 }
 
 /// Drops the publication and the slot of a node. What is not there is no error.

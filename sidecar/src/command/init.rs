@@ -41,6 +41,11 @@ async fn prepare(config: &Config, admin: &Database, database: &Database) -> Resu
         for statement in report.needed {
             eprintln!("thinwire: somebody with more privileges has to run: {statement};");
         }
+        for table in report.absent {
+            eprintln!(
+                "thinwire: rows or columns of {table} are chosen, and there is no such table at present"
+            );
+        }
     }
     if let Some(setup) = apply_setup(config, database) {
         let target = Target { config: admin.config.clone(), tls: admin.tls.clone() };
