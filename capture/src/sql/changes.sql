@@ -107,9 +107,10 @@ DECLARE
     called text;
     why text;
 BEGIN
-    IF NOT is_listed AND (NOT is_wanted OR chosen IS NULL AND EXISTS (
-        SELECT FROM thinwire.withheld AS w WHERE w.id = relation))
-    THEN
+    IF NOT is_listed AND (NOT is_wanted OR chosen IS NULL AND thinwire.is_withheld(relation)) THEN
+        IF chosen IS NOT NULL THEN
+            PERFORM thinwire.withhold(relation);
+        END IF;
         RETURN 'out';
     END IF;
     SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
@@ -124,6 +125,7 @@ BEGIN
                 why := thinwire.hindrance(capture, relation);
             END IF;
             IF is_wanted AND why IS NULL AND NOT thinwire.is_too_wide(capture, relation) THEN
+                DELETE FROM thinwire.withheld AS w WHERE w.id = relation;
                 RETURN 'kept';
             END IF;
             EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
@@ -132,13 +134,21 @@ BEGIN
             why := thinwire.publish(capture, relation);
         END IF;
         IF is_wanted AND why IS NULL THEN
+            DELETE FROM thinwire.withheld AS w WHERE w.id = relation;
             PERFORM thinwire.grant_to_reader(capture, relation);
             -- Its copy tells of all that it consists of.
             PERFORM thinwire.note_parts(ARRAY(SELECT b.id FROM thinwire.branch(relation) AS b));
         END IF;
     EXCEPTION WHEN lock_not_available THEN
+        IF chosen IS NOT NULL OR is_narrowed THEN
+            PERFORM thinwire.withhold(relation);
+        END IF;
         RETURN 'later';
     END;
+    -- What its name hid stays hidden under another one.
+    IF (chosen IS NOT NULL OR is_narrowed) AND (NOT is_wanted OR why IS NOT NULL) THEN
+        PERFORM thinwire.withhold(relation);
+    END IF;
     IF why IS NOT NULL THEN
         RAISE WARNING 'thinwire does not capture %: %', called, why;
     END IF;
@@ -302,6 +312,8 @@ DECLARE
     it record;
     done text;
     root oid;
+    is_told boolean;
+    is_partial boolean;
     told_classes oid[] := '{}';
     told oid[] := '{}';
     born oid[] := '{}';
@@ -323,26 +335,32 @@ BEGIN
         ELSIF done IN ('removed', 'withdrawn', 'changed') THEN
             stale := stale || it.object;
         END IF;
-        IF done = 'removed' OR thinwire.is_captured(capture.publication, it.object) THEN
+        is_told := done = 'removed' OR thinwire.is_captured(capture.publication, it.object);
+        IF is_told THEN
             told_classes := told_classes || relations;
             told := told || it.object;
             -- What identifies rows of a part counts for the whole.
             IF root <> it.object AND thinwire.settle(capture, root) IN ('removed', 'withdrawn', 'changed') THEN
                 stale := stale || root;
             END IF;
+        END IF;
+        -- What was a part of one that is not captured at present hides as much as that does.
+        is_partial := thinwire.is_narrowed(capture, root) OR thinwire.chosen(capture, root) IS NOT NULL
+            OR thinwire.is_withheld(root);
+        IF is_told OR is_partial THEN
             moved := thinwire.moved_partitions(it.object, created);
             IF it.relispartition AND NOT EXISTS (SELECT FROM thinwire.parts AS p WHERE p.id = it.object) THEN
                 INSERT INTO thinwire.parts SELECT it.object, h.inhparent FROM pg_catalog.pg_inherits AS h
                 WHERE h.inhrelid = it.object;
             END IF;
             FOREACH part IN ARRAY moved LOOP
-                IF NOT (root = ANY (stale)) AND thinwire.has_rows(part) THEN
+                IF is_told AND NOT (root = ANY (stale)) AND thinwire.has_rows(part) THEN
                     stale := stale || root;
                 END IF;
-                IF thinwire.is_narrowed(capture, root) AND NOT EXISTS (
+                IF is_partial AND NOT EXISTS (
                     SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = part AND c.relispartition)
                 THEN
-                    INSERT INTO thinwire.withheld VALUES (part);
+                    PERFORM thinwire.withhold(part);
                     RAISE WARNING 'thinwire does not capture % any more: only some of the table that it was a part of is captured',
                         part::pg_catalog.regclass;
                 END IF;
@@ -351,7 +369,7 @@ BEGIN
                 END IF;
                 -- Of a part that went, hidden columns are not told either.
                 IF thinwire.is_captured(capture.publication, part)
-                    OR thinwire.hidden(capture.publication, it.object) = '{}'
+                    OR is_told AND thinwire.hidden(capture.publication, it.object) = '{}'
                 THEN
                     told_classes := told_classes || relations;
                     told := told || part;

@@ -9,6 +9,18 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
     WHERE c.oid = relation
 $function$;
 
+-- Whether a table is kept out of the publication, because it hid something under another name or as a part of a table.
+CREATE OR REPLACE FUNCTION thinwire.is_withheld(relation oid)
+RETURNS boolean LANGUAGE sql STABLE AS $function$
+    SELECT EXISTS (SELECT FROM thinwire.withheld AS w WHERE w.id = relation)
+$function$;
+
+-- Keeps a table out until it is published as it was chosen, or somebody publishes it.
+CREATE OR REPLACE FUNCTION thinwire.withhold(relation oid)
+RETURNS void LANGUAGE sql AS $function$
+    INSERT INTO thinwire.withheld SELECT relation WHERE NOT thinwire.is_withheld(relation)
+$function$;
+
 -- Whether updates or deletes are captured, for which rows are told apart.
 CREATE OR REPLACE FUNCTION thinwire.is_identified(capture thinwire.captures)
 RETURNS boolean LANGUAGE sql IMMUTABLE AS $function$

@@ -10,5 +10,6 @@ DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_dro
     thinwire.constraints, thinwire.columns, thinwire.collation_of, thinwire.is_captured, thinwire.is_wanted, thinwire.is_fit,
     thinwire.is_unpublishable, thinwire.has_key, thinwire.branch, thinwire.is_users, thinwire.names, thinwire.matches,
     thinwire.publish, thinwire.is_too_wide, thinwire.is_narrowed, thinwire.hindrance, thinwire.speaks_of_hidden,
-    thinwire.hidden, thinwire.has_lists, thinwire.stem, thinwire.is_identified, thinwire.chosen;
+    thinwire.hidden, thinwire.has_lists, thinwire.stem, thinwire.is_identified, thinwire.withhold,
+    thinwire.is_withheld, thinwire.chosen;
 DROP TABLE IF EXISTS thinwire.captures, thinwire.parts, thinwire.keyless, thinwire.withheld
