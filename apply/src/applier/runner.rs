@@ -312,8 +312,8 @@ impl<S: Sink> Runner<S> {
         begun: Vec<Item>,
         wish: Option<Wish>,
     ) -> Result<(), Trouble> {
-        let Some(wish) = wish else { return Ok(()) };
-        match self.note_skip(source, begun, &wish).await {
+        let Some(mut wish) = wish else { return Ok(()) };
+        match self.note_skip(source, begun, &mut wish).await {
             Ok(()) => {
                 wish.over(Ok(()));
                 Ok(())
@@ -329,7 +329,7 @@ impl<S: Sink> Runner<S> {
         &mut self,
         source: &mut Source,
         begun: Vec<Item>,
-        wish: &Wish,
+        wish: &mut Wish,
     ) -> Result<(), Trouble> {
         let (mut batch, mut xid, mut end) = (Batch::default(), None, None);
         let mut begun = begun.into_iter();
@@ -358,7 +358,9 @@ impl<S: Sink> Runner<S> {
         batch.open = true;
         warn!(stream = %self.stream.id(), first = %wish.first, %last, xid, code = halt.code, by, "leaving out");
         self.sink.skip(&Skip { first: wish.first, last, lsn, time, xid, halt, by }).await?;
-        self.commit(batch).await
+        let done = self.commit(batch).await;
+        wish.unanswered |= matches!(done, Err(Trouble::Weather(_)));
+        done
     }
 
     /// Reads over a copy that is for somebody else, and returns its last offset.

@@ -19,6 +19,8 @@ pub(super) struct Wish {
     pub(super) halt: Halt,
     /// Who wishes it.
     pub(super) by: String,
+    /// Whether the answer to its commit was lost.
+    pub(super) unanswered: bool,
     told: oneshot::Sender<Result<(), String>>,
 }
 
@@ -26,11 +28,20 @@ pub(super) struct Wish {
 pub type Outcome = oneshot::Receiver<Result<(), String>>;
 
 impl Standing {
-    /// The stream is halted by what begins at `first`, or was and goes on.
+    /// The stream is halted by what begins at `first`, or was and goes on. A wish about the same halt stays: it may have
+    /// come while a try was under way.
     pub(super) fn stand(&mut self, halt: Option<(Halt, Option<Offset>)>) {
-        if let Some(wish) = self.wish.take() {
+        let ends = |wish: &mut Wish| {
+            let same = (wish.halt.offset, Some(wish.first));
+            halt.as_ref().is_none_or(|(halt, first)| (halt.offset, *first) != same)
+        };
+        if let Some(wish) = self.wish.take_if(ends) {
             let why = halt.as_ref().map_or(WENT_ON, |(halt, _)| &halt.detail);
-            wish.over(Err(why.to_owned()));
+            let told = match wish.unanswered {
+                true => NOT_KNOWN.to_owned(),
+                false => format!("it was not left out: {why}"),
+            };
+            wish.over(Err(told));
         }
         self.halt = halt;
     }
@@ -52,7 +63,7 @@ impl Standing {
             return Err(format!("what begins at {first} is being left out already"));
         }
         let (told, outcome) = oneshot::channel();
-        self.wish = Some(Wish { first, halt: halt.clone(), by, told });
+        self.wish = Some(Wish { first, halt: halt.clone(), by, unanswered: false, told });
         Ok(outcome)
     }
 
@@ -76,6 +87,8 @@ impl Wish {
 }
 
 const WENT_ON: &str = "the stream went on by itself";
+const NOT_KNOWN: &str = "the database did not answer, so it is not known whether it was left out; \
+                         `thinwire status` shows it";
 
 #[cfg(test)]
 mod tests {
@@ -113,7 +126,30 @@ mod tests {
             standing.stand(Some((halt(7), Some(Offset::new(5)))));
             let mut outcome = ask(&mut standing, 7).unwrap();
             standing.stand(next);
-            assert_eq!(outcome.try_recv(), Ok(Err(expected.to_owned())));
+            assert_eq!(outcome.try_recv(), Ok(Err(format!("it was not left out: {expected}"))));
         }
+    }
+
+    #[test]
+    fn a_wish_stays_while_the_same_halts_the_stream_again() {
+        let mut standing = Standing::default();
+        standing.stand(Some((halt(7), Some(Offset::new(5)))));
+        let mut outcome = ask(&mut standing, 7).unwrap();
+        standing.stand(Some((halt(7), Some(Offset::new(5)))));
+        assert!(outcome.try_recv().is_err());
+        standing.take(Offset::new(5)).unwrap().over(Ok(()));
+        assert_eq!(outcome.try_recv(), Ok(Ok(())));
+    }
+
+    #[test]
+    fn what_became_of_a_commit_without_an_answer_is_not_claimed() {
+        let mut standing = Standing::default();
+        standing.stand(Some((halt(7), Some(Offset::new(5)))));
+        let mut outcome = ask(&mut standing, 7).unwrap();
+        let mut wish = standing.take(Offset::new(5)).unwrap();
+        wish.unanswered = true;
+        standing.put_back(wish);
+        standing.stand(None);
+        assert_eq!(outcome.try_recv(), Ok(Err(NOT_KNOWN.to_owned())));
     }
 }

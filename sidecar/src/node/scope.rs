@@ -58,7 +58,7 @@ impl Node {
         };
         match timeout(SKIP_PATIENCE, outcome).await {
             Ok(Ok(Ok(()))) => Response::Done,
-            Ok(Ok(Err(why))) => Response::Refused(format!("it was not left out: {why}")),
+            Ok(Ok(Err(why))) => Response::Refused(why),
             Ok(Err(_)) => Response::Refused("the node is ending".to_owned()),
             Err(_) => Response::Refused(NOT_YET.to_owned()),
         }
@@ -126,8 +126,8 @@ impl Node {
 
 /// The database has to commit what is left out; the command waits for longer than this.
 const SKIP_PATIENCE: Duration = Duration::from_secs(8);
-const NOT_YET: &str =
-    "it will be left out, but that is not done yet; `thinwire status` will show it";
+const NOT_YET: &str = "it is not left out yet; it will be unless the node ends before, and \
+                       `thinwire status` will show it";
 
 enum Part<'a> {
     Peer(&'a str),
