@@ -97,8 +97,8 @@ pub struct ApplierStatus {
     pub copy_errors: u64,
     /// Conflicts since it was started.
     pub conflicts: ConflictCounts,
-    /// What was left out on somebody's decision, ever; as far as the target was reached since it was started.
-    pub skipped: Skipped,
+    /// What was left out on somebody's decision, ever; none before the target was asked.
+    pub skipped: Option<Skipped>,
 }
 
 /// What the task is told.

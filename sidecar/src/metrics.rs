@@ -98,8 +98,8 @@ impl Page {
             let labels = move |kind| [labels.clone(), vec![("kind", kind)]].concat();
             counts.conflicts.iter().map(move |(kind, count)| (labels(&**kind), *count))
         });
-        let applied = status.streams.iter().filter(|it| it.counts.is_some());
-        let skipped = applied.map(|it| (labels(it), it.skipped));
+        // A sample of 0 before the database was asked would read as a counter that was reset.
+        let skipped = status.streams.iter().filter_map(|it| Some((labels(it), it.skipped?)));
         let help = "Transactions and copies ever left out on somebody's decision.";
         self.counter("stream_skipped_total", help, skipped);
         let help = "Conflicts by kind: resolved by a policy, or halting the stream.";
@@ -292,7 +292,7 @@ mod tests {
                 detail: None,
                 counts: Some(counts()),
                 copied_with: Vec::new(),
-                skipped: 2,
+                skipped: Some(2),
                 last_skipped: None,
             }],
             peers: vec![peer],
@@ -342,5 +342,8 @@ mod tests {
             assert!(text.contains(expected), "{expected} is not in:\n{text}");
         }
         assert!(!text.contains("\nthinwire_journal_hours_left"), "what is unknown has no sample");
+        let mut unread = status();
+        unread.streams[0].skipped = None;
+        assert!(!render(&unread).contains("\nthinwire_stream_skipped_total"));
     }
 }

@@ -50,8 +50,9 @@ pub struct Stream {
     pub counts: Option<Counts>,
     /// Whose rows a copy of its tables holds besides its origin's own: the peers that are applied where it is captured.
     pub copied_with: Vec<String>,
-    /// How many transactions and copies were ever left out of the local database on somebody's decision.
-    pub skipped: u64,
+    /// How many transactions and copies were ever left out of the local database on somebody's decision; null before it
+    /// was asked.
+    pub skipped: Option<u64>,
     pub last_skipped: Option<Skipped>,
 }
 
@@ -298,7 +299,7 @@ impl Status {
                 )?;
             }
             if let Some(Skipped { offset, code, at, by }) = &stream.last_skipped {
-                let count = stream.skipped;
+                let count = stream.skipped.unwrap_or_default();
                 writeln!(out, "  left out {count}, the last at {offset} ({code}) by {by}, {at}")?;
             }
             if let Some(counts) = &stream.counts {

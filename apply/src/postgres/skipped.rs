@@ -33,17 +33,17 @@ pub struct LastSkipped {
     pub by: String,
 }
 
-/// What a sink has read, for everybody to see.
+/// What a sink has read, for everybody to see; none before it has.
 #[derive(Debug, Default)]
-pub(crate) struct Seen(Mutex<Skipped>);
+pub(crate) struct Seen(Mutex<Option<Skipped>>);
 
 impl Seen {
-    pub(crate) fn get(&self) -> Skipped {
+    pub(crate) fn get(&self) -> Option<Skipped> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, skipped: Skipped) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = skipped;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(skipped);
     }
 }
 
@@ -80,13 +80,16 @@ impl Postgres {
 
     /// Reads what was left out. A database that was prepared before there was such a list has left out nothing.
     pub(super) async fn read_skipped(&mut self) -> Result<(), SinkError> {
-        let origin = self.stream.origin.to_string();
+        let stream = vec![self.stream.origin.to_string(), self.stream.epoch.to_string()];
         let Session { client, .. } = self.session.as_mut().ok_or_else(disconnected)?;
         if !ask(client, sql::MAY_READ, Vec::new()).await? {
             return Ok(());
         }
-        let rows = query(client, sql::READ, vec![origin]).await?;
-        let Some(row) = rows.first() else { return Ok(()) };
+        let rows = query(client, sql::READ, stream).await?;
+        let Some(row) = rows.first() else {
+            self.tally.skipped.set(Skipped::default());
+            return Ok(());
+        };
         let number = |column| text(row, column).map(|text| text.parse().unwrap_or_default());
         self.tally.skipped.set(Skipped {
             count: number(0)?,

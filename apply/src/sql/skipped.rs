@@ -31,8 +31,9 @@ $9, $10, $11, $12)";
 pub(crate) const MAY_READ: &str = "\
 SELECT coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass('thinwire.skipped'), 'SELECT'), false)";
 
-/// How many are noted of an origin, and of the last one the offset, code, time and who has left it out.
+/// How many are noted of a stream, and of the last one the offset, code, time and who has left it out.
 pub(crate) const READ: &str = "\
 SELECT pg_catalog.count(*) OVER ()::pg_catalog.text, \"offset\"::pg_catalog.text, code, \
 pg_catalog.to_char(skipped_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), asked_by \
-FROM thinwire.skipped WHERE origin OPERATOR(pg_catalog.=) $1 ORDER BY skipped_at DESC, \"offset\" DESC LIMIT 1";
+FROM thinwire.skipped WHERE origin OPERATOR(pg_catalog.=) $1 AND epoch OPERATOR(pg_catalog.=) $2 \
+ORDER BY skipped_at DESC, \"offset\" DESC LIMIT 1";

@@ -53,7 +53,7 @@ pub struct Stream {
     /// Whose rows a copy of it holds too.
     pub copied_with: Vec<String>,
     /// How many transactions and copies were left out.
-    pub skipped: u64,
+    pub skipped: Option<u64>,
 }
 
 /// What was counted while a stream was applied.

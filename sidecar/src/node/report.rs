@@ -82,12 +82,13 @@ impl Node {
             (None, None) => false,
         };
         let marks = Some(stream.watermarks());
+        let left_out = applier.as_ref().and_then(|applier| applier.skipped.as_ref());
         status::Stream {
             halted: halt,
             paused: is_paused,
             counts: applier.as_ref().map(counts),
-            skipped: applier.as_ref().map_or(0, |applier| applier.skipped.count),
-            last_skipped: applier.as_ref().and_then(|it| it.skipped.last.as_ref()).map(skipped),
+            skipped: left_out.map(|it| it.count),
+            last_skipped: left_out.and_then(|it| it.last.as_ref()).map(skipped),
             detail: applier.and_then(|applier| applier.last_error),
             ..self.stream_of(stream.id(), marks)
         }
@@ -112,7 +113,7 @@ impl Node {
                 true => self.config.copied_with().into_iter().map(str::to_owned).collect(),
                 false => Vec::new(),
             },
-            skipped: 0,
+            skipped: None,
             last_skipped: None,
         }
     }

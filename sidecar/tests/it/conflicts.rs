@@ -155,7 +155,7 @@ fn one_transaction_is_skipped_by_its_position() {
         told.contains(&format!("left out 1, the last at {offset} (insert_exists) by user"))
             .then_some(())
     });
-    assert_eq!(pair.target.status().streams[0].skipped, 1);
+    assert_eq!(pair.target.status().streams[0].skipped, Some(1));
     pair.source.sql("update t set v = 'w' where id = 6");
     wait_for("what comes later", PATIENCE, || {
         (pair.target.sql("select v from t where id = 6") == "w").then_some(())
