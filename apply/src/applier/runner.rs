@@ -225,7 +225,7 @@ impl<S: Sink> Runner<S> {
     async fn batch(&mut self, source: &mut Source) -> Result<(), Trouble> {
         let (mut batch, started) = (Batch::default(), Instant::now());
         while batch.has_room(started) {
-            self.begun = None;
+            (self.begun, self.copying) = (None, false);
             let unit = match unit::next(source, self.node).await {
                 Ok(unit) => {
                     self.copying = unit.as_ref().is_some_and(Unit::is_copy);
@@ -465,7 +465,10 @@ impl<S: Sink> Runner<S> {
     }
 
     fn halt(&mut self, halt: Halt) {
-        self.shared.refused(self.copying);
+        // Other halts are about no change.
+        if halt.offset.is_some() && self.begun.is_some() {
+            self.shared.refused(self.copying);
+        }
         if self.halted.as_ref() != Some(&halt) {
             if let Some(conflict) = Conflict::of(&halt.code) {
                 self.shared.tally.conflicts.count(conflict, 1);

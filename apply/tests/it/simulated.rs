@@ -291,6 +291,7 @@ async fn a_target_that_is_ahead_of_the_journal_halts_until_the_journal_has_caugh
     target.lock().unwrap().progress.offset = Offset::new(7);
     let applier = start(Memory::reliable(&target), &feed.stream);
     assert_eq!(halted(&applier, &feed.stream).await.code, "target_ahead");
+    assert_eq!(applier.status().apply_errors, 0);
     feed.transaction(&[t.insert("2")]);
     feed.transaction(&[t.insert("3")]);
     applier.retry();
