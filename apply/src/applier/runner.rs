@@ -45,6 +45,8 @@ pub(super) struct Runner<S> {
     known: Option<Offset>,
     /// The first record that must be given alone.
     careful: Option<Offset>,
+    /// How far what was refused went: up to there, each source transaction has a target transaction of its own.
+    careful_to: Offset,
     /// The first record of what is being applied.
     begun: Option<Offset>,
     /// Whether that is a copy.
@@ -89,6 +91,7 @@ impl<S: Sink> Runner<S> {
             known: None,
             one_by_one: false,
             careful: None,
+            careful_to: Offset::ZERO,
             begun: None,
             copying: false,
             moved: false,
@@ -390,7 +393,7 @@ impl<S: Sink> Runner<S> {
     /// Gives a record to the sink.
     async fn take(&mut self, batch: &mut Batch, item: Item) -> Result<(), Trouble> {
         if let Err(error) = unit::check(&item, &self.relations) {
-            return Err(self.trouble(error, item.offset));
+            return Err(self.trouble(error, item.offset, item.last));
         }
         if !batch.open {
             self.sink.begin().await?;
@@ -408,7 +411,7 @@ impl<S: Sink> Runner<S> {
             Change { offset: item.offset, record: item.record, relations: &self.relations, alone };
         let taken = self.sink.take(change).await;
         let first = if alone { item.offset } else { batch.first.unwrap_or(item.offset) };
-        taken.map_err(|error| self.trouble(error, first))
+        taken.map_err(|error| self.trouble(error, first, item.last))
     }
 
     /// Commits a batch and tells everybody.
@@ -423,13 +426,13 @@ impl<S: Sink> Runner<S> {
                 Some(_) => progress.offset,
                 None => batch.first.unwrap_or_default(),
             };
-            return Err(self.trouble(error, first));
+            return Err(self.trouble(error, first, progress.offset));
         }
         self.moved = true;
         self.known = Some(progress.offset);
         self.stream.set_applied(progress.offset);
         self.shared.applied(batch.transactions, batch.rows);
-        if self.careful.is_some_and(|from| from <= progress.offset) {
+        if self.careful.is_some() && self.careful_to <= progress.offset {
             self.careful = None;
         }
         let over = |halt: &Halt| halt.offset.is_none_or(|offset| offset <= progress.offset);
@@ -439,9 +442,10 @@ impl<S: Sink> Runner<S> {
         Ok(())
     }
 
-    /// What follows from an error, which is about `first` if it does not say. About a record that was given alone it is
-    /// certain; else more care is needed.
-    fn trouble(&mut self, error: SinkError, first: Offset) -> Trouble {
+    /// What follows from an error of a batch that goes up to `last`, which is about `first` if it does not say. About a
+    /// record that was given alone it is certain; else more care is needed, with all of the batch: one that ended
+    /// sooner would have the rest of it be refused and given again for each transaction in it.
+    fn trouble(&mut self, error: SinkError, first: Offset, last: Offset) -> Trouble {
         match error {
             SinkError::Weather(why) => Trouble::Weather(why),
             SinkError::Again => Trouble::Again,
@@ -450,6 +454,10 @@ impl<S: Sink> Runner<S> {
                 if self.careful.is_some_and(|from| offset >= from) {
                     return Trouble::Halt(halt);
                 }
+                self.careful_to = last.max(offset).max(match self.careful {
+                    Some(_) => self.careful_to,
+                    None => Offset::ZERO,
+                });
                 self.careful = Some(offset);
                 Trouble::Again
             }

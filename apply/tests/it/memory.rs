@@ -21,6 +21,8 @@ pub struct Target {
     pub skipped: Vec<Skip>,
     /// Records that are refused; with others around them, only when they are committed.
     pub refused: BTreeSet<Offset>,
+    /// Records that are taken only alone, and nobody says which they are.
+    pub cautious: BTreeSet<Offset>,
 }
 
 /// When a call fails.
@@ -118,6 +120,9 @@ impl Sink for Memory {
             let last = open.last().map_or(applied, |(offset, _)| *offset);
             assert!(taken.0 > last, "{} after {last}", taken.0);
             open.push(taken.clone());
+            if !alone && sink.target().cautious.contains(&taken.0) {
+                return Err(SinkError::Refused(Box::new(Halt::new("constraint", "together"))));
+            }
             match sink.refusal(&taken).filter(|_| alone) {
                 Some(refusal) => Err(refusal),
                 None => Ok(()),

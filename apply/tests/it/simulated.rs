@@ -327,3 +327,37 @@ async fn a_row_that_no_source_would_send_halts() {
         assert_eq!(target.lock().unwrap().log, vec![]);
     }
 }
+
+#[tokio::test]
+async fn care_costs_one_batch_in_vain_whatever_is_in_it_and_ends_behind_it() {
+    const TRANSACTIONS: u64 = 10;
+    let (feed, t) = (Feed::new(), table());
+    feed.append_unsynced(&[t.relation()]);
+    for id in 0..TRANSACTIONS {
+        feed.append_unsynced(&feed.wrapped(&[t.insert(&id.to_string())]));
+    }
+    feed.stream.sync().unwrap();
+    let target = Arc::<Mutex<Target>>::default();
+    // The row of the last transaction.
+    target.lock().unwrap().cautious.insert(Offset::new(3 * TRANSACTIONS));
+    let begun = Arc::new(Mutex::new(0));
+    let count = begun.clone();
+    let sink = Memory::new(&target, move |call| {
+        *count.lock().unwrap() += u64::from(call == "begin");
+        None
+    });
+    let applier = start(sink, &feed.stream);
+    applied(&applier, &feed.stream).await;
+    idle(&applier).await;
+    let commits = target.lock().unwrap().commits;
+    assert!(commits >= TRANSACTIONS, "{commits}");
+    assert_eq!(*begun.lock().unwrap(), commits + 1);
+    for id in 0..TRANSACTIONS {
+        feed.append_unsynced(&feed.wrapped(&[t.insert(&id.to_string())]));
+    }
+    feed.stream.sync().unwrap();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(target.lock().unwrap().commits, commits + 1);
+    assert_eq!(feed.stream.halted().borrow().clone(), None);
+}
