@@ -29,8 +29,8 @@ pub(super) struct Suspect {
 /// A row in the way.
 pub(super) struct Rival {
     index: String,
-    /// What the index has of it.
-    has: String,
+    /// The columns and expressions of the index.
+    columns: String,
     /// The row's own key; empty if it has none.
     key: String,
 }
@@ -98,9 +98,9 @@ impl Postgres {
 
 /// The halt, with every row in the way.
 fn named(halt: Halt, rivals: &[Rival]) -> Halt {
-    let one = |Rival { index, has, key }: &Rival| match &key[..] {
-        "" => format!("{index} has {has}"),
-        key => format!("{index} has {has} in the row {key}"),
+    let one = |Rival { index, columns, key }: &Rival| match &key[..] {
+        "" => format!("{index} ({columns})"),
+        key => format!("{index} ({columns}) has the row {key}"),
     };
     let mut all: Vec<_> = rivals.iter().take(NAMED_MAX).map(one).collect();
     if let Some(more) = rivals.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
@@ -144,10 +144,10 @@ async fn look(
         let rows: Vec<_> = rows.try_collect().await.map_err(failed)?;
         let Some(row) = rows.first() else { continue };
         let of = |column| row.try_get::<_, Vec<String>>(column).map_err(failed);
-        let parts = index.parts.iter().map(|part| part.text.clone());
+        let columns: Vec<_> = index.parts.iter().map(|part| &part.text[..]).collect();
         rivals.push(Rival {
-            has: pairs(parts, of(0)?),
-            key: pairs(named_by.iter().cloned(), of(1)?),
+            columns: columns.join(", "),
+            key: pairs(named_by.iter().cloned(), of(0)?),
             index: index.name,
         });
     }

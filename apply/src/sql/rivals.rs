@@ -128,8 +128,7 @@ pub(crate) fn new_row(
     format!("SELECT given.*{} FROM ({given}) AS given", computed.collect::<String>())
 }
 
-/// The row of a table, by schema and name, that an index finds in the way of a new row: what it has there, and the values
-/// of these columns.
+/// The row of a table, by schema and name, that an index finds in the way of a new row: the values of these columns.
 pub(crate) fn rival(
     schema: &str,
     name: &str,
@@ -143,11 +142,8 @@ pub(crate) fn rival(
         (0..).zip(&index.parts).map(|(at, part)| format!(", ({}) AS p{at}", part.text)).collect();
     let key: String =
         (0..).zip(named_by).map(|(at, name)| format!(", {} AS k{at}", ident(name))).collect();
-    let shown = |letter: char, count: usize| {
-        let values: Vec<_> =
-            (0..count).map(|at| format!("pg_catalog.format('%s', here.{letter}{at})")).collect();
-        format!("ARRAY[{}]::pg_catalog._text", values.join(", "))
-    };
+    let shown: Vec<_> =
+        (0..named_by.len()).map(|at| format!("pg_catalog.format('%s', here.k{at})")).collect();
     let same = (0..).zip(&index.parts).map(|(at, part)| {
         let (schema, null) = (ident(&part.equality), "IS NOT DISTINCT FROM NULL");
         let collation = part.collation.as_ref();
@@ -162,12 +158,11 @@ pub(crate) fn rival(
     });
     format!(
         "WITH new AS ({new}), made AS MATERIALIZED (SELECT {TABLE_ID}, {PLACE}{parts} FROM new{condition}) \
-         SELECT {}, {} FROM made, \
+         SELECT ARRAY[{}]::pg_catalog._text FROM made, \
          (SELECT tableoid AS {TABLE_ID}, ctid AS {PLACE}{parts}{key} FROM ONLY {}{condition}) AS here \
          WHERE (made.{TABLE_ID} OPERATOR(pg_catalog.=) here.{TABLE_ID} \
          AND made.{PLACE} OPERATOR(pg_catalog.=) here.{PLACE}) IS NOT TRUE{} LIMIT 1",
-        shown('p', index.parts.len()),
-        shown('k', named_by.len()),
+        shown.join(", "),
         qualified(schema, name),
         same.collect::<String>()
     )

@@ -26,7 +26,7 @@ fn names(halt: &Halt, indexes: &[&str]) {
 }
 
 #[tokio::test]
-async fn an_insert_names_every_unique_index_in_the_way_and_what_it_has() {
+async fn an_insert_names_every_unique_index_in_the_way_and_no_value_of_it() {
     let sql = "create table t (id int primary key, a text unique, b int unique);
         insert into t values (1, 'x', null), (2, 'y', 7), (3, 'z', 8)";
     let halt = refused(sql, table().insert("1|y|8")).await;
@@ -35,11 +35,14 @@ async fn an_insert_names_every_unique_index_in_the_way_and_what_it_has() {
         &halt,
         &[
             "3 unique indexes",
-            "t_pkey has id=1 in the row id=1",
-            "t_a_key has a=y in the row id=2",
-            "t_b_key has b=8 in the row id=3",
+            "t_pkey (id) has the row id=1",
+            "t_a_key (a) has the row id=2",
+            "t_b_key (b) has the row id=3",
         ],
     );
+    for value in ["=y", "=8"] {
+        assert!(!halt.detail.contains(value), "{halt:?}");
+    }
     // Nulls are equal where an index says so, from PostgreSQL 15 on.
     let version = Database::bare(Database::shared(), "").sql("show server_version_num");
     if version.parse::<u32>().unwrap() < 150_000 {
@@ -48,7 +51,7 @@ async fn an_insert_names_every_unique_index_in_the_way_and_what_it_has() {
     let sql = sql.replace("b int unique", "b int, unique nulls not distinct (b)");
     let halt = refused(&sql, table().insert("1|fine|~")).await;
     expect(&halt, MULTIPLE, 9, "public.t", Some("id=1"));
-    names(&halt, &["2 unique indexes", "t_pkey has id=1", "t_b_key has b= in the row id=1"]);
+    names(&halt, &["2 unique indexes", "t_pkey (id)", "t_b_key (b) has the row id=1"]);
 }
 
 #[tokio::test]
@@ -60,14 +63,14 @@ async fn an_update_names_every_unique_index_in_the_way_but_not_its_own_row() {
     expect(&halt, MULTIPLE, 9, "public.t", Some("id=1"));
     names(
         &halt,
-        &["2 unique indexes", "t_pkey has id=2 in the row id=2", "t_b_key has b=8 in the row id=3"],
+        &["2 unique indexes", "t_pkey (id) has the row id=2", "t_b_key (b) has the row id=3"],
     );
     assert!(!halt.detail.contains("t_a_key"), "{halt:?}");
     // One alone is of another kind, and named with its row as well.
     let halt =
         halts(sql, &table(), &[table().update("1|?|8")], "delete from t where id = 3", true).await;
     expect(&halt, "update_exists", 9, "public.t", Some("id=1"));
-    names(&halt, &["t_b_key has b=8 in the row id=3"]);
+    names(&halt, &["t_b_key (b) has the row id=3"]);
 }
 
 #[tokio::test]
@@ -84,9 +87,9 @@ async fn an_insert_into_a_partition_names_every_unique_index_of_the_partition() 
         &halt,
         &[
             "3 unique indexes",
-            "t_high_pkey has id=102 in the row id=102",
-            "high_a has lower(a)=y in the row id=102",
-            "high_b has b=8 in the row id=103",
+            "t_high_pkey (id) has the row id=102",
+            "high_a (lower(a)) has the row id=102",
+            "high_b (b) has the row id=103",
         ],
     );
     // What is in another partition, or outside of an index, is in nobody's way.
@@ -102,5 +105,5 @@ async fn what_the_target_computes_is_compared_as_well() {
         insert into t values (1, 'x', 6), (2, 'y', 7)";
     let halt = refused(sql, table().insert("9|x|7")).await;
     expect(&halt, MULTIPLE, 9, "public.t", Some("id=9"));
-    names(&halt, &["t_a_key has a=x in the row id=1", "t_twice_key has twice=14 in the row id=2"]);
+    names(&halt, &["t_a_key (a) has the row id=1", "t_twice_key (twice) has the row id=2"]);
 }
