@@ -55,6 +55,9 @@ struct Shipping {
     ahead: Option<Ack>,
     /// Whether the peer's records are others than ours, so that what it has of them is nothing of ours.
     differs: bool,
+    /// The peer says that it holds more of our own than we do, and what comes of it is not decided: what is remembered of
+    /// the peer decides, and must outlive this connection.
+    undecided: bool,
 }
 
 #[derive(Debug)]
@@ -205,6 +208,10 @@ impl Sender {
                     id.origin != own || held.durable <= stream.watermarks().synced
                 };
                 let held = self.held.get(&id).filter(exists);
+                let undecided = id.origin == own
+                    && self.held.get(&id).is_some_and(|held| {
+                        held.durable.max(held.last) > stream.watermarks().synced
+                    });
                 let marks = held.map(PeerMarks::of).unwrap_or_default();
                 self.places.insert(id, self.shipping.len());
                 found.push(self.shipping.len());
@@ -216,6 +223,7 @@ impl Sender {
                     unacked: VecDeque::new(),
                     ahead: None,
                     differs: false,
+                    undecided,
                 });
             }
         }
@@ -362,9 +370,10 @@ impl Sender {
         known.into_iter().take(most).map(|(_, known)| known).collect()
     }
 
-    /// How far all streams that go to the peer are there.
+    /// How far the streams that go to the peer are there, but for those of which it is not decided.
     pub(crate) fn marks(&self) -> impl Iterator<Item = (StreamId, PeerMarks)> + '_ {
-        self.shipping.iter().map(|shipping| (shipping.stream.id(), shipping.marks))
+        let decided = self.shipping.iter().filter(|shipping| !shipping.undecided);
+        decided.map(|shipping| (shipping.stream.id(), shipping.marks))
     }
 
     /// What others need to know since the last call.
@@ -492,6 +501,7 @@ impl Sender {
         let marks = held.map(PeerMarks::of).unwrap_or_default();
         let shipping = &mut self.shipping[place];
         shipping.marks = shipping.marks.max(marks);
+        shipping.undecided = false;
         shipping.state = State::Live(Box::new(cursor));
         let index = index(place);
         Ok(Some(Outgoing::Open(Opening { index, stream: id, view: View::FULL, next, running })))
@@ -555,7 +565,8 @@ impl Sender {
     /// The peer holds something else under the same numbers: nothing of ours may go because of it.
     fn disown(&mut self, place: usize) {
         let shipping = &mut self.shipping[place];
-        (shipping.marks, shipping.differs) = (PeerMarks::default(), true);
+        (shipping.marks, shipping.differs, shipping.undecided) =
+            (PeerMarks::default(), true, false);
     }
 
     fn halt(&mut self, place: usize, halt: Halt) {

@@ -19,7 +19,7 @@ fn halt_code(node: &Node, id: StreamId) -> Option<String> {
 
 /// How far the peer is believed to hold the only stream that goes to it.
 fn acked(sender: &Sender) -> Offset {
-    sender.marks().next().unwrap().1.acked
+    sender.marks().next().map_or(Offset::ZERO, |(_, marks)| marks.acked)
 }
 
 fn skips(records: &[Record]) -> u64 {
@@ -212,6 +212,72 @@ fn a_peer_that_cannot_tell_and_of_which_nothing_is_remembered_is_refused_alone()
     rolled.append(&transaction(2, 3, 10));
     flow.sender.moved(a.own_id());
     assert!(flow.ship().is_none(), "nothing comes under numbers that it may hold");
+}
+
+/// A connection that ends before the peer has proven anything, and the one after it: what is remembered in it is
+/// what was before, overlaid by what the first has left.
+fn what_is_remembered_outlives_a_connection(paused: bool) {
+    let (a, b, rolled) = (Node::new(1), Node::new(2), Node::new(1));
+    for xid in 1..9 {
+        a.append(&transaction(xid, 30, 2_000));
+    }
+    rolled.append(&transaction(1, 30, 2_000));
+    Flow::new(&a, &b).run(&b);
+    let held = b.journal.stream(a.own_id()).unwrap();
+    held.trim(held.watermarks().synced, true).unwrap();
+    let remembered = PeerMarks { acked: Offset::new(20), ..PeerMarks::default() };
+    let mut known = BTreeMap::from([(a.own_id(), remembered)]);
+
+    let mut cut = Flow::new(&rolled, &b);
+    cut.sender.pause(paused);
+    cut.sender.compare(known.clone());
+    known.extend(cut.sender.marks());
+    assert!(cut.ship().is_none());
+    let asked = cut.sender.effects().iter().any(|effect| matches!(effect, Effect::Prove(_)));
+    assert_eq!(asked, !paused);
+    // What is captured meanwhile decides nothing.
+    (2..9).for_each(|xid| drop(rolled.append(&transaction(xid, 30, 2_000))));
+    known.extend(cut.sender.marks());
+    cut.sender.stopped(a.own_id());
+    known.extend(cut.sender.marks());
+    assert_eq!(known[&a.own_id()], remembered);
+}
+
+#[test]
+fn what_is_remembered_of_a_peer_outlives_a_cut_before_its_proof() {
+    what_is_remembered_outlives_a_connection(false);
+}
+
+#[test]
+fn what_is_remembered_of_a_peer_outlives_a_pause_before_its_proof() {
+    what_is_remembered_outlives_a_connection(true);
+}
+
+#[test]
+fn a_rolled_back_disk_halts_its_own_stream_in_the_connection_after_a_cut() {
+    for paused in [false, true] {
+        let (a, b, rolled) = (Node::new(1), Node::new(2), Node::new(1));
+        a.append(&transaction(1, 3, 10));
+        rolled.append(&transaction(1, 1, 10));
+        Flow::new(&a, &b).run(&b);
+        let remembered = PeerMarks { acked: Offset::new(1), ..PeerMarks::default() };
+        let mut known = BTreeMap::from([(a.own_id(), remembered)]);
+        let mut cut = Flow::new(&rolled, &b);
+        cut.sender.pause(paused);
+        cut.sender.compare(known.clone());
+        assert!(cut.ship().is_none());
+        known.extend(cut.sender.marks());
+
+        let mut flow = Flow::new(&rolled, &b);
+        flow.sender.compare(known);
+        let (_, effects) = flow.run(&b);
+        let asked = effects.iter().find_map(|effect| match effect {
+            Effect::Prove(prefix) => Some(*prefix),
+            _ => None,
+        });
+        flow.sender.proven(asked.unwrap(), None);
+        assert_eq!(halt_code(&rolled, a.own_id()).as_deref(), Some(PEER_AHEAD));
+    }
 }
 
 #[test]
