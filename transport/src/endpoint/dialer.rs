@@ -81,9 +81,9 @@ impl Dialer {
             // What dialling in vain has cost counts too.
             let ration = self.link.ration.as_ref();
             let paid_at = ration.and_then(|ration| ration.opens_at(now.into_std()));
+            let knocks = peace.is_none() && reach == Reach::Down && tries.knocks();
             let due = tries.due(reach, self.node.random());
             let due = due.max(peace).max(paid_at.map(Instant::from_std)).unwrap_or(now);
-            let knocks = peace.is_none() && reach == Reach::Down && tries.unanswered > KNOCK_AFTER;
             tokio::select! {
                 biased;
                 () = sleep_until(due) => {}
@@ -230,8 +230,10 @@ struct Tries {
     counted: bool,
     /// The way to the peer has changed since the last dial.
     rerouted: bool,
-    /// Somebody has answered a knock.
+    /// Somebody has answered a knock since the last dial.
     answered: bool,
+    /// How many dials were begun after such an answer: where they fail, the path swallows dials alone.
+    heeded: u32,
 }
 
 impl Tries {
@@ -244,7 +246,13 @@ impl Tries {
             counted: false,
             rerouted: false,
             answered: false,
+            heeded: 0,
         }
+    }
+
+    /// Whether to ask for an answer before the next dial.
+    fn knocks(&self) -> bool {
+        self.unanswered > KNOCK_AFTER && !self.answered
     }
 
     /// When to dial next; `None` for at once.
@@ -254,7 +262,8 @@ impl Tries {
             // What was tried over another way says nothing about this one.
             _ if std::mem::take(&mut self.rerouted) => dial_delay(0, random),
             Reach::Suspect => dial_away_delay(self.unanswered, random),
-            _ if std::mem::take(&mut self.answered) => dial_delay(self.failures, random),
+            _ if self.answered && self.heeded == 0 => dial_delay(self.failures, random),
+            _ if self.answered => dial_away_delay(self.heeded, random),
             _ if self.unanswered > KNOCK_AFTER => {
                 dial_away_delay(self.unanswered - KNOCK_AFTER, random)
             }
@@ -270,12 +279,14 @@ impl Tries {
         let young = self.last.is_some_and(|last| now - last <= YOUNG);
         if !(dialled && young) {
             (self.failures, self.unanswered, self.away) = (0, 0, now);
+            self.heeded = 0;
         }
     }
 
     /// A dial begins; says how many have failed before.
     fn begin(&mut self, now: Instant) -> u32 {
         self.last = Some(now);
+        self.heeded += u32::from(std::mem::take(&mut self.answered));
         let before = self.failures;
         self.failures += 1;
         before
@@ -283,6 +294,7 @@ impl Tries {
 
     fn reroute(&mut self) {
         (self.failures, self.unanswered, self.rerouted) = (0, 0, true);
+        self.heeded = 0;
     }
 }
 

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::{
     seeds::count,
-    sim::{Kind, SATELLITE, Sim},
+    sim::{Faults, Kind, SATELLITE, Sim},
     site::{Site, simulate, transaction, until},
 };
 
@@ -59,6 +59,23 @@ fn a_month_away_costs_no_more_than_a_month_of_idling() {
         assert!(day < 4_500_000, "{day} bytes in a day: {connected:?}, {restarted:?}");
         assert!(month < 15_000_000, "{month} bytes in a month: {connected:?}, {restarted:?}");
     }
+}
+
+#[test]
+fn a_path_that_swallows_dials_alone_costs_no_more_than_a_silent_one() {
+    let [hour, day] = simulate(async {
+        let (sim, _edge, hub) = parted_and_restarted(1).await;
+        sim.set_faults(Faults { size_max: Some(1_000), ..Faults::default() });
+        sim.set_up(true);
+        let (before, answers) = (sim.sent_bytes(), sim.sent_between(2, 1));
+        sleep(HOUR).await;
+        let hour = sim.sent_bytes() - before;
+        assert!(sim.sent_between(2, 1) > answers, "{:?} answers", hub.own_id());
+        sleep(DAY - HOUR).await;
+        [hour, sim.sent_bytes() - before]
+    });
+    assert!(hour < 1_200_000, "{hour} bytes in an hour");
+    assert!(day < 4_500_000, "{day} bytes in a day");
 }
 
 /// How long it takes from the return of the link until more has arrived, on average.
