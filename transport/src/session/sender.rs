@@ -55,8 +55,8 @@ struct Shipping {
     ahead: Option<Ack>,
     /// Whether the peer's records are others than ours, so that what it has of them is nothing of ours.
     differs: bool,
-    /// The peer says that it holds more of our own than we do, and what comes of it is not decided: what is remembered of
-    /// the peer decides, and must outlive this connection.
+    /// The peer says that it holds more of our own than we do, and it is not decided what comes of it: what is
+    /// remembered of the peer decides, and must outlive this connection.
     undecided: bool,
 }
 
