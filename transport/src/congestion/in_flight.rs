@@ -67,7 +67,7 @@ impl InFlight {
     }
 
     /// The round trip, smoothed; `None` until one was measured. The connection's own is wrong for long after an outage: see
-    /// [`Seat`].
+    /// `Seat`.
     pub fn rtt(&self) -> Option<Duration> {
         let rtt = self.rtt.load(Relaxed);
         (rtt > 0).then(|| Duration::from_micros(rtt))
