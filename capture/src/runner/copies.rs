@@ -10,6 +10,9 @@
 //! A table that leaves the publication and comes back has missed changes, so it is copied again. `init` says in the log
 //! which tables it adds; that others were away is known as long as a session has seen them away.
 //!
+//! Changes of the schema are in doubt whatever they are about: a copy that holds a table as it was before must not stand
+//! behind what tells that it is another one since.
+//!
 //! A copy for a peer that joins stands in the middle of tables that are live, so every change is in doubt.
 
 use std::{
@@ -30,7 +33,7 @@ use crate::{
     Options,
     copy::{Preparation, Prepared, Target, describe, extent},
     error::Error,
-    sql,
+    schema, sql,
 };
 
 /// The copies that are to be made, one after the other.
@@ -356,7 +359,7 @@ fn judge(
     translator: &Translator,
     message: &Message,
 ) -> Verdict {
-    let touches = translator.touches(message, doubted);
+    let touches = translator.touches(message, doubted.filter(|_| !is_told_by_schema(message)));
     let at = match place {
         Place::NotBefore(from) => {
             return if touches.is_some_and(|lsn| lsn >= from) {
@@ -378,6 +381,12 @@ fn judge(
         (true, Some(InTransaction { emitted: true, .. })) => Verdict::Abandon,
         (true, _) => Verdict::Place,
     }
+}
+
+/// Whether a message may tell that a table in doubt is another one since: before a copy that holds it as it was, that would
+/// be lost.
+fn is_told_by_schema(message: &Message) -> bool {
+    matches!(message, Message::Logical { prefix, .. } if [schema::PREFIX, schema::ADDED].contains(&&**prefix))
 }
 
 enum Refusal {
@@ -538,6 +547,23 @@ mod tests {
         assert_eq!(verdict(at, &[begin(100), insert(1)], &insert(2)), Verdict::Abandon);
         // It may go on as long as it does not touch what is copied.
         assert_eq!(verdict(at, &[begin(100), insert(1)], &insert(1)), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_change_of_the_schema_waits_for_a_snapshot_as_a_change_of_a_copied_table_does() {
+        let told = |prefix: &str| Message::Logical {
+            transactional: true,
+            lsn: Lsn::new(90),
+            prefix: prefix.to_owned(),
+            content: Bytes::new(),
+        };
+        let (from, at) = (Place::NotBefore(Lsn::new(100)), Place::At(Lsn::new(100)));
+        for prefix in [schema::PREFIX, schema::ADDED] {
+            assert_eq!(verdict(from, &[begin(100)], &told(prefix)), Verdict::Wait);
+            assert_eq!(verdict(from, &[begin(99)], &told(prefix)), Verdict::Pass);
+            assert_eq!(verdict(at, &[begin(100), insert(1)], &told(prefix)), Verdict::Abandon);
+        }
+        assert_eq!(verdict(from, &[begin(100)], &told("app")), Verdict::Pass);
     }
 
     #[test]
