@@ -62,6 +62,11 @@ impl Load {
         }
     }
 
+    /// The tables that are copied.
+    pub(super) fn tables(&self) -> &[RelationId] {
+        &self.tables
+    }
+
     /// Whether rows of a table are about to come that has not had its turn.
     pub(super) fn awaits(&self, relation: RelationId) -> bool {
         self.tables.contains(&relation) && !self.entered.contains(&relation)

@@ -25,7 +25,7 @@ use crate::{
         catalog::EMPTY_PATH,
         objects as sql,
         schema::{Attempt, attempts, bare},
-        session::NOTE_LOADED,
+        session::{NOTE_LOADED, WAS_LOADED},
     },
 };
 
@@ -53,7 +53,11 @@ impl Postgres {
             occasion: if self.load.is_some() { Occasion::Copy } else { Occasion::Change },
             may_alter: session.is_owner || self.owner.is_none(),
             grants_to,
-            stale: if self.is_shared { Vec::new() } else { schema.stale },
+            stale: match &self.load {
+                _ if self.is_shared => Vec::new(),
+                Some(load) => load.tables().to_vec(),
+                None => schema.stale,
+            },
         };
         let done = work.run(&definitions).await;
         session.forget_tables();
@@ -81,7 +85,8 @@ struct Work {
 /// What a statement is about.
 struct Subject {
     name: String,
-    id: RelationId,
+    /// If it is a table: its id at the source, its schema and its name.
+    table: Option<(RelationId, [String; 2])>,
 }
 
 /// Steps that wait until all objects are there.
@@ -242,7 +247,7 @@ impl Work {
             let Step::Drop(objects) = &step else { continue };
             let names: Vec<_> = objects.iter().map(bare).collect();
             self.needs_owner()?;
-            let about = Subject { name: names.join(", "), id: RelationId(0) };
+            let about = Subject { name: names.join(", "), table: None };
             self.attempt(&about, attempts(&step, None)).await?;
         }
         for gone in &definitions.dropped {
@@ -332,9 +337,11 @@ impl Work {
                 Some((state, _)) if !attempt.behind.iter().any(|it| state.starts_with(it)) => {
                     continue;
                 }
-                Some(_) if attempt.empties && !self.stale.contains(&about.id) => continue,
                 Some((_, why)) => {
                     self.client.batch_execute(sql::UNDO).await.map_err(failed)?;
+                    if attempt.empties && !self.may_empty(about).await? {
+                        continue;
+                    }
                     info!(stream = %self.stream, object = about.name, %why, "trying it another way");
                 }
             }
@@ -347,6 +354,13 @@ impl Work {
             }
         }
         failure.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Whether the rows of a table are this stream's alone, and are copied again.
+    async fn may_empty(&self, about: &Subject) -> Result<bool, SinkError> {
+        let Some((id, [schema, name])) = &about.table else { return Ok(false) };
+        let params = vec![self.stream.origin.to_string(), schema.clone(), name.clone()];
+        Ok(self.stale.contains(id) && ask(&self.client, WAS_LOADED, params).await?)
     }
 
     async fn execute(
@@ -404,7 +418,9 @@ impl Subject {
             "" => object.name.clone(),
             schema => format!("{schema}.{}", object.name),
         };
-        Self { name, id: RelationId(object.id) }
+        let is_table = matches!(object.body, Body::Table(_));
+        let table = (RelationId(object.id), [object.schema.clone(), object.name.clone()]);
+        Self { name, table: is_table.then_some(table) }
     }
 }
 

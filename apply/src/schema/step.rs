@@ -201,6 +201,21 @@ impl<'a> Named<'a> {
     }
 }
 
+impl Alter<'_> {
+    /// Whether the rows that are there may stand in its way.
+    pub(crate) fn is_held_against_rows(&self) -> bool {
+        match self {
+            Self::NotNull(column) => column.not_null,
+            Self::AddColumn { .. }
+            | Self::Expression(_)
+            | Self::AddConstraint(_)
+            | Self::AddIndex(_)
+            | Self::Attach(_) => true,
+            _ => false,
+        }
+    }
+}
+
 impl Step<'_> {
     /// Whether it changes what an object is, and not only how far a sequence has come.
     pub(crate) fn needs_owner(&self) -> bool {

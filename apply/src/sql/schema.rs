@@ -18,7 +18,7 @@ pub(crate) struct Attempt {
     pub(crate) texts: Vec<String>,
     /// The states with which the attempt before it must have failed, or how they begin.
     pub(crate) behind: &'static [&'static str],
-    /// Whether it removes rows, which may only be done if they are copied again.
+    /// Whether it removes the table's rows, which may only be done if they are this stream's and are copied again.
     pub(crate) empties: bool,
     /// A value that rows get: not for people's eyes.
     pub(crate) value: Option<String>,
@@ -344,7 +344,30 @@ fn advance(sequence: &Object, value: i64, falls: bool) -> String {
     )
 }
 
+/// The ways to change a table. Rows that are to be copied again may be of an earlier time than the change, and stand in
+/// its way: the last way goes without them.
 fn alter(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
+    let mut ways = ways(table, alter);
+    if alter.is_held_against_rows()
+        && let Some(way) = ways.first()
+    {
+        let texts = [vec![empty(&bare(table))], way.texts.clone()].concat();
+        let value = way.value.clone();
+        ways.push(Attempt { texts, behind: &["22", "23"], empties: true, value });
+    }
+    ways
+}
+
+/// Removes the rows of a table or of all its partitions, but not those of tables that inherit from it.
+fn empty(table: &str) -> String {
+    let id = format!("{}::pg_catalog.regclass", literal(table));
+    format!(
+        "DELETE FROM {table} WHERE tableoid OPERATOR(pg_catalog.=) {id} \
+         OR tableoid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT relid FROM pg_catalog.pg_partition_tree({id})))"
+    )
+}
+
+fn ways(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
     let name = bare(table);
     let one = |text: String| vec![Attempt { texts: vec![text], ..Attempt::default() }];
     let on = |what: String| one(format!("ALTER TABLE {name} {what}"));

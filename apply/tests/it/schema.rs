@@ -483,20 +483,79 @@ async fn a_type_that_no_cast_leads_to_is_taken_if_the_rows_are_copied_again() {
     assert!(halt.detail.contains("ALTER COLUMN \"v\" TYPE uuid"), "{}", halt.detail);
     applier.shutdown().await;
 
-    let feed = Feed::new();
-    let database = Database::new(
-        "create table t (id int primary key, v int not null); insert into t values (1, 1)",
-    )
-    .await;
-    feed.transaction(&[told(&[table(
-        1,
-        "public.t",
-        &["id integer not null", "v integer not null"],
-    )])]);
-    feed.transaction(&[schema(&[1], &[truth], &[])]);
-    feed.copy(&rows, &["1|00000000-0000-0000-0000-000000000001"]);
-    database.apply_all(&feed).await;
-    assert_eq!(database.sql("select v from t"), "00000000-0000-0000-0000-000000000001");
+    // Rows that are copied again make way, as long as they are the stream's.
+    for (own, stale, goes) in [("", &[1][..], true), ("", &[], false), ("(9, 9)", &[1], false)] {
+        let feed = Feed::new();
+        let database = Database::new("create table t (id int primary key, v int not null)").await;
+        let number = table(1, "public.t", &["id integer not null", "v integer not null"]);
+        if own.is_empty() {
+            feed.copy(&rows, &["1|1"]);
+        } else {
+            database.sql(&format!("insert into t values {own}"));
+        }
+        feed.transaction(&[one(&number)]);
+        feed.transaction(&[schema(stale, std::slice::from_ref(&truth), &[])]);
+        if goes {
+            feed.copy(&rows, &["1|00000000-0000-0000-0000-000000000001"]);
+            database.apply_all(&feed).await;
+            assert_eq!(database.sql("select v from t"), "00000000-0000-0000-0000-000000000001");
+            continue;
+        }
+        let applier = database.apply(&feed);
+        assert_eq!(halted(&applier, &feed.stream).await.code, "schema_refused");
+        applier.shutdown().await;
+        assert_eq!(database.sql("select count(*) from t"), "1");
+    }
+}
+
+#[tokio::test]
+async fn rows_of_an_earlier_time_do_not_stand_in_the_way_of_a_change_if_they_are_copied_again() {
+    let rows = Table::new(1, "public.t", &["id*", "v"]);
+    let made = table(1, "public.t", &["id integer not null", "v integer"]);
+    type Change = fn(&mut TableBody);
+    let changes: [Change; 5] = [
+        |table| table.constraints.push(constraint("t_v_key", "UNIQUE (v)")),
+        |table| table.constraints.push(constraint("few", "CHECK (v < 5)")),
+        |table| table.columns[1].not_null = true,
+        |table| {
+            let (name, on) = ("i".to_owned(), "ON public.t USING btree (v)");
+            table.indexes.push(Index { name, definition: format!("CREATE UNIQUE INDEX i {on}") });
+        },
+        |table| {
+            let mut third = column(3, "w integer");
+            (third.default, third.generated) =
+                (Some("1 / (v - 5)".into()), Some(Generated::Stored));
+            table.columns.push(third);
+        },
+    ];
+    for change in changes {
+        let changed = with(made.clone(), change);
+        // The change stands behind what makes the rows old, or in the copy itself.
+        for behind in [true, false] {
+            let database = Database::new("").await;
+            let feed = Feed::new();
+            feed.transaction(&[one(&made), rows.relation()]);
+            feed.copy(&rows, &["1|5", "2|5", "3|~"]);
+            if behind {
+                feed.transaction(&[schema(&[1], &[], &[])]);
+                feed.transaction(&[schema(&[1], std::slice::from_ref(&changed), &[])]);
+                feed.copy(&rows, &["1|1", "2|2"]);
+            } else {
+                let mut records = copy_records(&rows, &["1|1", "2|2"], Vec::new());
+                records.insert(1, one(&changed));
+                feed.append(&records);
+            }
+            database.apply_all(&feed).await;
+            assert_eq!(database.sql("select id, v from t order by id"), "1|1\n2|2");
+            let is_changed = "select string_agg(pg_get_constraintdef(oid), '') is not null \
+                 or to_regclass('i') is not null from pg_constraint where conrelid = 't'::regclass";
+            let shape = columns(&database, "t");
+            assert!(
+                shape != "id integer not null, v integer" || database.sql(is_changed) == "t",
+                "{shape}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,8 @@ pub struct Schema {
     /// Tables that are created here and held nothing when they were published: with the transaction's `Commit` they
     /// count as copied.
     pub born: Vec<RelationId>,
-    /// Tables that are gone, or whose rows changed in a way that no record tells: they do not count as copied any more.
+    /// Tables that are gone, whose rows changed in a way that no record tells, or that are told of here while their copy is
+    /// still to come: they do not count as copied.
     pub stale: Vec<RelationId>,
     /// The encoded [`Definitions`].
     pub definitions: Bytes,

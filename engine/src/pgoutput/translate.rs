@@ -9,6 +9,7 @@
 //! - A row that comes without all its values makes its table stale: a filter let it in by an update, which does not send
 //!   what it left where it was.
 //! - Rows of tables that a schema change in the same transaction says are born here pass; those of stale ones are dropped.
+//!   Every change of a table that is stale or was never copied says so again.
 //! - Transactions replayed from another node (an origin named `thinwire_…`) are dropped, and so are those before the
 //!   stream's last commit or mark, which it holds or was not to capture. Of a foreign one stays which tables were born
 //!   and which are gone: what is changed in them here from then on is our own.
@@ -22,8 +23,8 @@ use crate::{
     codec::{encode, put_varint},
     journal::{Open, Tail},
     model::{
-        Definitions, Kind, Lsn, Record, Relation, RelationId, Row, Running, Schema, Timestamp,
-        Value,
+        Body, Definitions, Kind, Lsn, Record, Relation, RelationId, Row, Running, Schema,
+        Timestamp, Value,
     },
 };
 
@@ -283,7 +284,23 @@ impl Translator {
             return Ok(Step::Next);
         }
         stale.extend(gone);
+        for id in self.uncopied(definitions) {
+            if !born.contains(&id) && !stale.contains(&id) {
+                stale.push(id);
+            }
+        }
         self.put_schema(Schema { born, stale, definitions: definitions.encode() }, out)
+    }
+
+    /// Tables that are told of while their rows at the target are not those of here: their copy is still to come. Rows
+    /// of partitions are their root's.
+    fn uncopied(&self, definitions: &Definitions) -> Vec<RelationId> {
+        let tables = definitions.objects.iter().filter(|object| match &object.body {
+            Body::Table(table) => table.partition_of.is_none(),
+            _ => false,
+        });
+        let ids = tables.map(|table| RelationId(table.id));
+        ids.filter(|id| !self.copied.contains(id)).collect()
     }
 
     /// Whether what stands here in the current transaction goes to the stream, or is compared with what it holds.

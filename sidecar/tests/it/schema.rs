@@ -165,19 +165,40 @@ fn partitions_come_and_go_and_their_table_is_changed_with_them() {
 fn what_a_definition_does_not_determine_is_copied_again() {
     let mut pair = followed("create table t (id int primary key, v text)");
     pair.source.sql("insert into t select i, i::text from generate_series(1, 1000) i");
-    pair.source.sql("create table made as select id, md5(v) as hash from t");
-    pair.source.sql("insert into made values (5000, 'x')");
-    pair.source.sql("alter table t add column r float8 default random()");
-    pair.source.sql("alter table t alter v type int using length(v)");
-    pair.source.sql("insert into t (id, v) values (2000, 7)");
-    pair.source.sql("alter table t alter v type boolean using v > 2");
-    pair.source.sql("alter table t add column u uuid not null default gen_random_uuid()");
-    pair.source.sql("insert into t (id, v) values (3000, true)");
-    wait_alike(&mut pair, SOON);
+    // Once with rows that a copy has brought, once with those of a table that was born here.
+    for table in ["t", "u"] {
+        let shape = "(id int primary key, v text)";
+        pair.source.sql(&format!("create table if not exists {table} {shape}"));
+        pair.source.sql(&format!("insert into {table} (id, v) values (1500, '12345')"));
+        if table == "t" {
+            wait_alike(&mut pair, SOON);
+        }
+        change_beyond_definitions(&pair.source, table);
+        wait_alike(&mut pair, SOON);
+    }
     pair.source.sql("select id into other from t; update t set r = 1 where id = 1");
     pair.source
         .sql("alter table t alter r set data type numeric using 2 * r, alter r set not null");
     wait_alike(&mut pair, SOON);
+}
+
+/// Changes values in ways that nobody can repeat who has only the definition, and holds them to what they are since.
+fn change_beyond_definitions(source: &Site, table: &str) {
+    for text in [
+        "create table made_# as select id, md5(v) as hash from #",
+        "insert into made_# values (5000, 'x')",
+        "alter table # add column r float8 default random()",
+        "alter table # alter v type int using length(v)",
+        "alter table # add check (v < 10)",
+        "insert into # (id, v) values (2000, 7)",
+        "alter table # drop constraint #_v_check",
+        "alter table # alter v type boolean using v > 2",
+        "alter table # add column u uuid not null default gen_random_uuid()",
+        "alter table # add unique (u, v)",
+        "insert into # (id, v) values (3000, true)",
+    ] {
+        source.sql(&text.replace('#', table));
+    }
 }
 
 #[test]
