@@ -1,27 +1,31 @@
 //! The sending half of a session: which streams go to the peer, from where, and in which order.
 
 mod ahead;
+mod failing;
+mod marks;
+mod start;
+mod turns;
+mod unacked;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use thinwire_engine::{
     Error,
     journal::{Journal, Stream},
-    model::{Halt, HaltedBy, Offset, Running, StreamId, View},
+    model::{Offset, StreamId},
 };
 
 use super::{
-    DIVERGED, JOURNAL_CORRUPT, Violation,
-    cursor::{Cursor, FRAME_BYTES, Run, Start},
-    halt_of, stop,
+    Violation,
+    cursor::{Cursor, FRAME_BYTES, Run},
 };
 use crate::{
     frame::{Ack, Holding, Opening, Prefix, Stop},
     peer::{Peer, Streams},
 };
+pub(crate) use marks::PeerMarks;
+use turns::Turns;
+use unacked::{Sent, Unacked};
 
 /// What we ship to one peer.
 #[derive(Debug)]
@@ -37,8 +41,7 @@ pub(crate) struct Sender {
     /// All streams that go to the peer. Their places in it are their numbers on the wire.
     shipping: Vec<Shipping>,
     places: BTreeMap<StreamId, usize>,
-    /// Those that may have something to ship.
-    queue: VecDeque<usize>,
+    turns: Turns,
     paused: bool,
     effects: Vec<Effect>,
 }
@@ -47,9 +50,8 @@ pub(crate) struct Sender {
 struct Shipping {
     stream: Arc<Stream>,
     state: State,
-    queued: bool,
     marks: PeerMarks,
-    unacked: VecDeque<Sent>,
+    unacked: Unacked,
     /// What the peer said last, if it then held more than we do: it gets the stream from somebody else, or from us it
     /// gets what it gave us.
     ahead: Option<Ack>,
@@ -78,41 +80,6 @@ enum State {
     Full,
     /// Not over this connection any more.
     Stopped,
-}
-
-/// A frame that was shipped.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    last: Offset,
-    running: Running,
-    bytes: u64,
-}
-
-/// How far a stream is at a peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PeerMarks {
-    /// The last record that was sent, whether it arrived or not.
-    pub(crate) shipped: Offset,
-    /// The last that is durable there.
-    pub(crate) acked: Offset,
-    /// The last that is in its database.
-    pub(crate) applied: Offset,
-}
-
-impl PeerMarks {
-    /// As the peer says.
-    fn of(held: &Holding) -> Self {
-        let acked = held.durable.min(held.last);
-        Self { shipped: held.last, acked, applied: held.applied.min(acked) }
-    }
-
-    fn max(self, other: Self) -> Self {
-        Self {
-            shipped: self.shipped.max(other.shipped),
-            acked: self.acked.max(other.acked),
-            applied: self.applied.max(other.applied),
-        }
-    }
 }
 
 /// What goes onto the wire.
@@ -162,7 +129,7 @@ impl Sender {
             known: BTreeMap::new(),
             shipping: Vec::new(),
             places: BTreeMap::new(),
-            queue: VecDeque::new(),
+            turns: Turns::default(),
             paused: false,
             effects: Vec::new(),
         }
@@ -218,16 +185,15 @@ impl Sender {
                 self.shipping.push(Shipping {
                     stream,
                     state: State::New,
-                    queued: false,
                     marks,
-                    unacked: VecDeque::new(),
+                    unacked: Unacked::default(),
                     ahead: None,
                     differs: false,
                     undecided,
                 });
             }
         }
-        found.into_iter().for_each(|place| self.enqueue(place));
+        found.into_iter().for_each(|place| self.turns.join(place));
     }
 
     /// More of a stream is durable here.
@@ -241,7 +207,7 @@ impl Sender {
             }
             shipping.state = State::New;
         }
-        self.enqueue(place);
+        self.turns.join(place);
     }
 
     /// The copy that was made for the peer begins there.
@@ -251,27 +217,8 @@ impl Sender {
         let state = &mut self.shipping[place].state;
         if matches!(state, State::AwaitsCopy) {
             *state = State::New;
-            self.enqueue(place);
+            self.turns.join(place);
         }
-    }
-
-    /// What was damaged of a stream was mended.
-    pub(crate) fn mended(&mut self, id: StreamId) {
-        let Some(&place) = self.places.get(&id) else { return };
-        let shipping = &mut self.shipping[place];
-        let State::Damaged(cursor) = &mut shipping.state else { return };
-        shipping.state = match cursor.take() {
-            None => State::New,
-            Some(mut cursor) => match cursor.reopen() {
-                Ok(()) => State::Live(cursor),
-                Err(error) => {
-                    shipping.state = State::Live(cursor);
-                    return self.failed(place, &error);
-                }
-            },
-        };
-        can_be_read(&shipping.stream);
-        self.enqueue(place);
     }
 
     /// The peer will not take a stream any more.
@@ -286,21 +233,16 @@ impl Sender {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while !self.paused
             && bytes < FRAME_BYTES
-            && let Some(place) = self.queue.pop_front()
+            && let Some(place) = self.turns.next()
         {
             match self.advance(place) {
                 Ok(Some(outgoing)) => {
                     bytes += outgoing.size();
                     batch.push(outgoing);
-                    // Few streams take turns at a time, because each of them holds a block in memory.
-                    let turn = self.queue.len().min(STREAMS_AT_A_TIME - 1);
-                    self.queue.insert(turn, place);
+                    self.turns.again(place);
                 }
-                Ok(None) => self.shipping[place].queued = false,
-                Err(error) => {
-                    self.shipping[place].queued = false;
-                    self.failed(place, &error);
-                }
+                Ok(None) => {}
+                Err(error) => self.failed(place, &error),
             }
         }
         batch
@@ -323,21 +265,12 @@ impl Sender {
         if shipping.differs {
             return Ok(());
         }
-        let marks = &mut shipping.marks;
-        // An ack that is older than what is known says nothing.
-        marks.acked = marks.acked.max(ack.durable);
-        marks.applied = marks.applied.max(ack.applied.min(ack.durable));
-        let (mut delivered, mut differs) = (0, false);
-        while let Some(sent) = shipping.unacked.front().filter(|sent| sent.last <= ack.durable) {
-            delivered += sent.bytes;
-            differs |= sent.last == ack.durable
-                && ack.running.is_some_and(|running| running != sent.running);
-            shipping.unacked.pop_front();
+        shipping.marks.acknowledge(ack);
+        let delivered = shipping.unacked.acknowledge(ack);
+        if delivered.bytes > 0 {
+            self.effects.push(Effect::Delivered(delivered.bytes));
         }
-        if delivered > 0 {
-            self.effects.push(Effect::Delivered(delivered));
-        }
-        if differs {
+        if delivered.differs {
             self.diverged(place, ack.durable);
         } else {
             self.leap(place, ack);
@@ -392,36 +325,6 @@ impl Sender {
         self.known = known;
     }
 
-    /// The peer holds a stream that it could not open before, or had no room for.
-    fn begin_anew(&mut self, id: StreamId) {
-        let Some(&place) = self.places.get(&id) else { return };
-        let shipping = &mut self.shipping[place];
-        if matches!(shipping.state, State::Stopped | State::Full) {
-            (shipping.state, shipping.differs, shipping.ahead) = (State::New, false, None);
-            self.enqueue(place);
-        }
-    }
-
-    /// The peer drops what is on its way of a stream, and what would follow.
-    fn wait_for_room(&mut self, id: StreamId) {
-        let Some(&place) = self.places.get(&id) else { return };
-        let shipping = &mut self.shipping[place];
-        match &mut shipping.state {
-            State::Live(_) => shipping.state = State::Full,
-            State::Damaged(cursor) => *cursor = None,
-            _ => return,
-        }
-        shipping.unacked.clear();
-    }
-
-    fn enqueue(&mut self, place: usize) {
-        let shipping = &mut self.shipping[place];
-        if !shipping.queued {
-            shipping.queued = true;
-            self.queue.push_back(place);
-        }
-    }
-
     /// The next frame of one stream.
     fn advance(&mut self, place: usize) -> Result<Option<Outgoing>, Error> {
         if !self.catch_up(place) {
@@ -435,13 +338,7 @@ impl Sender {
                 let last = cursor.next_offset().prev();
                 shipping.marks.shipped = shipping.marks.shipped.max(last);
                 let bytes = run.records.bytes().len() as u64;
-                if shipping.unacked.len() == UNACKED_MAX
-                    && let Some(oldest) = shipping.unacked.pop_front()
-                    && let Some(next) = shipping.unacked.front_mut()
-                {
-                    next.bytes += oldest.bytes;
-                }
-                shipping.unacked.push_back(Sent { last, running: run.running, bytes });
+                shipping.unacked.push(Sent { last, running: run.running, bytes });
                 Ok(Some(Outgoing::Run(index(place), run)))
             }
             State::Behind
@@ -452,137 +349,6 @@ impl Sender {
             | State::Stopped => Ok(None),
         }
     }
-
-    /// Goes on behind what the peer has got from somebody else, or from here what it gave us; whether we hold as much yet.
-    fn catch_up(&mut self, place: usize) -> bool {
-        let shipping = &mut self.shipping[place];
-        let Some(ack) = shipping.ahead else { return true };
-        if shipping.stream.watermarks().synced < ack.durable {
-            return false;
-        }
-        shipping.ahead = None;
-        self.leap(place, &ack);
-        true
-    }
-
-    /// Decides where a stream starts at the peer. See the rules in [`super`].
-    fn begin(&mut self, place: usize) -> Result<Option<Outgoing>, Error> {
-        let stream = self.shipping[place].stream.clone();
-        let (id, marks) = (stream.id(), stream.watermarks());
-        let held = self.held.get(&id);
-        let last = held.map_or(Offset::ZERO, |held| held.last);
-        let theirs = held.map_or(Running::START, |held| held.running);
-        if last > marks.synced {
-            match id.origin == self.journal.own() {
-                true => self.ahead(place, last, marks.synced),
-                false => self.shipping[place].state = State::Behind,
-            }
-            return Ok(None);
-        }
-        if held.is_some_and(|held| !held.room) {
-            self.shipping[place].state = State::Full;
-            return Ok(None);
-        }
-        let next = last.next();
-        let gap = self.serve_from.get(&id).copied().filter(|from| *from > next);
-        let in_copy = held.is_some_and(|held| held.in_copy);
-        let cursor = Cursor::open(&stream, Start { next, in_copy, gap }, self.peer.origin())?;
-        let ours = match gap {
-            // What was trimmed cannot be compared, and is skipped anyway.
-            Some(_) => stream.running_at(last)?,
-            None => cursor.running_before(),
-        };
-        if ours.is_some_and(|ours| ours != theirs) {
-            self.diverged(place, last);
-            return Ok(None);
-        }
-        can_be_read(&stream);
-        let running = ours.map(|_| theirs);
-        let marks = held.map(PeerMarks::of).unwrap_or_default();
-        let shipping = &mut self.shipping[place];
-        shipping.marks = shipping.marks.max(marks);
-        shipping.undecided = false;
-        shipping.state = State::Live(Box::new(cursor));
-        let index = index(place);
-        Ok(Some(Outgoing::Open(Opening { index, stream: id, view: View::FULL, next, running })))
-    }
-
-    /// The peer has got what we were about to ship from somebody else: goes on behind it.
-    fn leap(&mut self, place: usize, ack: &Ack) {
-        let shipping = &mut self.shipping[place];
-        let State::Live(cursor) = &mut shipping.state else { return };
-        let next = ack.durable.next();
-        if cursor.next_offset() >= next {
-            return;
-        }
-        if shipping.stream.watermarks().synced < ack.durable {
-            shipping.ahead = Some(*ack);
-            return;
-        }
-        let start = Start { next, in_copy: false, gap: None };
-        let Ok(further) = Cursor::open(&shipping.stream, start, self.peer.origin()) else { return };
-        // Inside a copy it is not known whether the peer got its beginning; what it holds is dropped there.
-        let proven = further.running_before().is_some_and(|ours| ack.running == Some(ours));
-        if proven && !further.began_inside_copy() {
-            **cursor = further;
-            shipping.unacked.clear();
-            shipping.marks.shipped = shipping.marks.shipped.max(ack.durable);
-        }
-    }
-
-    fn failed(&mut self, place: usize, error: &Error) {
-        let shipping = &mut self.shipping[place];
-        let id = shipping.stream.id();
-        if let Error::Trimmed { .. } = error {
-            shipping.state = State::AwaitsCopy;
-            self.effects.push(Effect::CopyNeeded(id));
-            return;
-        }
-        let halt = halt_of(error);
-        if let Error::Corrupt { .. } = error {
-            // The peer keeps what it has; it need not be told of what may be mended.
-            shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
-            shipping.state =
-                State::Damaged(match std::mem::replace(&mut shipping.state, State::New) {
-                    State::Live(cursor) => Some(cursor),
-                    _ => None,
-                });
-            return;
-        }
-        self.halt(place, halt);
-    }
-
-    fn diverged(&mut self, place: usize, at: Offset) {
-        let id = self.shipping[place].stream.id();
-        let name = &self.peer.name;
-        let detail = format!("{name} holds other records of {id} up to {at} than this node");
-        // The peer's copy stands still, not ours: others may well hold the same as we do.
-        self.shipping[place].state = State::Stopped;
-        self.disown(place);
-        self.effects.push(Effect::Stop(stop(id, &Halt::new(DIVERGED, detail))));
-    }
-
-    /// The peer holds something else under the same numbers: nothing of ours may go because of it.
-    fn disown(&mut self, place: usize) {
-        let shipping = &mut self.shipping[place];
-        (shipping.marks, shipping.differs, shipping.undecided) =
-            (PeerMarks::default(), true, false);
-    }
-
-    fn halt(&mut self, place: usize, halt: Halt) {
-        let shipping = &mut self.shipping[place];
-        self.effects.push(Effect::Stop(stop(shipping.stream.id(), &halt)));
-        shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
-        shipping.state = State::Stopped;
-    }
-}
-
-/// What was said of a damaged journal is over.
-fn can_be_read(stream: &Stream) {
-    let halt = stream.halted_by(HaltedBy::Transport);
-    if halt.is_some_and(|halt| halt.code == JOURNAL_CORRUPT) {
-        stream.set_halted(HaltedBy::Transport, None);
-    }
 }
 
 /// A place as it is written on the wire.
@@ -592,9 +358,3 @@ fn index(place: usize) -> u32 {
 
 /// Most streams that go to one peer, and that it may say it holds.
 const STREAMS_MAX: usize = 1_024;
-
-/// How many streams take turns, each with a block of a quarter megabyte in memory.
-const STREAMS_AT_A_TIME: usize = 4;
-
-/// Frames remembered until they are acknowledged.
-const UNACKED_MAX: usize = 4_096;

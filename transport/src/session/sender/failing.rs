@@ -1,0 +1,87 @@
+//! What becomes of a stream that cannot go on to the peer: asked for anew, waited for, or stopped with a reason.
+
+use thinwire_engine::{
+    Error,
+    journal::Stream,
+    model::{Halt, HaltedBy, Offset, StreamId},
+};
+
+use super::{
+    super::{DIVERGED, JOURNAL_CORRUPT, halt_of, stop},
+    Effect, PeerMarks, Sender, State,
+};
+
+impl Sender {
+    /// What was damaged of a stream was mended.
+    pub(crate) fn mended(&mut self, id: StreamId) {
+        let Some(&place) = self.places.get(&id) else { return };
+        let shipping = &mut self.shipping[place];
+        let State::Damaged(cursor) = &mut shipping.state else { return };
+        shipping.state = match cursor.take() {
+            None => State::New,
+            Some(mut cursor) => match cursor.reopen() {
+                Ok(()) => State::Live(cursor),
+                Err(error) => {
+                    shipping.state = State::Live(cursor);
+                    return self.failed(place, &error);
+                }
+            },
+        };
+        can_be_read(&shipping.stream);
+        self.turns.join(place);
+    }
+
+    pub(super) fn failed(&mut self, place: usize, error: &Error) {
+        let shipping = &mut self.shipping[place];
+        let id = shipping.stream.id();
+        if let Error::Trimmed { .. } = error {
+            shipping.state = State::AwaitsCopy;
+            self.effects.push(Effect::CopyNeeded(id));
+            return;
+        }
+        let halt = halt_of(error);
+        if let Error::Corrupt { .. } = error {
+            // The peer keeps what it has; it need not be told of what may be mended.
+            shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
+            shipping.state =
+                State::Damaged(match std::mem::replace(&mut shipping.state, State::New) {
+                    State::Live(cursor) => Some(cursor),
+                    _ => None,
+                });
+            return;
+        }
+        self.halt(place, halt);
+    }
+
+    pub(super) fn diverged(&mut self, place: usize, at: Offset) {
+        let id = self.shipping[place].stream.id();
+        let name = &self.peer.name;
+        let detail = format!("{name} holds other records of {id} up to {at} than this node");
+        // The peer's copy stands still, not ours: others may well hold the same as we do.
+        self.shipping[place].state = State::Stopped;
+        self.disown(place);
+        self.effects.push(Effect::Stop(stop(id, &Halt::new(DIVERGED, detail))));
+    }
+
+    /// The peer holds something else under the same numbers: nothing of ours may go because of it.
+    pub(super) fn disown(&mut self, place: usize) {
+        let shipping = &mut self.shipping[place];
+        (shipping.marks, shipping.differs, shipping.undecided) =
+            (PeerMarks::default(), true, false);
+    }
+
+    pub(super) fn halt(&mut self, place: usize, halt: Halt) {
+        let shipping = &mut self.shipping[place];
+        self.effects.push(Effect::Stop(stop(shipping.stream.id(), &halt)));
+        shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
+        shipping.state = State::Stopped;
+    }
+}
+
+/// What was said of a damaged journal is over.
+pub(super) fn can_be_read(stream: &Stream) {
+    let halt = stream.halted_by(HaltedBy::Transport);
+    if halt.is_some_and(|halt| halt.code == JOURNAL_CORRUPT) {
+        stream.set_halted(HaltedBy::Transport, None);
+    }
+}
