@@ -7,6 +7,7 @@ mod cut;
 mod handshakes;
 mod hostile;
 mod hub;
+mod ladder;
 mod loopback;
 mod mend;
 mod misbehaviour;

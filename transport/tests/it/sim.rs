@@ -15,6 +15,7 @@ use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},
 };
+use thinwire_bench::link::{Fate, Link, Transit};
 use thinwire_transport::{Network, endpoint::Resolving};
 use tokio::{
     sync::mpsc,
@@ -34,6 +35,14 @@ pub struct Kind {
 /// 512 kbit/s, 600 ms there and back.
 pub const SATELLITE: Kind =
     Kind { bits_per_second: 512_000.0, delay: Duration::from_millis(300), loss: 0.01 };
+
+/// What carries the packets.
+#[derive(Clone, Copy, Debug)]
+enum Carrier {
+    Kind(Kind),
+    /// A link of the benchmarks, with a seed of its own in each direction.
+    Link(Link, u64),
+}
 
 /// What goes wrong for a while, beside what the link is like anyway.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -55,7 +64,7 @@ pub struct Faults {
 /// All hosts, and the links between them.
 #[derive(Debug)]
 pub struct Sim {
-    kind: Kind,
+    carrier: Carrier,
     start: Instant,
     state: Mutex<State>,
     post: mpsc::UnboundedSender<Packet>,
@@ -67,6 +76,7 @@ struct State {
     up: bool,
     faults: Faults,
     free_at: BTreeMap<(IpAddr, IpAddr), Instant>,
+    transits: BTreeMap<(IpAddr, IpAddr), Transit>,
     sockets: BTreeMap<SocketAddr, Arc<Socket>>,
     next_port: u16,
     /// By how much address translation shifts the ports that a machine dials from.
@@ -95,12 +105,22 @@ struct Packet {
 
 impl Sim {
     pub fn new(kind: Kind, seed: u64) -> Arc<Self> {
+        Self::carried(Carrier::Kind(kind), seed)
+    }
+
+    /// Hosts that have a link of the benchmarks between them.
+    pub fn over(link: Link, seed: u64) -> Arc<Self> {
+        Self::carried(Carrier::Link(link, seed), seed)
+    }
+
+    fn carried(carrier: Carrier, seed: u64) -> Arc<Self> {
         let (post, posted) = mpsc::unbounded_channel::<Packet>();
         let state = State {
             random: seed,
             up: true,
             faults: Faults::default(),
             free_at: BTreeMap::new(),
+            transits: BTreeMap::new(),
             sockets: BTreeMap::new(),
             next_port: 40_000,
             shifts: BTreeMap::new(),
@@ -113,7 +133,7 @@ impl Sim {
             dialled: BTreeSet::new(),
             trace: 0,
         };
-        let sim = Arc::new(Self { kind, start: Instant::now(), state: Mutex::new(state), post });
+        let sim = Arc::new(Self { carrier, start: Instant::now(), state: Mutex::new(state), post });
         tokio::spawn(carry(Arc::downgrade(&sim), posted));
         sim
     }
@@ -148,6 +168,11 @@ impl Sim {
         self.state().sent_bytes
     }
 
+    /// Packets that were offered to links.
+    pub fn sent_packets(&self) -> u64 {
+        self.state().sent_packets
+    }
+
     /// What of those is no header of IP and UDP.
     pub fn sent_payload(&self) -> u64 {
         let state = self.state();
@@ -157,6 +182,15 @@ impl Sim {
     /// Bytes without headers that one machine sent to another.
     pub fn sent_between(&self, from: u8, to: u8) -> u64 {
         self.state().between.get(&(ip(from), ip(to))).copied().unwrap_or_default()
+    }
+
+    /// Bytes without headers that came from nowhere, and that were sent there.
+    pub fn exchanged_with_nowhere(&self) -> (u64, u64) {
+        let state = self.state();
+        let sum = |counts: &dyn Fn(&(IpAddr, IpAddr)) -> bool| {
+            state.between.iter().filter(|(way, _)| counts(way)).map(|(_, bytes)| bytes).sum()
+        };
+        (sum(&|(from, _)| *from >= ip(NOWHERE)), sum(&|(_, to)| *to >= ip(NOWHERE)))
     }
 
     /// When a machine dialled.
@@ -190,30 +224,40 @@ impl Sim {
         let size = bytes.len() as u64 + HEADERS;
         state.note(now, now - self.start, from, to, bytes);
         let Some(bytes) = state.spoil(to, bytes) else { return };
-        let free_at = state.free_at.get(&(from.ip(), to.ip())).copied().unwrap_or(now).max(now);
-        let lost = state.chance() < self.kind.loss;
-        // A queue of one second, or of a few packets where those take longer.
-        let takes = |bytes: f64| Duration::from_secs_f64(bytes * 8.0 / self.kind.bits_per_second);
-        if lost || free_at - now > takes(QUEUE_MIN).max(Duration::from_secs(1)) {
-            return;
-        }
-        let sent = free_at + takes(size as f64);
-        state.free_at.insert((from.ip(), to.ip()), sent);
+        let arrival = match self.carrier {
+            Carrier::Kind(kind) => state.pass(kind, now, (from.ip(), to.ip()), size),
+            Carrier::Link(link, seed) => {
+                let transit = state.transit(link, seed, (from.ip(), to.ip()));
+                match transit.offer(now - self.start, size) {
+                    Fate::Arrives(at) => Some(self.start + at),
+                    Fate::Lost | Fate::Overflows | Fate::Cut => None,
+                }
+            }
+        };
+        let Some(arrival) = arrival else { return };
         let copies = 1 + u32::from(state.chance() < state.faults.duplicate);
         for _ in 0..copies {
             let late = match state.chance() < state.faults.late {
                 true => Duration::from_secs_f64(state.chance()),
                 false => Duration::ZERO,
             };
-            let (at, number) = (sent + self.kind.delay + late, state.sent_packets);
+            let (at, number) = (arrival + late, state.sent_packets);
             self.post.send(Packet { at, number, from, to, bytes: bytes.clone() }).unwrap();
         }
     }
 
     fn deliver(&self, packet: Packet) {
         let socket = {
-            let state = self.state();
-            if !state.up {
+            let mut state = self.state();
+            let (way, size) = ((packet.from.ip(), packet.to.ip()), packet.bytes.len() as u64);
+            let is_cut = match self.carrier {
+                Carrier::Kind(_) => false,
+                Carrier::Link(link, seed) => {
+                    let (now, transit) = (self.start.elapsed(), state.transit(link, seed, way));
+                    !transit.arrives(now, size + HEADERS)
+                }
+            };
+            if !state.up || is_cut {
                 return;
             }
             state.behind_translation(packet.to)
@@ -267,6 +311,32 @@ impl State {
         }
     }
 
+    /// When a packet of so many bytes arrives over a link that is as it is.
+    fn pass(
+        &mut self,
+        kind: Kind,
+        now: Instant,
+        way: (IpAddr, IpAddr),
+        bytes: u64,
+    ) -> Option<Instant> {
+        let free_at = self.free_at.get(&way).copied().unwrap_or(now).max(now);
+        let lost = self.chance() < kind.loss;
+        // A queue of one second, or of a few packets where those take longer.
+        let takes = |bytes: f64| Duration::from_secs_f64(bytes * 8.0 / kind.bits_per_second);
+        if lost || free_at - now > takes(QUEUE_MIN).max(Duration::from_secs(1)) {
+            return None;
+        }
+        let sent = free_at + takes(bytes as f64);
+        self.free_at.insert(way, sent);
+        Some(sent + kind.delay)
+    }
+
+    /// One direction of a link of the benchmarks.
+    fn transit(&mut self, link: Link, seed: u64, way: (IpAddr, IpAddr)) -> &mut Transit {
+        let number = self.transits.len() as u64;
+        self.transits.entry(way).or_insert_with(|| Transit::new(link, seed + number))
+    }
+
     /// What is left of a packet.
     fn spoil(&mut self, to: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
         let faults = self.faults;
@@ -278,6 +348,7 @@ impl State {
         }
         let vanishes = faults.size_max.is_some_and(|max| bytes.len() > max)
             || faults.deaf.is_some_and(|number| to.ip() == ip(number))
+            || to.ip() >= ip(NOWHERE)
             || !self.up
             || self.chance() < faults.loss;
         if vanishes || bytes.is_empty() {
@@ -451,6 +522,9 @@ const HEADERS: u64 = 28;
 
 /// What a queue holds at least.
 const QUEUE_MIN: f64 = 6_000.0;
+
+/// Machines from this number on are addresses that nobody has: what is sent there is gone.
+pub const NOWHERE: u8 = 100;
 
 /// By how much a change of address moves a port.
 const SHIFT: u16 = 1_000;
