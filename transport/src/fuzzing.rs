@@ -13,6 +13,7 @@ use crate::{
     peer::Peer,
     session::{
         Violation,
+        cursor::Ends,
         excerpt::Excerpt,
         receiver::{Receiver, Taken},
         sender::{Outgoing, Sender},
@@ -132,7 +133,8 @@ impl Session {
     /// What the peer gets of a range that it asks for again, each part with its first offset; `None` if it is not held.
     pub fn excerpt(&self, wanted: &Wanted) -> Option<Vec<(Offset, Records)>> {
         let stream = self.journal.stream(wanted.stream)?;
-        let mut excerpt = Excerpt::open(&stream, wanted, self.peer.origin()).ok()??;
+        let ends = Ends { node: self.journal.own(), peer: self.peer.origin() };
+        let mut excerpt = Excerpt::open(&stream, wanted, ends).ok()??;
         let mut parts = Vec::new();
         while let Ok(Some(part)) = excerpt.next_part() {
             parts.push((part.first, part.records));

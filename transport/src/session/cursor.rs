@@ -3,24 +3,29 @@
 //! What is withheld becomes `Skip` runs that carry the origin's running checksum, so that the peer has the same
 //! checksum at every offset as everybody else. Descriptions of tables and messages inside
 //! a withheld copy are not part of it and are passed on: later transactions may rely on them.
+//!
+//! A withheld copy costs the peer nothing, because up to there it has the rows already: what it holds is always enough to
+//! make the tables anew. Two rules keep that so whatever paths a stream takes. A run that stands for what was trimmed
+//! travels in one frame, and so into one batch of the peer's journal, with the beginning of the copy that
+//! makes up for it: nobody holds it alone, and who holds the beginning refuses to skip the rest. And a run
+//! that this node got like that is not passed on without the copy: it is, to the peer, trimmed here.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use thinwire_engine::{
     Error,
-    codec::{Cursor as Bytewise, DecodeError, Records, Tag, decode},
+    codec::{Cursor as Bytewise, DecodeError, Records, RecordsBuf, Tag, decode},
     journal::{Reader, Stream},
     limits::RECORD_BYTES_MAX,
-    model::{Offset, Origin, Record, Running},
+    model::{Copy, Offset, Origin, Record, Running},
 };
 
 /// A place in a stream, and what lies between it and the disk.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     reader: Reader,
-    /// Whom it is read for.
-    peer: Origin,
+    ends: Ends,
     /// The next record that is given out, and the running checksum before it.
     next: Offset,
     running: Running,
@@ -30,6 +35,13 @@ pub(crate) struct Cursor {
     withholding: bool,
     /// Where reading begins, if what lies before it is skipped.
     gap: Option<Offset>,
+}
+
+/// Who holds a stream, and for whom it is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    pub(crate) node: Origin,
+    pub(crate) peer: Origin,
 }
 
 /// Where reading begins.
@@ -66,12 +78,12 @@ struct Front {
 
 impl Cursor {
     /// Reads the disk.
-    pub(crate) fn open(stream: &Arc<Stream>, start: Start, peer: Origin) -> Result<Self, Error> {
+    pub(crate) fn open(stream: &Arc<Stream>, start: Start, ends: Ends) -> Result<Self, Error> {
         let reader = stream.read(start.gap.unwrap_or(start.next))?;
         let inside_copy = reader.opened_inside().is_some_and(|open| open.xid.is_none());
         let held = start.in_copy && start.gap.is_none();
         Ok(Self {
-            peer,
+            ends,
             next: start.next,
             running: reader.running_before().unwrap_or_default(),
             rest: Bytes::new(),
@@ -99,12 +111,12 @@ impl Cursor {
 
     /// Records for one frame; `None` when all that is durable was given out. Reads the disk.
     pub(crate) fn next_run(&mut self) -> Result<Option<Run>, Error> {
-        if let Some(gap) = self.gap.take() {
-            return Ok(Some(self.skip(gap.since(self.next), self.running)));
-        }
         let before = self.withholding;
         // What was passed over is not given out yet: it is read again from where `next` is.
-        let found = self.find_run();
+        let found = match self.gap {
+            Some(gap) => self.find_behind(gap),
+            None => self.find_run(),
+        };
         if found.is_err() {
             (self.withholding, self.rest) = (before, Bytes::new());
         }
@@ -113,8 +125,35 @@ impl Cursor {
 
     /// Goes on behind the last record that was given out, after a failure to read was mended. Reads the disk.
     pub(crate) fn reopen(&mut self) -> Result<(), Error> {
-        self.reader = self.reader.stream().clone().read(self.next)?;
+        self.reader = self.reader.stream().clone().read(self.gap.unwrap_or(self.next))?;
         Ok(())
+    }
+
+    /// Skips what lies before a copy that was made for the peer. Reads the disk.
+    pub(crate) fn skip_to(&mut self, copy: Offset) -> Result<(), Error> {
+        let start = Start {
+            next: self.next,
+            in_copy: false,
+            gap: Some(copy).filter(|copy| *copy > self.next),
+        };
+        *self = Self::open(&self.reader.stream().clone(), start, self.ends)?;
+        Ok(())
+    }
+
+    /// What was trimmed, skipped, and in the same frame the first records of what makes up for it.
+    fn find_behind(&mut self, gap: Offset) -> Result<Option<Run>, Error> {
+        let first = self.next;
+        let skip = self.skip(gap.since(first), self.running);
+        let behind = self.find_run();
+        let Ok(Some(run)) = behind else {
+            self.next = first;
+            return behind;
+        };
+        self.gap = None;
+        let mut records = RecordsBuf::new();
+        records.append(&skip.records);
+        records.append(&run.records);
+        Ok(Some(Run { first, records: records.take(), ..run }))
     }
 
     fn find_run(&mut self) -> Result<Option<Run>, Error> {
@@ -166,7 +205,11 @@ impl Cursor {
             let passes = matches!(front.tag, Tag::Relation | Tag::Message)
                 || !(self.withholding || self.begins_foreign_copy(&front)?);
             let full = at > 0 && at + front.framed.len() > FRAME_BYTES;
-            if !passes || full {
+            let is_gap = front.tag == Tag::Skip && self.precedes_own_copy(&front)?;
+            if is_gap && at == 0 {
+                return Err(Error::Trimmed { first: self.next, wanted: self.next });
+            }
+            if !passes || full || is_gap {
                 break;
             }
             let spans;
@@ -193,23 +236,43 @@ impl Cursor {
     }
 
     fn front(&self) -> Result<Front, Error> {
+        self.front_of(&self.rest)
+    }
+
+    fn front_of(&self, rest: &Bytes) -> Result<Front, Error> {
         let read = || -> Result<Front, DecodeError> {
-            let mut bytewise = Bytewise::new(&self.rest);
+            let mut bytewise = Bytewise::new(rest);
             let length = bytewise.length(RECORD_BYTES_MAX)?;
             let record = bytewise.take(length)?;
-            let framed = self.rest.slice(..bytewise.position());
+            let framed = rest.slice(..bytewise.position());
             Ok(Front { tag: Tag::of(&record)?, framed, record })
         };
         read().map_err(|source| Error::Record { offset: self.next, source })
     }
 
     fn begins_foreign_copy(&self, front: &Front) -> Result<bool, Error> {
-        if front.tag != Tag::CopyBegin {
+        Ok(self.copy_of(front)?.is_some_and(|copy| !copy.passes(self.ends.peer)))
+    }
+
+    /// Whether the skipped run at the front stands for what this node lacked when a copy was made for it, which the peer
+    /// would not get. Both came in one frame, and are in one batch.
+    fn precedes_own_copy(&self, skip: &Front) -> Result<bool, Error> {
+        let behind = self.rest.slice(skip.framed.len()..);
+        if behind.is_empty() {
             return Ok(false);
         }
+        let Ends { node, peer } = self.ends;
+        let copy = self.copy_of(&self.front_of(&behind)?)?;
+        Ok(copy.is_some_and(|copy| copy.audience.contains(&node) && !copy.passes(peer)))
+    }
+
+    fn copy_of(&self, front: &Front) -> Result<Option<Copy>, Error> {
+        if front.tag != Tag::CopyBegin {
+            return Ok(None);
+        }
         match decode(&front.record) {
-            Ok(Record::CopyBegin(copy)) => Ok(!copy.passes(self.peer)),
-            Ok(_) => Ok(false),
+            Ok(Record::CopyBegin(copy)) => Ok(Some(copy)),
+            Ok(_) => Ok(None),
             Err(source) => Err(Error::Record { offset: self.next, source }),
         }
     }

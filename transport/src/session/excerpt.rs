@@ -8,7 +8,7 @@ use thinwire_engine::{
     model::{Offset, Origin, Record},
 };
 
-use super::cursor::{Cursor, Start};
+use super::cursor::{Cursor, Ends, Start};
 use crate::frame::Excerpt as Wanted;
 
 /// Reads one range of a stream for one peer.
@@ -40,19 +40,19 @@ impl Excerpt {
     pub(crate) fn open(
         stream: &Arc<Stream>,
         wanted: &Wanted,
-        peer: Origin,
+        ends: Ends,
     ) -> Result<Option<Self>, Error> {
         let marks = stream.watermarks();
         let Wanted { from, until, .. } = *wanted;
         if from < marks.first || until > marks.synced.next() || from >= until {
             return Ok(None);
         }
-        let source = if stream.id().origin == peer {
+        let source = if stream.id().origin == ends.peer {
             Source::Whole(stream.read(from)?)
         } else {
-            let Some(in_copy) = in_copy_for(stream, from, peer)? else { return Ok(None) };
+            let Some(in_copy) = in_copy_for(stream, from, ends.peer)? else { return Ok(None) };
             let start = Start { next: from, in_copy, gap: None };
-            Source::Cut(Box::new(Cursor::open(stream, start, peer)?))
+            Source::Cut(Box::new(Cursor::open(stream, start, ends)?))
         };
         Ok(Some(Self { source, until }))
     }

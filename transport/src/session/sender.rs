@@ -72,8 +72,8 @@ enum State {
     Behind,
     /// The peer says that it has more of our own than we do, and was asked to prove that it has what we have.
     Ahead(Offset),
-    /// What the peer needs was trimmed.
-    AwaitsCopy,
+    /// What the peer needs was trimmed; where it was opened, it goes on from there.
+    AwaitsCopy(Option<Box<Cursor>>),
     /// What the peer needs cannot be read until it is mended; where it was opened, it goes on from there.
     Damaged(Option<Box<Cursor>>),
     /// The peer has no room for it.
@@ -214,10 +214,18 @@ impl Sender {
     pub(crate) fn serve_from(&mut self, id: StreamId, from: Offset) {
         self.serve_from.insert(id, from);
         let Some(&place) = self.places.get(&id) else { return };
-        let state = &mut self.shipping[place].state;
-        if matches!(state, State::AwaitsCopy) {
-            *state = State::New;
-            self.turns.join(place);
+        let State::AwaitsCopy(cursor) = &mut self.shipping[place].state else { return };
+        let (state, reading) = match cursor.take() {
+            None => (State::New, Ok(())),
+            Some(mut cursor) => {
+                let reading = cursor.skip_to(from);
+                (State::Live(cursor), reading)
+            }
+        };
+        self.shipping[place].state = state;
+        match reading {
+            Ok(()) => self.turns.join(place),
+            Err(error) => self.failed(place, &error),
         }
     }
 
@@ -343,7 +351,7 @@ impl Sender {
             }
             State::Behind
             | State::Ahead(_)
-            | State::AwaitsCopy
+            | State::AwaitsCopy(_)
             | State::Damaged(_)
             | State::Full
             | State::Stopped => Ok(None),

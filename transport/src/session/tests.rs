@@ -1,5 +1,6 @@
 //! Two halves of a session and a wire between them that is cut anywhere.
 
+mod copies;
 mod room;
 mod rules;
 

@@ -16,7 +16,7 @@ use super::{Conversation, End, next_control, write_all};
 use crate::{
     endpoint::blocking,
     frame::{Control, ControlDecoder, DataDecoder, DataFrame, Excerpt, Stop, data_header},
-    session::{Violation, excerpt},
+    session::{Violation, cursor::Ends, excerpt},
     wire::{Compressor, Decompressor},
 };
 
@@ -232,7 +232,8 @@ impl Conversation {
         let (peer, id) = (&self.link.peer, wanted.stream);
         let may = id.origin == peer.origin() || peer.ships(self.node.journal.own(), id);
         let stream = self.node.journal.stream(id).filter(|_| may)?;
-        match blocking(|| excerpt::Excerpt::open(&stream, wanted, peer.origin())) {
+        let ends = Ends { node: self.node.journal.own(), peer: peer.origin() };
+        match blocking(|| excerpt::Excerpt::open(&stream, wanted, ends)) {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!(peer = peer.name, stream = %id, %error, "cannot give lost records back");

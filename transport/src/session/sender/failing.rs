@@ -34,20 +34,20 @@ impl Sender {
     pub(super) fn failed(&mut self, place: usize, error: &Error) {
         let shipping = &mut self.shipping[place];
         let id = shipping.stream.id();
+        let mut cursor = || match std::mem::replace(&mut shipping.state, State::New) {
+            State::Live(cursor) => Some(cursor),
+            _ => None,
+        };
         if let Error::Trimmed { .. } = error {
-            shipping.state = State::AwaitsCopy;
+            shipping.state = State::AwaitsCopy(cursor());
             self.effects.push(Effect::CopyNeeded(id));
             return;
         }
         let halt = halt_of(error);
         if let Error::Corrupt { .. } = error {
             // The peer keeps what it has; it need not be told of what may be mended.
+            shipping.state = State::Damaged(cursor());
             shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
-            shipping.state =
-                State::Damaged(match std::mem::replace(&mut shipping.state, State::New) {
-                    State::Live(cursor) => Some(cursor),
-                    _ => None,
-                });
             return;
         }
         self.halt(place, halt);

@@ -6,7 +6,7 @@ use thinwire_engine::{
 };
 
 use super::{
-    super::cursor::{Cursor, Start},
+    super::cursor::{Cursor, Ends, Start},
     Outgoing, PeerMarks, Sender, State,
     failing::can_be_read,
     index,
@@ -69,7 +69,7 @@ impl Sender {
         let next = last.next();
         let gap = self.serve_from.get(&id).copied().filter(|from| *from > next);
         let in_copy = held.is_some_and(|held| held.in_copy);
-        let cursor = Cursor::open(&stream, Start { next, in_copy, gap }, self.peer.origin())?;
+        let cursor = Cursor::open(&stream, Start { next, in_copy, gap }, self.ends())?;
         let ours = match gap {
             // What was trimmed cannot be compared, and is skipped anyway.
             Some(_) => stream.running_at(last)?,
@@ -92,6 +92,7 @@ impl Sender {
 
     /// The peer has got what we were about to ship from somebody else: goes on behind it.
     pub(super) fn leap(&mut self, place: usize, ack: &Ack) {
+        let ends = self.ends();
         let shipping = &mut self.shipping[place];
         let State::Live(cursor) = &mut shipping.state else { return };
         let next = ack.durable.next();
@@ -103,7 +104,7 @@ impl Sender {
             return;
         }
         let start = Start { next, in_copy: false, gap: None };
-        let Ok(further) = Cursor::open(&shipping.stream, start, self.peer.origin()) else { return };
+        let Ok(further) = Cursor::open(&shipping.stream, start, ends) else { return };
         // Inside a copy it is not known whether the peer got its beginning; what it holds is dropped there.
         let proven = further.running_before().is_some_and(|ours| ack.running == Some(ours));
         if proven && !further.began_inside_copy() {
@@ -111,5 +112,9 @@ impl Sender {
             shipping.unacked.clear();
             shipping.marks.shipped = shipping.marks.shipped.max(ack.durable);
         }
+    }
+
+    fn ends(&self) -> Ends {
+        Ends { node: self.journal.own(), peer: self.peer.origin() }
     }
 }
