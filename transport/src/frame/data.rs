@@ -74,11 +74,16 @@ pub fn data_header(index: u32, first: Offset, records: &Records, out: &mut Vec<u
 #[derive(Debug, Default)]
 pub struct DataDecoder {
     held: BytesMut,
+    /// Whether the long frame that is being gathered is to be.
+    admitted: bool,
+    /// How much of a frame that is not wanted is still to come.
+    dropping: usize,
 }
 
 impl DataDecoder {
     /// Takes more bytes.
     pub fn push(&mut self, bytes: &[u8]) {
+        let (_, bytes) = bytes.split_at(self.drop_of(bytes.len()));
         if self.held.capacity() - self.held.len() < bytes.len() {
             // Doubling, but never beyond the end of the frame that is being gathered: a large
             // record must not cost twice itself.
@@ -91,6 +96,39 @@ impl DataDecoder {
         self.held.extend_from_slice(bytes);
     }
 
+    /// The number and the bytes of the long records that are being gathered, until somebody decides about them:
+    /// what decompresses to very much is announced in a few bytes, and can be [dropped](Self::discard) as it comes.
+    pub fn announced(&self) -> Option<(u32, usize)> {
+        let (kind, start, length) = header(&self.held).ok()??;
+        let is_whole = self.held.len() - start >= length;
+        if kind != RECORDS || length <= LONG || is_whole || self.admitted {
+            return None;
+        }
+        let fields = self.held[start..].iter().take(INDEX_DIGITS).copied().collect();
+        Cursor::new(&fields).varint32().ok().map(|index| (index, length))
+    }
+
+    /// Goes on gathering what was announced.
+    pub fn admit(&mut self) {
+        self.admitted = true;
+    }
+
+    /// Drops what was announced: it never becomes a frame.
+    pub fn discard(&mut self) {
+        if let Ok(Some((_, start, length))) = header(&self.held) {
+            self.dropping = start + length;
+            let held = self.drop_of(self.held.len());
+            self.held.advance(held);
+        }
+    }
+
+    /// How many of so many bytes belong to what is dropped.
+    fn drop_of(&mut self, bytes: usize) -> usize {
+        let dropped = self.dropping.min(bytes);
+        self.dropping -= dropped;
+        dropped
+    }
+
     /// The next whole frame.
     ///
     /// # Errors
@@ -100,6 +138,7 @@ impl DataDecoder {
         if self.held.len() - start < length {
             return Ok(None);
         }
+        self.admitted = false;
         self.held.advance(start);
         let body = self.held.split_to(length);
         // A short frame must not keep the whole buffer alive while it waits for the disk.
@@ -195,6 +234,12 @@ const RECORDS: u8 = 2;
 
 /// By how much the buffer grows.
 const CHUNK: usize = 32 << 10;
+
+/// From how many bytes on records are announced before they are gathered. Only single records are as long.
+const LONG: usize = 1 << 20;
+
+/// Digits of a stream's number, seven bits each.
+const INDEX_DIGITS: usize = 5;
 
 /// A number, a name, a view, an offset and a checksum.
 const OPENING_MAX: usize = 128;

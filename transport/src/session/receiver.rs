@@ -71,6 +71,17 @@ pub(crate) enum Taken {
     Stopped(Stop),
 }
 
+/// What becomes of long records that are announced.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// There may be room for them.
+    Welcome,
+    /// Their stream is not taken.
+    Dropped,
+    /// There will never be room for them, and their stream cannot go on; the peer is to be told.
+    Stopped(Stop),
+}
+
 impl Receiver {
     pub(crate) fn new(journal: Arc<Journal>, peer: Peer) -> Self {
         Self {
@@ -136,6 +147,22 @@ impl Receiver {
                 Ok(Some(stop(opening.stream, &halt)))
             }
         }
+    }
+
+    /// Long records are about to come. Nothing is gathered for which there is no use.
+    pub(crate) fn admits(&mut self, index: u32, bytes: usize) -> Result<Admission, Violation> {
+        let Some(Taking::Going(going)) = self.taking.get(&index) else {
+            return self.known(index).map(|()| Admission::Dropped);
+        };
+        let (bytes, budget) = (bytes as u64, self.journal.usage().budget);
+        if bytes <= budget {
+            return Ok(Admission::Welcome);
+        }
+        let halt = halt_of(&Error::TooLarge { bytes, budget });
+        let stop = stop(going.stream.id(), &halt);
+        going.stream.set_halted(HaltedBy::Transport, Some(halt));
+        self.taking.insert(index, Taking::Stopped);
+        Ok(Admission::Stopped(stop))
     }
 
     /// Checks that what foreign records say can be read, whole.

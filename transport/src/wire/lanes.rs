@@ -170,6 +170,22 @@ impl Inlet {
         self.unpacker.get_or_insert_default().learn(index, next, records);
     }
 
+    /// The number and the bytes of long records that are about to be gathered. Nothing comes before somebody has decided
+    /// to [admit](Self::admit) or to [discard](Self::discard) them.
+    pub fn announced(&self) -> Option<(u32, usize)> {
+        self.frames.announced()
+    }
+
+    /// Gathers what was announced.
+    pub fn admit(&mut self) {
+        self.frames.admit();
+    }
+
+    /// Drops what was announced, as it comes.
+    pub fn discard(&mut self) {
+        self.frames.discard();
+    }
+
     /// The next whole frame.
     ///
     /// # Errors
@@ -178,6 +194,9 @@ impl Inlet {
         loop {
             if let Some(frame) = self.frames.next_frame()? {
                 return Ok(Some(frame));
+            }
+            if self.frames.announced().is_some() {
+                return Ok(None);
             }
             if self.pending {
                 self.decompress()?;

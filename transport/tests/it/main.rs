@@ -4,6 +4,7 @@
 mod away;
 mod contact;
 mod cut;
+mod exhaustion;
 mod handshakes;
 mod hostile;
 mod hub;

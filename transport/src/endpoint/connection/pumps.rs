@@ -18,7 +18,12 @@ use crate::{
         vigil::{Signs, Vigil},
     },
     frame::{Control, ControlDecoder, DataFrame, data_header, put_opening},
-    session::{Violation, cursor::Run, receiver::Taken, sender::Outgoing},
+    session::{
+        Violation,
+        cursor::Run,
+        receiver::{Admission, Taken},
+        sender::Outgoing,
+    },
     wire::{Inlet, Outlet, pace::Pace},
 };
 
@@ -228,12 +233,31 @@ impl Conversation {
             }
             self.heard.notify_one();
             blocking(|| self.be_primed(&mut inlet))?;
-            while let Some(frame) = blocking(|| inlet.next_frame())? {
-                self.take(frame).await?;
+            loop {
+                match blocking(|| inlet.next_frame())? {
+                    Some(frame) => self.take(frame).await?,
+                    None if inlet.announced().is_some() => self.decide(&mut inlet)?,
+                    None => break,
+                }
                 // What arrived may take long to unpack, and others have something to say meanwhile.
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Says whether to gather the long records that are about to come.
+    fn decide(&self, inlet: &mut Inlet) -> Result<(), End> {
+        let Some((index, bytes)) = inlet.announced() else { return Ok(()) };
+        let admission = self.receiver().admits(index, bytes)?;
+        match admission {
+            Admission::Welcome => inlet.admit(),
+            Admission::Dropped => inlet.discard(),
+            Admission::Stopped(stop) => {
+                inlet.discard();
+                self.refuse(stop);
+            }
+        }
+        Ok(())
     }
 
     async fn take(&self, frame: DataFrame) -> Result<(), End> {
