@@ -53,6 +53,13 @@ impl RecordsBuf {
         self.bytes.reserve(bytes);
     }
 
+    /// Gathers into memory that was used before. What was gathered is forgotten.
+    pub(crate) fn reuse(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        *self =
+            Self { bytes: buffer, scratch: std::mem::take(&mut self.scratch), ..Self::default() };
+    }
+
     /// Appends records that were gathered elsewhere.
     pub fn append(&mut self, records: &Records) {
         self.bytes.extend_from_slice(&records.bytes);
@@ -138,6 +145,11 @@ impl Records {
     /// All bytes, lengths included.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The same, without the rest.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.bytes
     }
 
     /// How many records, a skipped run being one.

@@ -211,7 +211,7 @@ impl Segment {
 }
 
 /// What a batch stores of its payload.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Packed {
     codec: Codec,
     raw_len: u32,

@@ -147,7 +147,7 @@ impl Stream {
         *self.marks.borrow()
     }
 
-    /// The same, to wait for changes of.
+    /// The same, to wait for changes of; of what is *appended*, the first behind what was taken to be written.
     pub fn watch(&self) -> watch::Receiver<Watermarks> {
         self.marks.subscribe()
     }
@@ -310,11 +310,12 @@ impl Stream {
         };
         self.budget.give(self.id, staged.bytes() as u64);
         self.budget.force(self.id, grown);
+        let buffers = staged.into_buffers();
         let after = match mutant::on(Mutant::AckOfLaterRecords) {
             true => self.end_of(&self.state()),
             false => after,
         };
-        self.publish(&after, grown);
+        self.publish(&after, grown, buffers);
         if let Some(tail) = tail.filter(|_| end || self.is_full(writer, 0)) {
             self.rotate(writer, &tail)?;
         }
@@ -394,10 +395,15 @@ impl Stream {
             state.poisoned = true;
             return Err(error);
         }
+        let is_first = state.staged.is_empty();
         let is_writing = state.taken > state.durable;
         let to_pack = state.staged.push(&records, start, state.tail.running, is_writing);
         let last = state.tail.next.prev();
-        self.marks.send_modify(|marks| marks.appended = last);
+        // Waking is dear, and who waits for the disk's work was woken by the first.
+        self.marks.send_if_modified(|marks| {
+            marks.appended = last;
+            is_first
+        });
         drop(guard);
         if let Some(batch) = to_pack {
             batch.pack();
@@ -454,8 +460,9 @@ impl Stream {
         error
     }
 
-    fn publish(&self, after: &EndOf, grown: u64) {
+    fn publish(&self, after: &EndOf, grown: u64, buffers: Vec<Vec<u8>>) {
         let mut state = self.state();
+        state.staged.reuse(buffers);
         state.durable = state.taken;
         state.durable_mark = after.mark;
         if let Some((_, bytes)) = state.segments.last_mut() {
