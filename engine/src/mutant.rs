@@ -94,6 +94,8 @@ mutants! {
     UnbornKept,
     /// A segment whose head is damaged counts as unborn although it was in use.
     UsedTakenForUnborn,
+    /// That a segment was being created is no proof of what is before it.
+    UnbornNoWitness,
 }
 
 #[cfg(feature = "mutants")]

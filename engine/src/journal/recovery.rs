@@ -6,7 +6,8 @@
 //!   acknowledged to anybody, and the file is cut there. If a later batch in the file states, in its
 //!   `synced_upto`, that the record there had been durable, it is *corruption*: the stream halts and the file stays as it is.
 //! - A last segment whose head is damaged and that holds no such proof was being created: it is removed and
-//!   the one before it is the last.
+//!   the one before it is the last. Its name is a proof of its own: all records before it had been durable, so the one
+//!   before it is corrupt if it ends earlier.
 //! - What is kept is synced again before anything is acknowledged on top of it, because bytes that are read
 //!   need not be on the disk; and the file is changed for that, because a file system that is broken need not say so
 //!   otherwise.
@@ -47,9 +48,10 @@ pub(super) fn recover(
 ) -> Result<Recovered, Error> {
     disk.create_dir(dir).map_err(|error| io_error("create", dir, error))?;
     remove_unfinished(disk.as_ref(), dir)?;
-    let mut bases = list(disk.as_ref(), dir)?;
+    let (mut bases, mut unborn) = (list(disk.as_ref(), dir)?, Vec::new());
     let (last, base_tail) = loop {
         let Some(&base) = bases.last() else {
+            discard(disk.as_ref(), dir, &unborn)?;
             let tail = Tail::default();
             bases.push(tail.next);
             break (Segment::create(disk.as_ref(), dir, stream, &tail)?, tail);
@@ -59,12 +61,14 @@ pub(super) fn recover(
             Ok(opened) => break opened,
             Err(OpenError::Other(error)) => return Err(error),
             Err(OpenError::Damaged(reason)) => {
-                discard_unborn(disk.as_ref(), &path, stream, base, reason)?;
-                bases.pop();
+                refuse_used(disk.as_ref(), &path, stream, base, reason)?;
+                unborn.extend(bases.pop());
             }
         }
     };
     let scanned = scan(&last, base_tail)?;
+    reaches(&last, &scanned, &unborn)?;
+    discard(disk.as_ref(), dir, &unborn)?;
     cut(&last, scanned.position)?;
     // The process may have been killed between a name and its sync: nothing goes on top of what a power cut
     // could still take.
@@ -272,27 +276,41 @@ fn header_in(bytes: &[u8], place: Place) -> Option<BatchHeader> {
     Some(header)
 }
 
-/// Removes a last segment that was being created when the power went; refuses if it was in use.
-fn discard_unborn(
+/// Refuses to go on without a last segment if it was in use, and not just being created when the power went.
+fn refuse_used(
     disk: &dyn Disk,
     path: &Path,
     stream: StreamId,
     base: Offset,
     reason: &'static str,
 ) -> Result<(), Error> {
-    if !is_unborn(disk, path, stream, base)? && !mutant::on(Mutant::UsedTakenForUnborn) {
-        return Err(Error::Corrupt {
-            segment: path.to_owned(),
-            at: 0,
-            offset: base,
-            reason: reason.to_owned(),
-        });
-    }
-    if mutant::on(Mutant::UnbornKept) {
+    if is_unborn(disk, path, stream, base)? || mutant::on(Mutant::UsedTakenForUnborn) {
         return Ok(());
     }
-    disk.remove(path).map_err(|error| io_error("remove", path, error))?;
-    disk.sync_dir(dir_of(path)).map_err(|error| io_error("sync the folder of", path, error))
+    Err(Error::Corrupt { segment: path.to_owned(), at: 0, offset: base, reason: reason.to_owned() })
+}
+
+/// Refuses a segment that ends before those begin that were being created behind it: all of it had been durable.
+fn reaches(segment: &Segment, scanned: &Scanned, unborn: &[Offset]) -> Result<(), Error> {
+    let offset = scanned.tail.next;
+    let is_short = unborn.iter().any(|base| *base > offset);
+    if !is_short || mutant::on(Mutant::UnbornNoWitness) {
+        return Ok(());
+    }
+    let reason = scanned.torn.unwrap_or("it ends before the next segment begins");
+    Err(segment.corrupt(scanned.position, offset, reason))
+}
+
+/// Removes segments that were being created when the power went.
+fn discard(disk: &dyn Disk, dir: &Path, unborn: &[Offset]) -> Result<(), Error> {
+    if unborn.is_empty() || mutant::on(Mutant::UnbornKept) {
+        return Ok(());
+    }
+    for base in unborn {
+        let path = dir.join(format::file_name(*base));
+        disk.remove(&path).map_err(|error| io_error("remove", &path, error))?;
+    }
+    disk.sync_dir(dir).map_err(|error| io_error("sync", dir, error))
 }
 
 /// Whether a last segment whose head is damaged was never in use.
@@ -305,7 +323,7 @@ pub(super) fn is_unborn(
     let segment = headless(disk, path, stream, base)?;
     // Any valid batch means that the head had been durable before it, and so does the absence of
     // the segment before it, which is trimmed only later.
-    let predecessor = base == Offset::FIRST || list(disk, dir_of(path))?.len() > 1;
+    let predecessor = base == Offset::FIRST || list(disk, dir_of(path))?[0] < base;
     Ok(predecessor && !proven_durable(&segment, 0, Offset::ZERO)?)
 }
 

@@ -332,6 +332,39 @@ fn a_segment_of_marks_alone_grows_on_and_is_never_replaced_by_itself() {
 }
 
 #[test]
+fn the_name_of_a_segment_that_was_being_created_proves_what_is_before_it() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    let (mut number, mut lengths) = (0, Vec::new());
+    while place.segments().len() < 2 {
+        number += 1;
+        lengths.push(fs::metadata(&place.segments()[0]).unwrap().len() as usize);
+        stream.append(transaction(number, 4)).unwrap();
+        stream.sync().unwrap();
+    }
+    let (marks, last) = (stream.watermarks(), lengths.pop().unwrap());
+    drop((journal, stream));
+    let [before, unborn] = &place.segments()[..] else { panic!("one segment has ended") };
+    let sound = fs::read(before).unwrap();
+    let mut flipped = sound.clone();
+    flipped[last + 60] ^= 1;
+    let head = fs::read(unborn).unwrap();
+    for (damaged, at) in [(&flipped[..], last), (&sound[..last], last), (&sound[..9_000], 0)] {
+        fs::write(before, damaged).unwrap();
+        fs::write(unborn, &head[..head.len() / 2]).unwrap();
+        let error = place.open().unwrap_err();
+        let Error::Corrupt { segment, at: found, offset, .. } = &error else { panic!("{error}") };
+        assert_eq!((segment, *offset <= marks.synced), (before, true), "{error}");
+        assert!(at == 0 || *found == at as u64, "{error}");
+        assert_eq!((fs::read(before).unwrap(), place.segments().len()), (damaged.to_vec(), 2));
+    }
+    fs::write(before, &sound).unwrap();
+    let (_journal, stream) = place.open().unwrap();
+    assert_eq!((stream.watermarks().synced, place.segments().len()), (marks.synced, 1));
+    assert_eq!(stream.append(transaction(number, 1)).unwrap(), marks.synced.forward(3));
+}
+
+#[test]
 fn swapped_segments_are_corruption_and_are_not_touched() {
     let place = Place::new();
     let (journal, stream) = place.open().unwrap();

@@ -1,8 +1,8 @@
 //! Torn or corrupt: on every image of a power cut, with and without a bit flipped in what it had made durable, the
 //! journal says which it is, as far as that can be known from the file.
 //!
-//! It can be known of every record that a later batch of the file calls durable. What is behind the last such
-//! word is cut as if it was torn; that the stream is then shorter than what was acknowledged is for those to see to whom
+//! It can be known of every record that a later batch of the file calls durable, and of all in a file behind which another
+//! one was being created. What is behind the last such word is cut as if it was torn; that the stream is then shorter than what was acknowledged is for those to see to whom
 //! it was acknowledged. `THINWIRE_IMAGES` sets how many images there are.
 
 use std::{
@@ -72,11 +72,15 @@ pub(crate) fn image(seed: u64) -> Verdict {
     let files = sound.files();
     let path = &files[random.below(files.len())];
     let bytes = sound.content(path);
+    let is_followed = image.files().len() > files.len();
     let bit = random.below(bytes.len() * 8);
     image.flip(path, bit);
     let last = Some(path) == files.last();
     match last {
-        true => flipped_in_the_last(&image, path, &bytes, bit, files.len() == 1, &model),
+        true => {
+            let alone = files.len() == 1;
+            flipped_in_the_last(&image, path, &bytes, bit, (alone, is_followed), &model)
+        }
         false => flipped_before_the_last(&image, path, &bytes, bit, &model),
     }
 }
@@ -109,13 +113,14 @@ fn flipped_in_the_last(
     path: &Path,
     sound: &[u8],
     bit: usize,
-    alone: bool,
+    (alone, is_followed): (bool, bool),
     model: &Model,
 ) -> Verdict {
     let all = batches(sound);
     let hit = all.iter().position(|batch| (batch.at..batch.end).contains(&(bit / 8)));
     let born_alone = alone && !path.ends_with("00000000000000000001.seg");
     let proven = match hit {
+        Some(hit) if is_followed && all[hit..].iter().any(|batch| !batch.is_mark) => true,
         Some(hit) => all[hit + 1..].iter().filter(|later| !later.is_mark).any(|later| {
             model.synced_before(later.first as usize) >= Some(all[hit].first as usize)
         }),
