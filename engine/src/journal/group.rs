@@ -302,8 +302,9 @@ impl Body {
     }
 }
 
-/// How many groups it takes without anybody who packs while the disk is busy, until nobody is believed to be there.
-const ALONE: usize = 16;
+/// How many groups it takes without anybody who packs while the disk is busy, until nobody is believed to be there: who
+/// waits for a processor may miss many.
+const ALONE: usize = 256;
 
 /// What a run takes in memory: a batch, and room for the records that complete it, if they are few.
 const RUN_BYTES: usize = BATCH_BYTES + (4 << 10);

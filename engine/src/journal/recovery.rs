@@ -52,6 +52,7 @@ pub(super) fn recover(
     let (last, base_tail) = loop {
         let Some(&base) = bases.last() else {
             discard(disk.as_ref(), dir, &unborn)?;
+            unborn.clear();
             let tail = Tail::default();
             bases.push(tail.next);
             break (Segment::create(disk.as_ref(), dir, stream, &tail)?, tail);
