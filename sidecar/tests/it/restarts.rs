@@ -110,6 +110,78 @@ fn the_state_folder_can_go_at_any_time_and_a_lock_that_was_left_never_blocks() {
     pair.wait_equal(Duration::from_secs(60));
 }
 
+/// What becomes of the state folder between two operations.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Gone,
+    CutShort,
+    Flipped,
+    RolledBack,
+    GoneInUse,
+}
+
+impl Fate {
+    /// Lets it happen to a node, which runs before and after.
+    fn befall(self, site: &mut Site) {
+        let state = dir_of(site).join("state");
+        assert!(!files(&state).is_empty(), "there is something to lose");
+        if matches!(self, Self::GoneInUse) {
+            fs::remove_dir_all(&state).unwrap();
+        }
+        site.node.stop().unwrap();
+        match self {
+            Self::Gone => harm(0, &state),
+            Self::CutShort => harm(1, &state),
+            Self::Flipped => harm(2, &state),
+            Self::RolledBack => harm(3, &state),
+            Self::GoneInUse => {}
+        }
+        site.node.start().unwrap();
+        site.status();
+    }
+}
+
+/// What an application does, from an empty table to an empty table.
+const OPERATIONS: [&str; 6] = [
+    "insert into t select i, md5(i::text) from generate_series(1, 2000) i",
+    "update t set v = v || 'x' where id % 3 = 0",
+    "begin; insert into t values (-1, 'a'); savepoint s; delete from t; rollback to s; \
+     update t set id = -id where id = 7; commit",
+    "insert into t values (0, repeat('many ', 200000))",
+    "delete from t where id % 5 = 0",
+    "truncate t",
+];
+
+#[test]
+fn whatever_becomes_of_the_state_folder_between_any_two_operations_costs_time_only() {
+    let mut pair = Pair::new(lively(), SCHEMA);
+    pair.start();
+    pair.source.sql("insert into t values (1, 'first'); truncate t");
+    pair.wait_equal(Duration::from_secs(30));
+    for site in [&mut pair.source, &mut pair.target] {
+        site.node.stop().unwrap();
+        let state = dir_of(site).join("state");
+        copy(&state, &state.with_extension("older"));
+        site.node.start().unwrap();
+        site.status();
+    }
+    let fates = [Fate::Gone, Fate::CutShort, Fate::Flipped, Fate::RolledBack, Fate::GoneInUse];
+    for fate in fates {
+        for (number, operation) in OPERATIONS.iter().enumerate() {
+            // Not waited for: most of it is on its way when the one or the other node forgets.
+            pair.source.sql(operation);
+            fate.befall(&mut pair.source);
+            fate.befall(&mut pair.target);
+            pair.wait_equal(Duration::from_secs(60));
+            for site in [&pair.source, &pair.target] {
+                let streams = full_status(site).streams;
+                let halted = streams.iter().find_map(|stream| stream.halted.as_ref());
+                assert!(halted.is_none(), "{fate:?} behind operation {number}: {halted:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_second_process_is_refused_and_the_first_goes_on() {
     let mut pair = Pair::new(lively(), SCHEMA);
