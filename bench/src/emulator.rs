@@ -1,6 +1,7 @@
 //! One description of a link, two ways to put it between programs: a UDP proxy, or a tunnel below
 //! IP.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::Result;
@@ -52,8 +53,7 @@ impl Emulator {
     pub(crate) fn start(kind: Kind, link: Link, seed: u64) -> Result<Emulator> {
         match kind {
             Kind::Udp => {
-                // An address that was free a moment ago.
-                let listen = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+                let listen = free_address()?;
                 Ok(Emulator::Udp { proxy: Proxy::start(listen, link, link, seed)?, listen })
             }
             Kind::Tun => Ok(Emulator::Tun(Tunnel::start(link, seed)?)),
@@ -115,6 +115,11 @@ impl Emulator {
             Emulator::Tun(tunnel) => tunnel.far().enter(act)?,
         }
     }
+}
+
+/// An address that was free a moment ago.
+pub(crate) fn free_address() -> io::Result<SocketAddr> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 /// Where a sidecar listens in a namespace of its own.

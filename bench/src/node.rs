@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -176,6 +177,11 @@ impl Node {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// How it is told to another one.
+    fn as_peer(&self) -> Result<String> {
+        Ok(format!("\n[[peer]]\nname = \"{}\"\nkey = \"{}\"\n", self.name, self.key()?))
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match self.within.split_first() {
             None => Command::new(&self.binary),
@@ -200,6 +206,31 @@ impl Drop for Node {
             let _ = self.kill9();
         }
     }
+}
+
+/// Prepares two nodes, each with the URL of its database: the first captures everything and dials, the second listens
+/// and applies. Each makes its identity first, without a peer, and then learns the other's key.
+pub(crate) fn introduce(
+    (from, source): (&Node, &str),
+    (to, target): (&Node, &str),
+    listen: SocketAddr,
+    dial: SocketAddr,
+) -> Result<()> {
+    let from_text = format!(
+        "[node]\nname = \"{}\"\n\n[database]\nurl = \"{source}\"\n\n\
+         [capture]\nmode = \"slot\"\ntables = [\"public.*\"]\n",
+        from.name
+    );
+    let to_text = format!(
+        "[node]\nname = \"{}\"\nlisten = \"{listen}\"\n\n[database]\nurl = \"{target}\"\n\n[apply]\n",
+        to.name
+    );
+    for (node, text) in [(from, &from_text), (to, &to_text)] {
+        node.configure(text)?;
+        node.init()?;
+    }
+    from.configure(&format!("{from_text}{}address = \"{dial}\"\n", to.as_peer()?))?;
+    to.configure(&(to_text + &from.as_peer()?))
 }
 
 /// The `thinwire` program: `THINWIRE_BIN`, or the one that was built next to the running program.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::contender::bed::{Bed, DATABASE};
 use crate::contender::{Contender, Part};
-use crate::node::Node;
+use crate::node::{self, Node};
 
 #[derive(Debug)]
 pub(crate) struct Thinwire {
@@ -19,27 +19,9 @@ impl Thinwire {
     pub(crate) fn new(bed: &Bed) -> Result<Thinwire> {
         let node = |name| Node::new(bed.folder.path(), name, Arc::clone(&bed.warden));
         let (near, far) = (node("near")?, node("far")?);
-        let near_text = format!(
-            "[node]\nname = \"near\"\n\n[database]\nurl = \"{}\"\n\n\
-             [capture]\nmode = \"slot\"\ntables = [\"public.*\"]\n",
-            bed.source.url(DATABASE)
-        );
-        let far_text = format!(
-            "[node]\nname = \"far\"\nlisten = \"{}\"\n\n[database]\nurl = \"{}\"\n\n[apply]\n",
-            bed.emulator.listen(),
-            bed.target.url(DATABASE)
-        );
-        for (node, text) in [(&near, &near_text), (&far, &far_text)] {
-            node.configure(text)?;
-            node.init()?;
-        }
-        near.configure(&format!(
-            "{near_text}\n[[peer]]\nname = \"far\"\nkey = \"{}\"\naddress = \"{}\"\n",
-            far.key()?,
-            bed.emulator.dial()
-        ))?;
-        let peer = format!("\n[[peer]]\nname = \"near\"\nkey = \"{}\"\n", near.key()?);
-        far.configure(&(far_text + &peer))?;
+        let (source, target) = (bed.source.url(DATABASE), bed.target.url(DATABASE));
+        let (listen, dial) = (bed.emulator.listen(), bed.emulator.dial());
+        node::introduce((&near, &source), (&far, &target), listen, dial)?;
         Ok(Thinwire { near, far })
     }
 }

@@ -1,16 +1,15 @@
-//! What demonstration and measurements run on: two clusters, two sidecars, the link, and their
-//! folder.
+//! What the demonstration runs on: two clusters, two sidecars, the link, and their folder.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use thinwire_cluster::{Cluster, Options as ClusterOptions, Warden};
 
+use crate::emulator::free_address;
 use crate::emulator::socket::Proxy;
 use crate::link::Link;
-use crate::node::Node;
+use crate::node::{self, Node};
 use crate::stop::Stop;
 use crate::workload::shop::{SCHEMA, Shop};
 
@@ -48,36 +47,10 @@ impl Stage {
         stop.check()?;
         let listen = free_address()?;
         let proxy = Proxy::start(listen, link, link, seed)?;
-        let stage = Stage { shop, hq, proxy, source, target, _folder: folder, _warden: warden };
-        stage.introduce(listen)?;
+        let ends = [source.url(DATABASE), target.url(DATABASE)];
+        node::introduce((&shop, &ends[0]), (&hq, &ends[1]), listen, proxy.address())?;
         say("both sidecars have their identity, publication, slot and schema");
-        Ok(stage)
-    }
-
-    /// Each makes its identity first, without a peer, and then learns the other's key.
-    fn introduce(&self, listen: SocketAddr) -> Result<()> {
-        let shop = format!(
-            "[node]\nname = \"shop\"\n\n[database]\nurl = \"{}\"\n\n\
-             [capture]\nmode = \"slot\"\ntables = [\"public.*\"]\n",
-            self.source.url(DATABASE)
-        );
-        let hq = format!(
-            "[node]\nname = \"hq\"\nlisten = \"{listen}\"\n\n[database]\nurl = \"{}\"\n\n[apply]\n",
-            self.target.url(DATABASE)
-        );
-        for (node, text) in [(&self.shop, &shop), (&self.hq, &hq)] {
-            node.configure(text)?;
-            node.init()?;
-        }
-        self.shop.configure(&format!(
-            "{shop}\n[[peer]]\nname = \"hq\"\nkey = \"{}\"\naddress = \"{}\"\n",
-            self.hq.key()?,
-            self.proxy.address()
-        ))?;
-        self.hq.configure(&format!(
-            "{hq}\n[[peer]]\nname = \"shop\"\nkey = \"{}\"\n",
-            self.shop.key()?
-        ))
+        Ok(Stage { shop, hq, proxy, source, target, _folder: folder, _warden: warden })
     }
 
     pub(crate) fn start_nodes(&mut self) -> Result<()> {
@@ -139,11 +112,6 @@ fn pgbench_init(cluster: &Cluster, steps: &str) -> Result<()> {
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "pgbench -i -I {steps} failed: {complaint}");
     Ok(())
-}
-
-/// An address that was free a moment ago.
-fn free_address() -> Result<SocketAddr> {
-    Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 pub(crate) const DATABASE: &str = "shop";
