@@ -37,11 +37,12 @@ pub(crate) enum Direction {
 
 impl Wire {
     pub(crate) fn new(up: Link, down: Link, seed: u64) -> Wire {
+        let [up_seed, down_seed] = seeds(seed);
         Wire {
             started: Instant::now(),
             transits: Mutex::new(Transits {
-                up: Transit::new(up, seed.wrapping_mul(2)),
-                down: Transit::new(down, seed.wrapping_mul(2).wrapping_add(1)),
+                up: Transit::new(up, up_seed),
+                down: Transit::new(down, down_seed),
                 origin: Duration::ZERO,
             }),
         }
@@ -117,8 +118,9 @@ impl Wire {
     pub fn begin(&self, link: Link, seed: u64) {
         let mut transits = self.transits();
         transits.origin = self.now();
-        transits.up.begin(link, seed.wrapping_mul(2));
-        transits.down.begin(link, seed.wrapping_mul(2).wrapping_add(1));
+        let [up, down] = seeds(seed);
+        transits.up.begin(link, up);
+        transits.down.begin(link, down);
     }
 
     /// Changes the link in both directions.
@@ -135,6 +137,12 @@ impl Wire {
     fn transits(&self) -> MutexGuard<'_, Transits> {
         self.transits.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Each direction draws for itself.
+pub(crate) fn seeds(seed: u64) -> [u64; 2] {
+    let up = seed.wrapping_mul(2);
+    [up, up.wrapping_add(1)]
 }
 
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{HEADERS, transfer, wire_bytes};
-use crate::link::ladder::{GEO, LAN, Rung};
+use super::flow::transfer;
+use super::{HEADERS, wire_bytes};
+use crate::link::ladder::{self, GEO, LAN, Rung};
 use crate::progress::Progress;
 use crate::report::Run;
 use crate::run::{Spec, run};
@@ -24,8 +25,8 @@ pub struct Line {
     pub forecast_bytes: f64,
     /// Bytes towards the target.
     pub measured_bytes: u64,
-    /// What measures it again.
-    pub command: String,
+    /// Names the data and the losses.
+    pub seed: u64,
 }
 
 /// What the work costs by itself, measured where no link is in its way or losses add to it.
@@ -73,7 +74,7 @@ pub fn line(
         measured: outcome.seconds,
         forecast_bytes: bytes,
         measured_bytes: outcome.up_bytes,
-        command: run.command,
+        seed: spec.seed,
     })
 }
 
@@ -102,21 +103,28 @@ impl Line {
     /// A line of a table in Markdown.
     pub fn row(&self) -> String {
         format!(
-            "| {} | {:.1} | {:.1} | {:+.0} % | {:.0} | {} | {:+.0} % |",
+            "| {} | {:.1} | {:.1} | {:+.0} % | {:.0} | {} | {:+.0} % | {} |",
             self.link,
             self.forecast,
             self.measured,
             self.off() * 100.0,
             self.forecast_bytes,
             self.measured_bytes,
-            self.bytes_off() * 100.0
+            self.bytes_off() * 100.0,
+            self.seed
         )
     }
 }
 
 /// The heading of that table.
 pub const HEADING: &str = "| link | forecast: s | measured: s | off | forecast: bytes | \
-    measured: bytes | off |\n| --- | --- | --- | --- | --- | --- | --- |";
+    measured: bytes | off | seed |\n| --- | --- | --- | --- | --- | --- | --- | --- |";
+
+/// What the lines of the whole table begin with, in their order.
+pub fn names() -> Vec<String> {
+    ladder::ALL.map(|rung| format!("| {} |", rung.name)).to_vec()
+}
+
 const BUSY: Duration = Duration::from_secs(20);
 /// About what a photo takes on the wire.
 const BYTES_EACH: u64 = 1_150;
