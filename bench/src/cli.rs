@@ -90,7 +90,13 @@ pub(crate) struct TableArgs {
     /// Only the lines of these links.
     #[arg(long, value_parser = rung)]
     link: Vec<Rung>,
-    /// A file, such as README.md, in which the table takes the place of the old one.
+    /// Only the lines of these workloads.
+    #[arg(long, value_parser = kind)]
+    workload: Vec<workload::Kind>,
+    /// Only the lines of these scenarios.
+    #[arg(long, value_parser = scenario_named)]
+    scenario: Vec<Scenario>,
+    /// A file, such as README.md, in whose table the lines take the place of the old ones.
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
     /// Without PostgreSQL's own logical replication; the default for those who are not root.
@@ -110,7 +116,12 @@ impl TableArgs {
             seed: self.common.seed,
             patience: Duration::from_secs(self.common.patience),
         };
-        table::specs(options, &self.link)
+        let choice = table::Choice {
+            links: self.link.clone(),
+            workloads: self.workload.clone(),
+            scenarios: self.scenario.clone(),
+        };
+        table::specs(options, &choice)
     }
 }
 
@@ -141,8 +152,8 @@ pub(crate) struct PlanArgs {
     /// Measure instead whether forecasts come true, with a backlog on each link.
     #[arg(long, conflicts_with = "url")]
     pub(crate) check: bool,
-    /// A file, such as README.md, in which what `--check` found takes the place of what it found before.
-    #[arg(long, value_name = "FILE", requires = "check")]
+    /// A file, such as README.md, in which what `--check` found of a link takes the place of what it found before.
+    #[arg(long, value_name = "FILE", requires = "check", conflicts_with = "trace")]
     pub(crate) write: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) common: Common,

@@ -67,10 +67,15 @@ fn table_of_links(arguments: &TableArgs, stop: &Stop) -> Result<bool> {
         readme::LINKS.check(file)?;
     }
     writeln!(io::stdout(), "{}", table::heading())?;
-    let runs = measure_all(&arguments.specs(), &arguments.common, stop, show_line)?;
-    if let Some(file) = &arguments.write {
-        readme::LINKS.write(file, &table::whole(&runs))?;
-    }
+    let keep = |run: &Run| {
+        let line = table::line(run);
+        writeln!(io::stdout(), "{line}")?;
+        match &arguments.write {
+            Some(file) => readme::LINKS.join(file, &table::heading(), &[line], &table::names()),
+            None => Ok(()),
+        }
+    };
+    let runs = measure_all(&arguments.specs(), &arguments.common, stop, keep)?;
     Ok(all_finished(&runs))
 }
 
@@ -83,14 +88,14 @@ fn measure_all(
     specs: &[Spec],
     common: &Common,
     stop: &Stop,
-    show: fn(&Run) -> io::Result<()>,
+    keep: impl Fn(&Run) -> Result<()>,
 ) -> Result<Vec<Run>> {
     let mut runs: Vec<Run> = Vec::new();
     for spec in specs {
         let progress = Progress::new(common.plain);
         let run = run::run(spec, stop, &progress)?;
         drop(progress);
-        show(&run)?;
+        keep(&run)?;
         runs.push(run);
         // What there is, is worth keeping if the next one fails.
         if let Some(folder) = &common.out {
@@ -100,12 +105,8 @@ fn measure_all(
     Ok(runs)
 }
 
-fn show(run: &Run) -> io::Result<()> {
-    terminal::print(&mut io::stdout().lock(), run)
-}
-
-fn show_line(run: &Run) -> io::Result<()> {
-    writeln!(io::stdout(), "{}", table::line(run))
+fn show(run: &Run) -> Result<()> {
+    Ok(terminal::print(&mut io::stdout().lock(), run)?)
 }
 
 fn forecasts(arguments: &PlanArgs) -> Result<()> {
@@ -132,18 +133,16 @@ fn check(arguments: &PlanArgs, stop: &Stop) -> Result<bool> {
     let progress = Progress::new(arguments.common.plain);
     let spec = arguments.spec();
     let costs = check::Costs::measure(&spec, stop, &progress)?;
-    let mut table = check::HEADING.to_owned();
-    writeln!(io::stdout(), "{table}")?;
+    writeln!(io::stdout(), "{}", check::HEADING)?;
     let mut came_true = true;
     for link in arguments.links()? {
         let line = check::line(&spec, link, costs, stop, &progress)?;
         let row = line.row();
         writeln!(io::stdout(), "{row}")?;
-        table = table + "\n" + &row;
+        if let Some(file) = &arguments.write {
+            readme::FORECASTS.join(file, check::HEADING, &[row], &check::names())?;
+        }
         came_true &= line.off().abs() <= check::TOLERANCE;
-    }
-    if let Some(file) = &arguments.write {
-        readme::FORECASTS.write(file, &table)?;
     }
     Ok(came_true)
 }

@@ -27,19 +27,46 @@ pub const FORECASTS: Place = Place {
 impl Place {
     /// Fails if a file has no such place: before an hour is spent on what would go there.
     pub fn check(&self, file: &Path) -> Result<()> {
-        self.replaced(&read(file)?, "").map(drop).with_context(|| file.display().to_string())
+        self.split(&read(file)?).map(drop).with_context(|| file.display().to_string())
     }
 
-    /// Puts a text there.
-    pub fn write(&self, file: &Path, text: &str) -> Result<()> {
-        let replaced = self.replaced(&read(file)?, text)?;
-        fs::write(file, replaced).with_context(|| format!("writing {}", file.display()))
+    /// Puts lines into the table there. Each name is what a line begins with, in the order of the table; a line that is
+    /// not given stays as it is, if the table has had the same columns.
+    pub fn join(
+        &self,
+        file: &Path,
+        heading: &str,
+        lines: &[String],
+        names: &[String],
+    ) -> Result<()> {
+        let joined = self.joined(&read(file)?, heading, lines, names)?;
+        fs::write(file, joined).with_context(|| format!("writing {}", file.display()))
     }
 
-    fn replaced(&self, file: &str, text: &str) -> Result<String> {
+    fn joined(
+        &self,
+        file: &str,
+        heading: &str,
+        lines: &[String],
+        names: &[String],
+    ) -> Result<String> {
+        let [before, old, after] = self.split(file)?;
+        let old: Vec<&str> = match old.trim().strip_prefix(heading) {
+            Some(rows) => rows.lines().collect(),
+            None => Vec::new(),
+        };
+        let lines = || lines.iter().map(String::as_str).chain(old.iter().copied());
+        let named = |name: &String| lines().find(|line| line.starts_with(name.as_str()));
+        let table: String =
+            names.iter().filter_map(named).map(|line| format!("{line}\n")).collect();
+        Ok(format!("{before}{}\n{heading}\n{table}{}{after}", self.begin, self.end))
+    }
+
+    /// What is before the place, in it and after it.
+    fn split<'a>(&self, file: &'a str) -> Result<[&'a str; 3]> {
         let (before, rest) = file.split_once(self.begin).context("a marker is missing")?;
-        let (_, after) = rest.split_once(self.end).context("a marker is missing")?;
-        Ok(format!("{before}{}\n{}\n{}{after}", self.begin, text.trim_end(), self.end))
+        let (inside, after) = rest.split_once(self.end).context("a marker is missing")?;
+        Ok([before, inside, after])
     }
 }
 
@@ -52,12 +79,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_between_the_markers_is_replaced_and_nothing_else() {
+    fn lines_that_were_measured_replace_their_like_and_others_stay() {
         let place = Place { begin: "<a>", end: "<b>" };
-        assert_eq!(place.replaced("1 <a>old<b> 2", "new\n").unwrap(), "1 <a>\nnew\n<b> 2");
-        let again = place.replaced(&place.replaced("<a>\n<b>", "x").unwrap(), "y").unwrap();
-        assert_eq!(again, "<a>\ny\n<b>");
-        assert!(place.replaced("<b><a>", "x").is_err());
+        let heading = "| h |\n| --- |";
+        let join = |file: &str, lines: &[&str]| {
+            let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
+            place.joined(file, heading, &lines, &["| x |", "| y |"].map(str::to_owned)).unwrap()
+        };
+        let first = join("1 <a>old<b> 2", &["| y | 1 |"]);
+        assert_eq!(first, "1 <a>\n| h |\n| --- |\n| y | 1 |\n<b> 2");
+        let both = join(&first, &["| x | 2 |"]);
+        assert_eq!(both, "1 <a>\n| h |\n| --- |\n| x | 2 |\n| y | 1 |\n<b> 2");
+        let again = join(&both, &["| y | 3 |"]);
+        assert_eq!(again, both.replace("| y | 1 |", "| y | 3 |"));
+        let wider = both.replace("| h |", "| h | i |");
+        assert_eq!(join(&wider, &["| y | 3 |"]), first.replace("| 1 |", "| 3 |"), "other columns");
+        assert!(place.joined("<b><a>", heading, &[], &[]).is_err());
     }
 
     #[test]

@@ -82,6 +82,11 @@ impl Row {
         self
     }
 
+    /// What its line begins with.
+    fn name(&self) -> String {
+        format!("| {} | {} | {},", self.link.name, self.scenario, self.workload)
+    }
+
     fn found(&self) -> Option<(workload::Kind, Scenario)> {
         Some((workload::find(self.workload)?, scenario::find(self.scenario)?))
     }
@@ -100,9 +105,29 @@ pub struct Options {
     pub patience: Duration,
 }
 
-/// Everything that the table needs; only some links if any are named.
-pub fn specs(options: Options, links: &[Rung]) -> Vec<Spec> {
-    let is_wanted = |row: &&Row| links.is_empty() || links.contains(&row.link);
+/// Which lines are wanted: of a kind of which none is named, all.
+#[derive(Clone, Debug, Default)]
+pub struct Choice {
+    /// The links.
+    pub links: Vec<Rung>,
+    /// The workloads.
+    pub workloads: Vec<workload::Kind>,
+    /// The scenarios.
+    pub scenarios: Vec<Scenario>,
+}
+
+impl Choice {
+    fn has(&self, row: &Row) -> bool {
+        let Choice { links, workloads, scenarios } = self;
+        (links.is_empty() || links.contains(&row.link))
+            && (workloads.is_empty() || workloads.iter().any(|kind| kind.name == row.workload))
+            && (scenarios.is_empty() || scenarios.iter().any(|it| it.name == row.scenario))
+    }
+}
+
+/// Everything that the table needs, as far as it is wanted.
+pub fn specs(options: Options, choice: &Choice) -> Vec<Spec> {
+    let is_wanted = |row: &&Row| choice.has(row);
     let spec = |row: &Row| {
         let (workload, scenario) = row.found()?;
         let spec = Spec {
@@ -137,16 +162,15 @@ pub fn heading() -> String {
         "native: bytes",
         "zstd -19",
         "link in use",
+        "seed",
         "more",
     ];
     format!("| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()))
 }
 
-/// The table, and what makes each of its lines again.
-pub fn whole(runs: &[Run]) -> String {
-    let lines: Vec<String> = runs.iter().map(line).collect();
-    let commands: Vec<String> = runs.iter().map(|run| run.command.clone()).collect();
-    format!("{}\n{}\n\n```sh\n{}\n```", heading(), lines.join("\n"), commands.join("\n"))
+/// What the lines of the whole table begin with, in their order.
+pub fn names() -> Vec<String> {
+    ROWS.iter().map(Row::name).collect()
 }
 
 /// A run as a line of the table.
@@ -178,6 +202,7 @@ pub fn line(run: &Run) -> String {
         bytes(theirs),
         floor,
         shares.join(", "),
+        run.seed.to_string(),
         more.join("; "),
     ];
     format!("| {} |", fields.join(" | "))
@@ -208,5 +233,33 @@ mod tests {
         assert_eq!(line.matches('|').count(), columns, "{line}");
         assert!(line.contains("| 7.0 | > 7 |"), "{line}");
         assert!(line.contains("| 50 %, 50 % |"), "{line}");
+    }
+
+    #[test]
+    fn a_line_has_its_name_in_the_table_and_can_be_asked_for_alone() {
+        let options = Options {
+            native: false,
+            emulator: emulator::Kind::Udp,
+            seed: 7,
+            patience: Duration::ZERO,
+        };
+        let all = specs(options, &Choice::default());
+        assert_eq!(all.len(), names().len());
+        for (spec, name) in all.iter().zip(names()) {
+            let run = Run {
+                link: spec.link.name.into(),
+                scenario: spec.scenario.name.into(),
+                workload: spec.workload.name.into(),
+                ..Run::default()
+            };
+            assert!(line(&run).starts_with(&name), "{name}");
+            let choice = Choice {
+                links: vec![spec.link],
+                workloads: vec![spec.workload],
+                scenarios: vec![spec.scenario],
+            };
+            let [again] = &specs(options, &choice)[..] else { panic!("{name}") };
+            assert_eq!(again.command(), spec.command());
+        }
     }
 }
