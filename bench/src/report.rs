@@ -36,6 +36,8 @@ pub struct Run {
     pub command: String,
     /// The least that the stream of changes can take.
     pub floor: Option<Floor>,
+    /// How long an fdatasync takes on this disk, where the work is timed by the transaction.
+    pub flush: Option<Latency>,
     /// A contender each.
     pub outcomes: Vec<Outcome>,
     /// What Thinwire did on the same link without what makes it hard, if that was asked for.

@@ -12,10 +12,11 @@ use crate::emulator;
 use crate::link::course::Course;
 use crate::link::ladder::Rung;
 use crate::progress::Progress;
-use crate::report::{Beside, Run, Without};
+use crate::report::{Beside, Outcome, Run, Without};
 use crate::stop::Stop;
 use crate::workload;
 
+mod flush;
 mod probe;
 pub mod scenario;
 pub mod table;
@@ -56,6 +57,12 @@ pub struct Spec {
     pub trace: Option<PathBuf>,
 }
 
+/// Measures Thinwire alone, and nothing beside it.
+pub fn thinwire(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Outcome> {
+    stop.check()?;
+    Ok(Trial::prepare(spec, thinwire::NAME, stop, progress)?.play(false)?.0)
+}
+
 /// Measures each contender on a bed of its own, with the same data and the same losses.
 pub fn run(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Run> {
     let can_native = spec.emulator == emulator::Kind::Tun;
@@ -83,6 +90,9 @@ pub fn run(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Run> {
         run.floor = run.floor.or(floor);
         run.size = outcome.goal;
         run.outcomes.push(outcome);
+    }
+    if spec.scenario.work == Work::Trickle {
+        run.flush = flush::measure()?;
     }
     if let Some(without) = spec.beside {
         stop.check()?;

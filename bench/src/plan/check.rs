@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::flow::transfer;
+use super::flow::{PROBE_EVERY, transfer};
 use super::{HEADERS, wire_bytes};
 use crate::link::ladder::{self, GEO, LAN, Rung};
 use crate::progress::Progress;
-use crate::report::Run;
-use crate::run::{Spec, run};
+use crate::run::{Spec, thinwire};
 use crate::stop::Stop;
 
 /// A forecast beside what was measured.
@@ -42,11 +41,11 @@ impl Costs {
     /// Measures it.
     pub fn measure(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Costs> {
         let fast = sized(spec, LAN);
-        let seconds = run(&fast, stop, progress)?.outcomes[0].seconds;
+        let seconds = thinwire(&fast, stop, progress)?.seconds;
         let clean = Spec { link: Rung { link: GEO.link.with_loss(0.0), ..GEO }, ..spec.clone() };
-        let bytes = run(&clean, stop, progress)?.outcomes[0].up_bytes;
+        let bytes = thinwire(&clean, stop, progress)?.up_bytes;
         Ok(Costs {
-            machine: Duration::from_secs_f64((seconds - START.as_secs_f64()).max(0.0))
+            machine: Duration::from_secs_f64((seconds - (PROBE_EVERY / 2).as_secs_f64()).max(0.0))
                 / whole(fast.size),
             payload: bytes as f64 / HEADERS / clean.size as f64,
         })
@@ -62,12 +61,11 @@ pub fn line(
     progress: &Progress,
 ) -> Result<Line> {
     let spec = sized(spec, link);
-    let run: Run = run(&spec, stop, progress)?;
-    let outcome = &run.outcomes[0];
+    let outcome = thinwire(&spec, stop, progress)?;
     let bytes = wire_bytes(&link.link, costs.payload * spec.size as f64);
     let time = transfer(&link.link, spec.seed, bytes).context("the link never carries it")?;
     // The far end works while more is on its way.
-    let work = START + costs.machine * whole(spec.size);
+    let work = PROBE_EVERY / 2 + costs.machine * whole(spec.size);
     Ok(Line {
         link: link.name,
         forecast: time.max(work).as_secs_f64(),
@@ -79,7 +77,7 @@ pub fn line(
 }
 
 /// The backlog that keeps a link busy for a while, within reason: in a few seconds, chance says
-/// more than the link.
+/// more than the link, if only by when the first probe leaves.
 fn sized(spec: &Spec, link: Rung) -> Spec {
     let bytes = link.link.rate_bps / 8 * BUSY.as_secs();
     Spec { link, size: (bytes / BYTES_EACH).clamp(SIZE_MIN, SIZE_MAX), ..spec.clone() }
@@ -129,8 +127,6 @@ const BUSY: Duration = Duration::from_secs(20);
 /// About what a photo takes on the wire.
 const BYTES_EACH: u64 = 1_150;
 const SIZE_MIN: u64 = 200;
-const SIZE_MAX: u64 = 10_000;
-/// Until a probe has found the link, whatever it carries.
-const START: Duration = Duration::from_millis(500);
+const SIZE_MAX: u64 = 100_000;
 /// How far a forecast may be off and still be called true.
 pub const TOLERANCE: f64 = 0.1;

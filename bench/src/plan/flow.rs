@@ -167,7 +167,7 @@ fn rounds_of_repair(link: &Link, packets: f64) -> f64 {
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// How often a link that is silent is probed.
-const PROBE_EVERY: Duration = Duration::from_millis(500);
+pub(super) const PROBE_EVERY: Duration = Duration::from_millis(500);
 /// What is sent at first.
 const WINDOW_BYTES: f64 = 12_000.0;
 /// What may be under way beyond what the pipe holds, to notice when it holds more.

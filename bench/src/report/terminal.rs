@@ -42,6 +42,9 @@ pub fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
             DecimalBytes(floor.stream_bytes)
         )?;
     }
+    if let Some(flush) = flush(run) {
+        writeln!(out, "{flush}")?;
+    }
     writeln!(out, "again: {}", run.command)?;
     out.flush()
 }
@@ -58,6 +61,12 @@ pub(crate) fn seconds(outcome: &Outcome) -> String {
     } else {
         format!("> {:.0}", outcome.seconds)
     }
+}
+
+/// What latencies are compared with.
+pub(crate) fn flush(run: &Run) -> Option<String> {
+    let flush = run.flush?;
+    Some(format!("fdatasync p50 {:.2} ms, p99 {:.2} ms", flush.p50_ms, flush.p99_ms))
 }
 
 /// Everything else that is to be said about an outcome.

@@ -190,6 +190,7 @@ pub fn line(run: &Run) -> String {
         .filter_map(|(whose, outcome)| Some((whose, terminal::remarks(run, outcome?))))
         .filter(|(_, remarks)| !remarks.is_empty())
         .map(|(whose, remarks)| format!("{whose}{remarks}"))
+        .chain(terminal::flush(run))
         .collect();
     let floor = run.floor.map(|floor| floor.compressed_bytes.to_string()).unwrap_or_default();
     let fields = [
