@@ -152,6 +152,9 @@ pub(crate) struct PlanArgs {
     /// Measure instead whether forecasts come true, with a backlog on each link.
     #[arg(long, conflicts_with = "url")]
     pub(crate) check: bool,
+    /// That without PostgreSQL's own logical replication; the default for those who are not root.
+    #[arg(long, requires = "check")]
+    alone: bool,
     /// A file, such as README.md, in which what `--check` found of a link takes the place of what it found before.
     #[arg(long, value_name = "FILE", requires = "check", conflicts_with = "trace")]
     pub(crate) write: Option<PathBuf>,
@@ -178,6 +181,7 @@ impl PlanArgs {
 
     /// What forecasts are compared with; its link is replaced.
     pub(crate) fn spec(&self) -> Spec {
+        let emulator = self.common.emulator();
         Spec {
             link: ladder::LAN,
             workload: workload::PHOTOS,
@@ -186,9 +190,9 @@ impl PlanArgs {
             rate: self.rate,
             seconds: Duration::ZERO,
             cut_every: None,
-            native: false,
+            native: !self.alone && emulator == emulator::Kind::Tun,
             beside: None,
-            emulator: self.common.emulator(),
+            emulator,
             seed: self.common.seed,
             patience: Duration::from_secs(self.common.patience),
             trace: self.trace.clone(),

@@ -57,10 +57,18 @@ pub struct Spec {
     pub trace: Option<PathBuf>,
 }
 
-/// Measures Thinwire alone, and nothing beside it.
-pub fn thinwire(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Outcome> {
-    stop.check()?;
-    Ok(Trial::prepare(spec, thinwire::NAME, stop, progress)?.play(false)?.0)
+/// Measures only what each contender does: Thinwire, and PostgreSQL's own logical replication if that is asked for.
+pub(crate) fn outcomes(
+    spec: &Spec,
+    stop: &Stop,
+    progress: &Progress,
+) -> Result<(Outcome, Option<Outcome>)> {
+    let outcome = |contender| {
+        stop.check()?;
+        Ok::<_, anyhow::Error>(Trial::prepare(spec, contender, stop, progress)?.play(false)?.0)
+    };
+    let ours = outcome(thinwire::NAME)?;
+    Ok((ours, spec.native.then(|| outcome(native::NAME)).transpose()?))
 }
 
 /// Measures each contender on a bed of its own, with the same data and the same losses.

@@ -8,7 +8,8 @@ use super::flow::{PROBE_EVERY, transfer};
 use super::{HEADERS, wire_bytes};
 use crate::link::ladder::{self, GEO, LAN, Rung};
 use crate::progress::Progress;
-use crate::run::{Spec, thinwire};
+use crate::report::{Outcome, terminal};
+use crate::run::{Spec, outcomes};
 use crate::stop::Stop;
 
 /// A forecast beside what was measured.
@@ -20,6 +21,8 @@ pub struct Line {
     pub forecast: f64,
     /// In seconds.
     pub measured: f64,
+    /// What PostgreSQL's own logical replication took in the same run, if it was measured.
+    pub native: Option<Outcome>,
     /// Bytes towards the target.
     pub forecast_bytes: f64,
     /// Bytes towards the target.
@@ -40,10 +43,11 @@ pub struct Costs {
 impl Costs {
     /// Measures it.
     pub fn measure(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Costs> {
-        let fast = sized(spec, LAN);
-        let seconds = thinwire(&fast, stop, progress)?.seconds;
-        let clean = Spec { link: Rung { link: GEO.link.with_loss(0.0), ..GEO }, ..spec.clone() };
-        let bytes = thinwire(&clean, stop, progress)?.up_bytes;
+        let alone = Spec { native: false, ..spec.clone() };
+        let fast = sized(&alone, LAN);
+        let seconds = outcomes(&fast, stop, progress)?.0.seconds;
+        let clean = Spec { link: Rung { link: GEO.link.with_loss(0.0), ..GEO }, ..alone };
+        let bytes = outcomes(&clean, stop, progress)?.0.up_bytes;
         Ok(Costs {
             machine: Duration::from_secs_f64((seconds - (PROBE_EVERY / 2).as_secs_f64()).max(0.0))
                 / whole(fast.size),
@@ -61,7 +65,7 @@ pub fn line(
     progress: &Progress,
 ) -> Result<Line> {
     let spec = sized(spec, link);
-    let outcome = thinwire(&spec, stop, progress)?;
+    let (outcome, native) = outcomes(&spec, stop, progress)?;
     let bytes = wire_bytes(&link.link, costs.payload * spec.size as f64);
     let time = transfer(&link.link, spec.seed, bytes).context("the link never carries it")?;
     // The far end works while more is on its way.
@@ -70,6 +74,7 @@ pub fn line(
         link: link.name,
         forecast: time.max(work).as_secs_f64(),
         measured: outcome.seconds,
+        native,
         forecast_bytes: bytes,
         measured_bytes: outcome.up_bytes,
         seed: spec.seed,
@@ -100,8 +105,9 @@ impl Line {
 
     /// A line of a table in Markdown.
     pub fn row(&self) -> String {
+        let native = self.native.as_ref().map(terminal::seconds).unwrap_or_default();
         format!(
-            "| {} | {:.1} | {:.1} | {:+.0} % | {:.0} | {} | {:+.0} % | {} |",
+            "| {} | {:.1} | {:.1} | {:+.0} % | {native} | {:.0} | {} | {:+.0} % | {} |",
             self.link,
             self.forecast,
             self.measured,
@@ -115,8 +121,8 @@ impl Line {
 }
 
 /// The heading of that table.
-pub const HEADING: &str = "| link | forecast: s | measured: s | off | forecast: bytes | \
-    measured: bytes | off | seed |\n| --- | --- | --- | --- | --- | --- | --- | --- |";
+pub const HEADING: &str = "| link | forecast: s | measured: s | off | native: s | forecast: bytes | \
+    measured: bytes | off | seed |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |";
 
 /// What the lines of the whole table begin with, in their order.
 pub fn names() -> Vec<String> {
