@@ -132,10 +132,11 @@ fn check(arguments: &PlanArgs, stop: &Stop) -> Result<bool> {
     }
     let progress = Progress::new(arguments.common.plain);
     let spec = arguments.spec();
-    let costs = check::Costs::measure(&spec, stop, &progress)?;
+    let links = arguments.links()?;
+    let costs = check::Costs::measure(&spec, &links, stop, &progress)?;
     writeln!(io::stdout(), "{}", check::HEADING)?;
     let mut came_true = true;
-    for link in arguments.links()? {
+    for link in links {
         let line = check::line(&spec, link, costs, stop, &progress)?;
         let row = line.row();
         writeln!(io::stdout(), "{row}")?;

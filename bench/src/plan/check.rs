@@ -41,10 +41,11 @@ pub struct Costs {
 }
 
 impl Costs {
-    /// Measures it.
-    pub fn measure(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Costs> {
+    /// Measures it, with as much work as the fastest of the links gets.
+    pub fn measure(spec: &Spec, links: &[Rung], stop: &Stop, progress: &Progress) -> Result<Costs> {
         let alone = Spec { native: false, ..spec.clone() };
-        let fast = sized(&alone, LAN);
+        let size = links.iter().map(|link| sized(spec, *link).size).max();
+        let fast = Spec { link: LAN, size: size.unwrap_or(SIZE_MIN), ..alone.clone() };
         let seconds = outcomes(&fast, stop, progress)?.0.seconds;
         let clean = Spec { link: Rung { link: GEO.link.with_loss(0.0), ..GEO }, ..alone };
         let bytes = outcomes(&clean, stop, progress)?.0.up_bytes;
