@@ -233,6 +233,13 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_costs_what_is_under_way_when_it_comes_and_the_way_of_a_probe() {
+        let far = Link::new(80_000, ms(2_000)).with_turns(ms(10_000), ms(50_000));
+        let a_turn = mean_rate(&far, 1) * 60.0 / 10_000.0;
+        assert!((3.3..3.9).contains(&a_turn), "{a_turn} of 10 seconds");
+    }
+
+    #[test]
     fn the_weather_of_a_forecast_is_that_of_the_link_with_the_same_seed() {
         let periods = Periods {
             every: ms(60_000),
