@@ -1,6 +1,10 @@
 //! Exactness: whatever PostgreSQL's own logical replication carries arrives as it was, between all versions.
 
+mod bits;
+mod branches;
 mod choice;
+mod prepared;
+mod published;
 mod tables;
 mod transactions;
 mod values;

@@ -6,12 +6,17 @@ use super::{FENCE, PATIENCE, catch_up, server, start};
 use crate::site::{APPLY, CAPTURE, Pair, Site, lively, wait_for};
 
 /// A pair whose source captures what `more` says of all tables.
-fn chosen(more: &str, source_schema: &str, target_schema: &str) -> Pair {
+pub(super) fn chosen(more: &str, source_schema: &str, target_schema: &str) -> Pair {
     chosen_on(<[Options; 2]>::default(), more, source_schema, target_schema)
 }
 
 /// The same on servers of some kind.
-fn chosen_on(options: [Options; 2], more: &str, source_schema: &str, target_schema: &str) -> Pair {
+pub(super) fn chosen_on(
+    options: [Options; 2],
+    more: &str,
+    source_schema: &str,
+    target_schema: &str,
+) -> Pair {
     let [source, target] = options;
     let capture = format!("{CAPTURE}{more}");
     let source = Site::with("edge", &capture, &format!("{FENCE}{source_schema}"), source);
@@ -20,7 +25,7 @@ fn chosen_on(options: [Options; 2], more: &str, source_schema: &str, target_sche
 }
 
 /// Makes `more` the choice from here on.
-fn choose(pair: &mut Pair, more: &str) {
+pub(super) fn choose(pair: &mut Pair, more: &str) {
     pair.source.node.stop().unwrap();
     pair.source.sections(&format!("{CAPTURE}{more}"));
     pair.source.init();
@@ -28,18 +33,18 @@ fn choose(pair: &mut Pair, more: &str) {
 }
 
 /// A site's rows, as text, in their order.
-fn at(site: &Site, table: &str) -> String {
+pub(super) fn at(site: &Site, table: &str) -> String {
     let rows = site.sql(&format!("select t::text from {table} as t order by t.*"));
     rows.lines().collect::<Vec<_>>().join(" ")
 }
 
 /// The target's rows.
-fn there(pair: &Pair, table: &str) -> String {
+pub(super) fn there(pair: &Pair, table: &str) -> String {
     at(&pair.target, table)
 }
 
 /// Waits until the target's rows of a table are these.
-fn becomes(pair: &Pair, table: &str, rows: &str) {
+pub(super) fn becomes(pair: &Pair, table: &str, rows: &str) {
     wait_for(rows, PATIENCE, || (there(pair, table) == rows).then_some(()));
 }
 
