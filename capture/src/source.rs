@@ -42,6 +42,7 @@ impl Source {
             Err(_) => return Err(self.silent()),
         };
         client.batch_execute(sql::SETTINGS_WHERE_THEY_EXIST).await?;
+        client.batch_execute(sql::LIMIT_SENDER_TIMEOUT).await?;
         Ok(client)
     }
 

@@ -37,6 +37,13 @@ pub(crate) const SETTINGS_WHERE_THEY_EXIST: &str = "\
                  ('transaction_timeout', '0')) AS v (name, value) \
     JOIN pg_catalog.pg_settings AS s ON s.name = v.name";
 
+/// A server that shuts down waits for a sender whose client does not answer as long as this setting says, and for ever if it
+/// says 0. So ours is short, unless somebody has asked for another one in the connection string.
+pub(crate) const LIMIT_SENDER_TIMEOUT: &str = "\
+    SELECT pg_catalog.set_config(s.name, '8s', false) FROM pg_catalog.pg_settings AS s \
+    WHERE s.name = 'wal_sender_timeout' AND s.source <> 'client' \
+    AND s.setting::pg_catalog.int8 NOT BETWEEN 1 AND 8000";
+
 /// Whether the session may write.
 pub(crate) const SHOW_READ_ONLY: &str = "SHOW transaction_read_only";
 
@@ -532,6 +539,7 @@ mod tests {
         let client = source.connect().await.unwrap();
         for query in [
             SETTINGS_WHERE_THEY_EXIST,
+            LIMIT_SENDER_TIMEOUT,
             SHOW_READ_ONLY,
             SERVER,
             ROLE,

@@ -99,6 +99,7 @@ impl Connection {
             }
         }
         connection.check_session(config.get_target_session_attrs()).await?;
+        connection.command(sql::LIMIT_SENDER_TIMEOUT).await?;
         tracing::debug!(encrypted = is_encrypted, "a replication session is open");
         Ok(connection)
     }

@@ -8,6 +8,7 @@ mod conflicts;
 mod crossroads;
 mod exact;
 mod farewell;
+mod harmless;
 mod interfaces;
 mod journal;
 mod kills;
