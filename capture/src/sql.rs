@@ -111,9 +111,11 @@ pub(crate) const TABLES: &str = "\
     AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'thinwire') \
     ORDER BY n.nspname, c.relname";
 
-/// A publication: for all tables, its operations, by roots, its comment.
+/// A publication: for all tables, its operations, by roots, its comment, and whether it publishes generated columns, which only
+/// 18 and later can. By way of JSON for that.
 pub(crate) const PUBLICATION: &str = "\
-    SELECT p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, pg_catalog.obj_description(p.oid, 'pg_publication') \
+    SELECT p.puballtables, p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot, pg_catalog.obj_description(p.oid, 'pg_publication'), \
+           coalesce(pg_catalog.to_jsonb(p) ->> 'pubgencols', 'n') <> 'n' \
     FROM pg_catalog.pg_publication AS p WHERE p.pubname = $1";
 
 /// Its entries: each one's id and table, and whether it is narrowed. By way of JSON, because version 14 has no column
@@ -350,6 +352,11 @@ pub(crate) fn tell_added(name: &str, tables: &[u32]) -> String {
 
 pub(crate) fn set_publication(name: &str, operations: Operations) -> String {
     format!("ALTER PUBLICATION {} SET ({})", ident(name), publish(operations))
+}
+
+/// Leaves generated columns out again, as a publication does that nobody has changed.
+pub(crate) fn unpublish_generated(name: &str) -> String {
+    format!("ALTER PUBLICATION {} SET (publish_generated_columns = none)", ident(name))
 }
 
 pub(crate) fn comment(publication: &str, text: &str) -> String {

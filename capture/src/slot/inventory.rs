@@ -70,6 +70,7 @@ pub(super) struct Publication {
     pub(super) is_for_all: bool,
     pub(super) operations: Operations,
     pub(super) is_via_root: bool,
+    pub(super) has_generated: bool,
     pub(super) comment: Option<Comment>,
     pub(super) entries: Vec<Entry>,
 }
@@ -209,6 +210,7 @@ pub(super) async fn publication_of(client: &Client, name: &str) -> Result<Option
             truncate: row.try_get(4)?,
         },
         is_via_root: row.try_get(5)?,
+        has_generated: row.try_get(7)?,
         comment: comment.as_deref().and_then(Comment::parse),
         entries: entries(client, name).await?,
     }))

@@ -218,6 +218,9 @@ impl Wanted<'_> {
         if publication.operations != self.operations || !publication.is_via_root {
             out.push(sql::set_publication(name, self.operations));
         }
+        if publication.has_generated {
+            out.push(sql::unpublish_generated(name));
+        }
         Ok(match out.len() {
             0 | 1 => out.pop(),
             _ => Some(sql::at_once(&out)),
@@ -384,6 +387,7 @@ mod tests {
             is_for_all: false,
             operations: Operations::default(),
             is_via_root: true,
+            has_generated: false,
             comment: Comment::parse(&format!("{}0/10", Comment::head("n"))),
             entries: vec![Entry { id: 9, ..Entry::whole(1) }],
         });

@@ -62,6 +62,14 @@ pub(crate) async fn published(
             choice.operations().list()
         ));
     }
+    for (is_so, what) in [
+        (found.has_generated, "generated columns, which the target computes for itself"),
+        (!found.is_via_root, "partitions under their own names instead of their root's"),
+    ] {
+        if is_so {
+            out.differences.push(format!("the publication {publication} publishes {what}"));
+        }
+    }
     let entries: BTreeMap<u32, &Entry> = found.entries.iter().map(|it| (it.table, it)).collect();
     for row in client.query(sql::PUBLISHED, &[&publication]).await? {
         let (id, schema, name): (u32, String, String) =
