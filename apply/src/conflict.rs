@@ -177,7 +177,8 @@ fn classify_answer(answer: &DbError) -> SinkError {
     SinkError::Refused(Box::new(Halt { table, ..Halt::new(code(state), detail(answer)) }))
 }
 
-/// What goes away by itself: the connection, locks, shutdown, failover, a full disk.
+/// What goes away by itself: the connection, locks, shutdown, failover, a full disk. Not a transaction that was ended for being
+/// idle: none of ours can be, unless a trigger sets that.
 fn is_weather(state: &SqlState) -> bool {
     let passing = [
         SqlState::T_R_SERIALIZATION_FAILURE,
@@ -190,7 +191,6 @@ fn is_weather(state: &SqlState) -> bool {
         SqlState::LOCK_NOT_AVAILABLE,
         SqlState::OBJECT_IN_USE,
         SqlState::READ_ONLY_SQL_TRANSACTION,
-        SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
         SqlState::IN_FAILED_SQL_TRANSACTION,
         SqlState::INVALID_CATALOG_NAME,
         SqlState::IO_ERROR,

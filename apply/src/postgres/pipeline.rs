@@ -166,8 +166,8 @@ fn examine(
             Ok(())
         }
         (Expect::Moved, _) => {
-            let why = "the applied offset was moved by somebody else; asking for it again";
-            Err(SinkError::Weather(why.to_owned()))
+            // It is tried again with the offset that is there now, so what halts is what moves it each time.
+            Err(about.refused("progress_moved", "the applied offset was moved by somebody else"))
         }
     }
 }
