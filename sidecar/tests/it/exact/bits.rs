@@ -83,7 +83,7 @@ fn what_travels_as_text_is_the_same_in_binary() {
     pair.source.sql(&rows(101));
     same(&pair, "inserts");
     pair.source.sql(
-        "update lists set i = i || 7, n = n || 0.00, t[2] = 'new', f = array[-0.0::float8], tz = tz || tz where id = 101;
+        "update lists set i = i || 7, n = n || 0.00, t[4] = 'new', f = array[-0.0::float8], tz = tz || tz where id = 101;
          update lists set iv = '[3:3]={1 mon}' where id = 1; delete from lists where id = 2",
     );
     same(&pair, "updates of arrays");

@@ -204,3 +204,22 @@ fn nothing_is_prepared_at_a_node_between_or_behind_it() {
         left.sql("delete from t where id >= 1000");
     }
 }
+
+#[test]
+fn a_prepared_transaction_that_is_refused_is_left_out_by_its_position() {
+    let mut pair = pair_on(options(), SCHEMA, SCHEMA);
+    start(&mut pair);
+    pair.target.sql("insert into t values (5, 'here')");
+    prepare(&pair.source, "p", "insert into t values (4, 'there'), (5, 'there')");
+    catch_up(&pair, "nobody minds what is only prepared");
+    pair.source.sql("commit prepared 'p'; insert into t values (6, 'behind')");
+    let halted = wait_for("the halt", PATIENCE, || {
+        pair.target.status().halted().map(|(_, halted)| halted.clone())
+    });
+    assert_eq!(halted.code, "insert_exists");
+    let offset = halted.offset.unwrap().to_string();
+    pair.target.node.run(&["skip", "--origin", "edge", "--offset", &offset]).unwrap();
+    catch_up(&pair, "what is behind it");
+    assert_eq!(pair.target.sql("select * from t order by id"), "5|here\n6|behind");
+    assert_eq!(pair.target.sql("select count(*) from pg_prepared_xacts"), "0");
+}

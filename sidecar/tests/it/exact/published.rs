@@ -1,10 +1,12 @@
 //! What is chosen changes under way: tables come and go, all of them and some of them are meant at once, and what was
 //! chosen twice is one choice.
 
+use thinwire_cluster::Options;
+
 use super::{
     FENCE, catch_up,
-    choice::{becomes, choose, chosen, there},
-    copied, equal, start,
+    choice::{becomes, choose, chosen, chosen_on, there},
+    copied, equal, server, start,
 };
 use crate::site::{APPLY, CAPTURE, Pair, Site, lively};
 
@@ -240,4 +242,47 @@ fn a_generated_column_is_the_targets_own_affair_and_a_list_of_it_is_refused() {
     catch_up(&pair, "changes");
     assert_eq!(there(&pair, "plain"), "(1,) (3,) (4,)");
     assert_eq!(there(&pair, "listed"), "(1,-1,e) (2,-1,d)");
+}
+
+/// Sets an option of the source's publication by hand, and sees it refused, and mended by `init`.
+fn is_refused(pair: &Pair, option: &str, expected: &str) {
+    pair.source.sql(&format!("alter publication thinwire_edge set ({option})"));
+    let (code, detail) = super::halt_of(&pair.source);
+    assert_eq!(code, "publication_differs");
+    assert!(detail.contains(expected) && detail.contains("thinwire init"), "{detail}");
+    pair.source.node.run(&["doctor"]).unwrap_err();
+    pair.source.node.init().unwrap();
+    pair.source.node.run(&["retry"]).unwrap();
+    catch_up(pair, "mended");
+    pair.source.node.run(&["doctor"]).unwrap();
+}
+
+#[test]
+fn partitions_that_are_published_by_hand_are_refused() {
+    let schema = "create table t (a int primary key) partition by list (a); create table t_1 partition of t default";
+    let mut pair = chosen("", schema, schema);
+    start(&mut pair);
+    let expected = "publishes partitions under their own names";
+    is_refused(&pair, "publish_via_partition_root = false", expected);
+    pair.source.sql("insert into t values (1)");
+    equal(&pair, &["t"], "mended");
+}
+
+#[test]
+fn generated_columns_that_are_published_by_hand_are_refused() {
+    let Some(bin) = server(18) else { return };
+    let options = || Options::default().with_bin(bin.clone());
+    let source = "create table t (a int primary key, b int generated always as (a * 2) stored);
+         create table listed (a int primary key, b int generated always as (a * 2) stored, c int)";
+    let target = "create table t (a int primary key, b int); create table listed (a int primary key, b int, c int)";
+    let list = "[capture.columns]\n\"public.listed\" = [\"a\", \"c\"]\n";
+    let mut pair = chosen_on([options(), options()], list, source, target);
+    pair.source.sql("insert into t values (1); insert into listed (a, c) values (1, 1)");
+    start(&mut pair);
+    let rows = |pair: &Pair| there(pair, "t") + &there(pair, "listed");
+    assert_eq!(rows(&pair), "(1,)(1,,1)");
+    is_refused(&pair, "publish_generated_columns = stored", "publishes generated columns");
+    pair.source.sql("insert into t values (2); insert into listed (a, c) values (2, 2); update t set a = 3 where a = 1");
+    catch_up(&pair, "mended");
+    assert_eq!(rows(&pair), "(2,) (3,)(1,,1) (2,,2)");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thinwire_cluster::Options;
 
 use super::{pair_on, server, tables, transactions, values};
-use crate::site::{CAPTURE, Site};
+use crate::site::{APPLY, CAPTURE, DB, Pair, Site, lively};
 
 /// Schemas are compared for so long between each two versions.
 const TIME: Duration = Duration::from_secs(4);
@@ -127,4 +127,30 @@ fn a_table_of_18_that_its_publication_would_lock_is_refused_by_name() {
     site.sql("alter table keyless add primary key (id)");
     site.node.init().unwrap();
     site.sql("insert into fine values (1); update fine set id = 2; insert into keyless values (1); update keyless set id = 2");
+}
+
+#[test]
+fn a_server_that_loads_one_output_plugin_is_captured_and_no_login_loads_another() {
+    // The setting came with minor releases of these.
+    for major in [17, 18] {
+        let Some(bin) = server(major) else { return };
+        let schema = "create table t (id int primary key, v text)";
+        let closed = Options::default().with_bin(&bin).with("output_plugin_libraries", "pgoutput");
+        let mut source = Site::with("edge", CAPTURE, schema, closed);
+        let mut target = Site::with("hq", APPLY, schema, Options::default().with_bin(&bin));
+        source.sql("create role capturer login replication");
+        source.login("capturer");
+        source.init_as_admin();
+        target.init();
+        let mut pair = Pair::joined(source, target, lively());
+        pair.source.sql("insert into t values (1, 'copied')");
+        pair.start();
+        pair.source.sql("insert into t values (2, 'streamed')");
+        pair.wait_equal(Duration::from_secs(30));
+        let other = "set role capturer; select pg_create_logical_replication_slot('other', 'test_decoding')";
+        let refused = pair.source.cluster.psql(DB, other).unwrap_err().to_string();
+        assert!(refused.contains("test_decoding"), "{refused}");
+        let slots = pair.source.sql("select string_agg(slot_name, ' ') from pg_replication_slots");
+        assert_eq!(slots, "thinwire_edge");
+    }
 }
