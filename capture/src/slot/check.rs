@@ -5,8 +5,8 @@ use tokio_postgres::Client;
 use super::{
     InitOptions, following,
     inventory::{self, Server, VERSION_MIN},
+    plan,
     published::{Accepted, published},
-    unpublished,
 };
 use crate::{
     Ddl,
@@ -171,7 +171,11 @@ async fn publication(
     for difference in found.differences {
         checks.fails(difference, "run `thinwire init`".into());
     }
-    for table in unpublished(client, name, &options.patterns).await? {
+    let inventory = inventory::take(client, name, name, None).await?;
+    for problem in plan::misnamed(&inventory, &options.patterns) {
+        checks.fails(problem, "then run `thinwire init`".into());
+    }
+    for table in plan::unpublished(&inventory, &options.patterns) {
         checks.advises(format!("{table} is meant and not published"), "run `thinwire init`".into());
     }
     for row in client.query(sql::UNREADABLE, &[&name]).await? {

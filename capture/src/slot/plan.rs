@@ -72,6 +72,11 @@ pub(super) fn unpublished(found: &Inventory, patterns: &Patterns) -> Vec<String>
     tables.into_iter().filter(|it| !published.contains(&it.id)).map(Table::label).collect()
 }
 
+/// What is wrong with the names of tables, as `init` would say it.
+pub(super) fn misnamed(found: &Inventory, patterns: &Patterns) -> Vec<String> {
+    meant(found, patterns).1
+}
+
 /// Why something with rows is no table whose changes are logged.
 fn unfit(table: &Table) -> Option<String> {
     let label = table.label();

@@ -51,6 +51,8 @@ pub(crate) async fn published(
             "the publication {publication} is not there; run `thinwire init`"
         )));
     };
+    // One that `init` has not made yet says nothing of what somebody wants.
+    let is_ours = found.comment.is_some();
     let mut out = Published {
         created: found.comment.and_then(|comment| comment.created),
         ..Published::default()
@@ -66,7 +68,7 @@ pub(crate) async fn published(
         (found.has_generated, "generated columns, which the target computes for itself"),
         (!found.is_via_root, "partitions under their own names instead of their root's"),
     ] {
-        if is_so {
+        if is_so && is_ours {
             out.differences.push(format!("the publication {publication} publishes {what}"));
         }
     }

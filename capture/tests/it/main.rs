@@ -5,6 +5,7 @@ mod choice;
 mod copies;
 mod disks;
 mod halts;
+mod hostile;
 mod model;
 mod partitions;
 mod restarts;

@@ -74,8 +74,10 @@ fn a_table_that_is_not_there_is_refused_by_name_and_comes_once_it_is() {
     for names in ["\"public.one\", \"public.later\"", "\"public.later\""] {
         let sections = format!("[capture]\ntables = [{names}, \"public.fence\"]\n");
         pair.source.sections(&sections);
-        let error = pair.source.node.run(&["init"]).unwrap_err().to_string();
-        assert!(error.contains("there is no table public.later"), "{error}");
+        for command in ["init", "doctor"] {
+            let error = pair.source.node.run(&[command]).unwrap_err().to_string();
+            assert!(error.contains("there is no table public.later"), "{command}: {error}");
+        }
         assert_eq!(published(&pair), "public.one", "nothing was changed");
     }
     // A pattern may mean what comes later.
