@@ -5,7 +5,7 @@ mod passfile;
 mod tls;
 mod url;
 
-use std::{env, path::Path, sync::Arc, time::Duration};
+use std::{env, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio_postgres::config::{Config, Host, SslMode};
 
@@ -16,6 +16,8 @@ pub struct Database {
     pub config: Config,
     /// How to encrypt; none if that is not wanted.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Whether no other server can answer in its place: it is on this machine, or proves its name.
+    pub is_certain: bool,
 }
 
 /// A connection string that cannot be used. Never repeats the string: it may hold a password.
@@ -57,7 +59,22 @@ impl Database {
         if local {
             config.ssl_mode(SslMode::Disable);
         }
-        Ok(Self { config, tls: if local { None } else { tls.client } })
+        let is_certain = tls.proves_name || is_here(&config);
+        Ok(Self { config, tls: if local { None } else { tls.client }, is_certain })
+    }
+}
+
+/// Whether a server is reached without leaving the machine.
+fn is_here(config: &Config) -> bool {
+    let is_loopback = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse().is_ok_and(|it: IpAddr| it.is_loopback())
+        }
+    };
+    match config.get_hostaddrs() {
+        [] => config.get_hosts().iter().all(is_loopback),
+        addresses => addresses.iter().all(IpAddr::is_loopback),
     }
 }
 
@@ -125,6 +142,27 @@ mod tests {
             let database = Database::parse(&format!("{text} sslmode=require")).unwrap();
             assert_eq!(database.config.get_ssl_mode(), SslMode::Require, "{text}");
             assert!(database.tls.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_server_elsewhere_that_does_not_prove_its_name_is_not_certain() {
+        for (text, is_certain) in [
+            ("host=/run/postgresql user=u", true),
+            ("host=localhost user=u", true),
+            ("host=db.example.com hostaddr=127.0.0.1 user=u", true),
+            ("hostaddr=::1 user=u sslmode=disable", true),
+            ("host=db.example.com user=u", false),
+            ("host=10.0.0.1 user=u sslmode=require", false),
+            ("host=localhost,db.example.com user=u", false),
+            ("host=localhost hostaddr=10.0.0.1 user=u", false),
+        ] {
+            assert_eq!(Database::parse(text).unwrap().is_certain, is_certain, "{text}");
+        }
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../capture/tests/it/tls/ca.crt");
+        for (mode, is_certain) in [("verify-ca", false), ("verify-full", true)] {
+            let text = format!("host=db.example.com user=u sslmode={mode} sslrootcert='{root}'");
+            assert_eq!(Database::parse(&text).unwrap().is_certain, is_certain, "{mode}");
         }
     }
 

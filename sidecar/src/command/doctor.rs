@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     config::{Apply, Config},
-    control, keyfile,
+    control,
+    database::Database,
+    keyfile,
 };
 
 struct Check {
@@ -35,6 +37,7 @@ pub(super) async fn run(config: Config) -> Result<u8> {
         cure,
     }));
     if let Some(database) = &config.database {
+        checks.extend(server(database));
         if let Some(setup) = capture_setup(&config, database) {
             let source = Source { config: database.config.clone(), tls: database.tls.clone() };
             let found = thinwire_capture::slot::check(&source, &setup).await;
@@ -87,6 +90,15 @@ fn folder(config: &Config) -> Check {
         _ => String::new(),
     };
     Check { ok: cure.is_empty(), what, cure }
+}
+
+/// Traffic to a server elsewhere can be led to another one, unless it proves who it is.
+fn server(database: &Database) -> Option<Check> {
+    (!database.is_certain).then(|| Check {
+        ok: true,
+        what: "the database server is believed to be the right one".to_owned(),
+        cure: "it is not asked for proof; use sslmode=verify-full and sslrootcert".to_owned(),
+    })
 }
 
 fn port(config: &Config, running: bool) -> Option<Check> {

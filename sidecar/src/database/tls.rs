@@ -19,11 +19,15 @@ use super::DatabaseError;
 pub(super) struct Policy {
     pub(super) mode: SslMode,
     pub(super) client: Option<Arc<ClientConfig>>,
+    /// Whether the server proves its name.
+    pub(super) proves_name: bool,
 }
 
 pub(super) fn policy(mode: Option<&str>, root: Option<&Path>) -> Result<Policy, DatabaseError> {
     let (mode, names_matter) = match mode.unwrap_or("prefer") {
-        "disable" => return Ok(Policy { mode: SslMode::Disable, client: None }),
+        "disable" => {
+            return Ok(Policy { mode: SslMode::Disable, client: None, proves_name: false });
+        }
         "allow" | "prefer" => (SslMode::Prefer, None),
         "require" => (SslMode::Require, None),
         "verify-ca" => (SslMode::Require, Some(false)),
@@ -54,7 +58,8 @@ pub(super) fn policy(mode: Option<&str>, root: Option<&Path>) -> Result<Policy, 
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    Ok(Policy { mode, client: Some(Arc::new(config)) })
+    let proves_name = names_matter == Some(true);
+    Ok(Policy { mode, client: Some(Arc::new(config)), proves_name })
 }
 
 fn strict(
