@@ -42,6 +42,8 @@ pub(crate) struct Change {
     pub(crate) born: Vec<RelationId>,
     /// Tables whose rows changed in a way that no other message tells.
     pub(crate) stale: Vec<RelationId>,
+    /// Tables of which something else is published from here on, whoever changed them.
+    pub(crate) republished: Vec<RelationId>,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +58,8 @@ struct Message {
     born: Vec<u32>,
     #[serde(default)]
     stale: Vec<u32>,
+    #[serde(default)]
+    republished: Vec<u32>,
     failed: Option<String>,
 }
 
@@ -99,15 +103,17 @@ pub(crate) fn read(content: &[u8], secret: &Secret, publication: &str, xid: u32)
             return Told::Failed(format!("it is told in words that are not known: {error}"));
         }
     };
-    let Message { publication: to, xid: stated, objects, dropped, born, stale, failed } = message;
-    match failed {
+    let Message { publication: to, xid: stated, objects, dropped, .. } = message;
+    let ids = |ids: Vec<u32>| ids.into_iter().map(RelationId).collect();
+    match message.failed {
         _ if stated != xid => Told::Forged,
         _ if to != publication => Told::NotOurs,
         Some(why) => Told::Failed(why),
         None => Told::Change(Change {
             definitions: Definitions { objects, dropped },
-            born: born.into_iter().map(RelationId).collect(),
-            stale: stale.into_iter().map(RelationId).collect(),
+            born: ids(message.born),
+            stale: ids(message.stale),
+            republished: ids(message.republished),
         }),
     }
 }
@@ -129,7 +135,7 @@ mod tests {
     use super::*;
 
     const BODY: &str =
-        r#"{"publication": "p", "xid": 7, "objects": [], "born": [1], "stale": [2]}"#;
+        r#"{"publication": "p", "xid": 7, "objects": [], "born": [1], "stale": [2], "republished": [3]}"#;
 
     fn secret() -> Secret {
         Secret::new(b"secret".to_vec())
@@ -146,6 +152,7 @@ mod tests {
             definitions: Definitions::default(),
             born: vec![RelationId(1)],
             stale: vec![RelationId(2)],
+            republished: vec![RelationId(3)],
         };
         assert_eq!(read(&content, &secret(), "p", 7), Told::Change(change));
         assert_eq!(read(&content, &secret(), "p", 8), Told::Forged);

@@ -584,6 +584,7 @@ mod tests {
             schema::LEFT_OUT,
             schema::DESCRIBE,
             schema::PUBLISH_MISSING,
+            schema::PUBLISH_DELAYED,
             schema::SEQUENCES,
         ] {
             assert!(client.prepare(query).await.is_ok(), "{query}");

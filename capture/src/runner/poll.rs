@@ -111,6 +111,9 @@ impl Asking {
             shared.set_retained(slot.retained_bytes);
         }
         let follows = options.ddl == Ddl::Replicate;
+        if follows {
+            client.execute(sql::schema::PUBLISH_DELAYED, &[&options.publication]).await?;
+        }
         if follows && round.is_multiple_of(ROUNDS) {
             client.execute(sql::schema::PUBLISH_MISSING, &[&options.publication]).await?;
         }

@@ -267,7 +267,12 @@ impl Session<'_> {
     }
 
     async fn change(&mut self, change: Change) -> Result<(), Trouble> {
-        let Change { definitions, born, stale } = change;
+        let Change { definitions, born, mut stale, republished } = change;
+        // Where another node changed the rows, it says so itself; it does not know what is published here.
+        if !self.translator.is_heeded() {
+            stale.clear();
+        }
+        stale.extend(republished);
         let taken = self.translator.schema(&definitions, born, stale, &mut self.records);
         self.follow(taken.map_err(Error::from)?).await
     }

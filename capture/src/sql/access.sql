@@ -15,10 +15,14 @@ AS $function$
           WHERE thinwire.is_captured(captured_by, t.id)) AS m (id)
 $function$;
 
--- Publishes what is meant and was left to later.
+-- Publishes what is meant and is not published.
 CREATE OR REPLACE FUNCTION thinwire.publish_missing(captured_by name)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '250ms' AS $function$
+SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '250ms'
+SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
+SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
+SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content' SET row_security = off
+AS $function$
 DECLARE
     capture thinwire.captures;
     relation oid;
@@ -37,6 +41,31 @@ BEGIN
     LOOP
         PERFORM thinwire.settle(capture, relation);
     END LOOP;
+    PERFORM pg_catalog.set_config('thinwire.nested', '', true);
+END
+$function$;
+
+-- Publishes what was left to later as it should be.
+CREATE OR REPLACE FUNCTION thinwire.publish_delayed(captured_by name)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '250ms'
+SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
+SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
+SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content' SET row_security = off
+AS $function$
+DECLARE
+    capture thinwire.captures;
+    tables oid[];
+BEGIN
+    WITH it AS (DELETE FROM thinwire.delayed AS l WHERE l.publication = captured_by RETURNING l.id)
+    SELECT pg_catalog.array_agg(DISTINCT it.id) INTO tables FROM it;
+    IF tables IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT c.* INTO STRICT capture FROM thinwire.captures AS c WHERE c.publication = captured_by;
+    PERFORM pg_catalog.set_config('thinwire.nested', thinwire.token(capture.secret), true);
+    PERFORM thinwire.tell(capture, pg_catalog.array_fill('pg_catalog.pg_class'::pg_catalog.regclass::oid,
+        ARRAY[pg_catalog.cardinality(tables)]), tables, '{}', '{}');
     PERFORM pg_catalog.set_config('thinwire.nested', '', true);
 END
 $function$;
@@ -83,7 +112,7 @@ BEGIN
         FROM pg_catalog.pg_publication_rel AS r
         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = captured_by
         CROSS JOIN LATERAL thinwire.branch(r.prrelid) AS b;
-    PERFORM thinwire.note_parts(tables);
+    PERFORM thinwire.note_parts(captured_by, tables);
     PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
         'objects', thinwire.definitions(captured_by, pg_catalog.array_fill(
             'pg_catalog.pg_class'::pg_catalog.regclass::oid, ARRAY[pg_catalog.cardinality(tables)]), tables),

@@ -78,25 +78,29 @@ END
 $function$;
 
 -- Remembers what tables consist of.
-CREATE OR REPLACE FUNCTION thinwire.note_parts(tables oid[])
+CREATE OR REPLACE FUNCTION thinwire.note_parts(captured_by name, tables oid[])
 RETURNS void LANGUAGE sql AS $function$
-    INSERT INTO thinwire.parts
-    SELECT it.id, it.part_of FROM (
+    INSERT INTO thinwire.parts (id, part_of, publication)
+    SELECT it.id, it.part_of, captured_by FROM (
         SELECT i.indexrelid, i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indrelid = ANY (tables)
         UNION ALL
         SELECT h.inhrelid, h.inhparent FROM pg_catalog.pg_inherits AS h
         JOIN pg_catalog.pg_class AS c ON c.oid = h.inhrelid AND c.relispartition WHERE h.inhparent = ANY (tables)
     ) AS it (id, part_of)
-    WHERE NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = it.id)
+    WHERE NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = it.id AND k.publication = captured_by)
 $function$;
 
 -- Puts a table into the publication or takes it out, as patterns and choice say; returns what was done. The publication is
 -- locked for it until the transaction ends, so a transaction that has to wait for another leaves it to later: users who
 -- make tables at the same time wait for each other a moment at most. It is shorter than what deadlocks are looked for
--- after, so none of them ever fails. What cannot be published as it was chosen is not published at all.
+-- after, so none of them ever fails. Only what is published wrongly, so that statements would fail or too much be told, is
+-- worth some moments more, as long as nobody waits for us. What cannot be published as it was chosen is not published at
+-- all.
 CREATE OR REPLACE FUNCTION thinwire.settle(capture thinwire.captures, relation oid)
 RETURNS text LANGUAGE plpgsql AS $function$
 DECLARE
+    patience CONSTANT interval := coalesce(nullif(pg_catalog.current_setting('thinwire.patience', true), ''), '0');
+    until CONSTANT timestamptz := pg_catalog.clock_timestamp() + patience;
     is_wanted CONSTANT boolean := thinwire.is_wanted(capture, relation);
     is_listed CONSTANT boolean := EXISTS (
         SELECT FROM pg_catalog.pg_publication_rel AS r
@@ -104,50 +108,70 @@ DECLARE
         WHERE p.pubname = capture.publication AND r.prrelid = relation);
     chosen CONSTANT jsonb := thinwire.chosen(capture, relation);
     is_narrowed CONSTANT boolean := thinwire.is_narrowed(capture, relation);
+    is_partial CONSTANT boolean := chosen IS NOT NULL OR is_narrowed;
     called text;
     why text;
+    is_wrong boolean := false;
 BEGIN
-    IF NOT is_listed AND (NOT is_wanted OR chosen IS NULL AND thinwire.is_withheld(relation)) THEN
+    IF NOT is_listed AND (NOT is_wanted OR chosen IS NULL AND thinwire.is_withheld(capture, relation)) THEN
         IF chosen IS NOT NULL THEN
-            PERFORM thinwire.withhold(relation);
+            PERFORM thinwire.withhold(capture, relation);
         END IF;
         RETURN 'out';
     END IF;
     SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
-    BEGIN
-        -- Whole rows as identity do not go with chosen columns.
-        IF is_wanted AND thinwire.is_identified(capture) AND chosen ->> 'columns' IS NULL THEN
-            PERFORM thinwire.identify(relation);
-        END IF;
-        IF is_listed THEN
-            IF is_narrowed THEN
+    LOOP
+        BEGIN
+            -- Whole rows as identity do not go with chosen columns.
+            IF is_wanted AND thinwire.is_identified(capture) AND chosen ->> 'columns' IS NULL THEN
+                PERFORM thinwire.identify(relation);
+            END IF;
+            IF is_listed AND NOT is_partial AND thinwire.is_withheld(capture, relation) THEN
+                -- Somebody has decided to publish it, with all of its parts.
+                DELETE FROM thinwire.withheld AS w WHERE w.publication = capture.publication
+                AND w.id IN (SELECT b.id FROM thinwire.branch(relation) AS b);
+            END IF;
+            IF is_listed AND is_narrowed THEN
                 why := thinwire.hindrance(capture, relation);
+            ELSIF is_wanted AND chosen IS NULL THEN
+                why := thinwire.kept_out(capture, relation);
             END IF;
-            IF is_wanted AND why IS NULL AND NOT thinwire.is_too_wide(capture, relation) THEN
-                DELETE FROM thinwire.withheld AS w WHERE w.id = relation;
-                RETURN 'kept';
+            IF is_listed THEN
+                IF is_wanted AND why IS NULL AND NOT thinwire.is_too_wide(capture, relation) THEN
+                    DELETE FROM thinwire.withheld AS w WHERE w.id = relation AND w.publication = capture.publication;
+                    RETURN 'kept';
+                END IF;
+                is_wrong := true;
+                EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
             END IF;
-            EXECUTE pg_catalog.format('ALTER PUBLICATION %I DROP TABLE ONLY %s', capture.publication, called);
-        END IF;
-        IF is_wanted AND why IS NULL THEN
-            why := thinwire.publish(capture, relation);
-        END IF;
-        IF is_wanted AND why IS NULL THEN
-            DELETE FROM thinwire.withheld AS w WHERE w.id = relation;
-            PERFORM thinwire.grant_to_reader(capture, relation);
-            -- Its copy tells of all that it consists of.
-            PERFORM thinwire.note_parts(ARRAY(SELECT b.id FROM thinwire.branch(relation) AS b));
-        END IF;
-    EXCEPTION WHEN lock_not_available THEN
-        IF chosen IS NOT NULL OR is_narrowed THEN
-            PERFORM thinwire.withhold(relation);
-        END IF;
-        RETURN 'later';
-    END;
+            IF is_wanted AND why IS NULL THEN
+                why := thinwire.publish(capture, relation);
+            END IF;
+            IF is_wanted AND why IS NULL THEN
+                DELETE FROM thinwire.withheld AS w WHERE w.id = relation AND w.publication = capture.publication;
+                PERFORM thinwire.grant_to_reader(capture, relation);
+                -- Its copy tells of all that it consists of.
+                PERFORM thinwire.note_parts(capture.publication, ARRAY(SELECT b.id FROM thinwire.branch(relation) AS b));
+            END IF;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            CONTINUE WHEN is_wrong AND pg_catalog.clock_timestamp() < until
+                AND NOT thinwire.is_awaited(capture.publication);
+            IF is_partial THEN
+                PERFORM thinwire.withhold(capture, relation);
+            END IF;
+            INSERT INTO thinwire.delayed (id, publication) VALUES (relation, capture.publication);
+            IF is_wrong AND patience > '0' THEN
+                RAISE WARNING 'thinwire cannot change yet how % is published, and its updates and deletes may fail until then: somebody holds the publication %',
+                    called, capture.publication;
+            END IF;
+            RETURN 'later';
+        END;
+    END LOOP;
     -- What its name hid stays hidden under another one.
-    IF (chosen IS NOT NULL OR is_narrowed) AND (NOT is_wanted OR why IS NOT NULL) THEN
-        PERFORM thinwire.withhold(relation);
+    IF why IS NOT NULL OR is_partial AND NOT is_wanted THEN
+        PERFORM thinwire.withhold(capture, relation);
     END IF;
     IF why IS NOT NULL THEN
         RAISE WARNING 'thinwire does not capture %: %', called, why;
@@ -254,18 +278,20 @@ $function$;
 
 -- Remembers what a table consists of; returns partitions that came or went since this was done last, but for those that
 -- are created here.
-CREATE OR REPLACE FUNCTION thinwire.moved_partitions(relation oid, created oid[])
+CREATE OR REPLACE FUNCTION thinwire.moved_partitions(captured_by name, relation oid, created oid[])
 RETURNS oid[] LANGUAGE plpgsql AS $function$
 DECLARE
     moved oid[] := '{}';
     part record;
 BEGIN
-    INSERT INTO thinwire.parts SELECT i.indexrelid, relation FROM pg_catalog.pg_index AS i
+    INSERT INTO thinwire.parts (id, part_of, publication)
+    SELECT i.indexrelid, relation, captured_by FROM pg_catalog.pg_index AS i
     WHERE i.indrelid = relation
-    AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = i.indexrelid);
+    AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = i.indexrelid AND k.publication = captured_by);
     FOR part IN
         SELECT c.oid, now.id IS NOT NULL AS is_here
-        FROM (SELECT p.id FROM thinwire.parts AS p WHERE p.part_of = relation) AS was (id)
+        FROM (SELECT p.id FROM thinwire.parts AS p
+              WHERE p.part_of = relation AND p.publication = captured_by) AS was (id)
         FULL JOIN (SELECT h.inhrelid FROM pg_catalog.pg_inherits AS h
                    JOIN pg_catalog.pg_class AS c ON c.oid = h.inhrelid AND c.relispartition
                    WHERE h.inhparent = relation) AS now (id) ON now.id = was.id
@@ -273,13 +299,13 @@ BEGIN
         WHERE was.id IS NULL OR now.id IS NULL
     LOOP
         IF part.is_here THEN
-            INSERT INTO thinwire.parts VALUES (part.oid, relation);
+            INSERT INTO thinwire.parts (id, part_of, publication) VALUES (part.oid, relation, captured_by);
         ELSE
-            DELETE FROM thinwire.parts AS k WHERE k.id = part.oid;
+            DELETE FROM thinwire.parts AS k WHERE k.id = part.oid AND k.publication = captured_by;
         END IF;
         IF part.oid <> ALL (created) THEN
             -- One that is partitioned itself brings its own.
-            moved := moved || part.oid || thinwire.moved_partitions(part.oid, created);
+            moved := moved || part.oid || thinwire.moved_partitions(captured_by, part.oid, created);
         END IF;
     END LOOP;
     RETURN moved;
@@ -318,6 +344,7 @@ DECLARE
     told oid[] := '{}';
     born oid[] := '{}';
     stale oid[] := '{}';
+    republished oid[] := '{}';
     moved oid[];
     part oid;
 BEGIN
@@ -333,7 +360,7 @@ BEGIN
         IF done = 'added' AND it.object = ANY (created) THEN
             born := born || it.object;
         ELSIF done IN ('removed', 'withdrawn', 'changed') THEN
-            stale := stale || it.object;
+            republished := republished || it.object;
         END IF;
         is_told := done = 'removed' OR thinwire.is_captured(capture.publication, it.object);
         IF is_told THEN
@@ -341,31 +368,34 @@ BEGIN
             told := told || it.object;
             -- What identifies rows of a part counts for the whole.
             IF root <> it.object AND thinwire.settle(capture, root) IN ('removed', 'withdrawn', 'changed') THEN
-                stale := stale || root;
+                republished := republished || root;
             END IF;
         END IF;
         -- What was a part of one that is not captured at present hides as much as that does.
         is_partial := thinwire.is_narrowed(capture, root) OR thinwire.chosen(capture, root) IS NOT NULL
-            OR thinwire.is_withheld(root);
+            OR thinwire.is_withheld(capture, root);
         IF is_told OR is_partial THEN
-            moved := thinwire.moved_partitions(it.object, created);
-            IF it.relispartition AND NOT EXISTS (SELECT FROM thinwire.parts AS p WHERE p.id = it.object) THEN
-                INSERT INTO thinwire.parts SELECT it.object, h.inhparent FROM pg_catalog.pg_inherits AS h
+            moved := thinwire.moved_partitions(capture.publication, it.object, created);
+            IF it.relispartition AND NOT EXISTS (SELECT FROM thinwire.parts AS p
+                                                 WHERE p.id = it.object AND p.publication = capture.publication)
+            THEN
+                INSERT INTO thinwire.parts (id, part_of, publication)
+                SELECT it.object, h.inhparent, capture.publication FROM pg_catalog.pg_inherits AS h
                 WHERE h.inhrelid = it.object;
             END IF;
             FOREACH part IN ARRAY moved LOOP
-                IF is_told AND NOT (root = ANY (stale)) AND thinwire.has_rows(part) THEN
+                IF is_told AND NOT (root = ANY (stale || republished)) AND thinwire.has_rows(part) THEN
                     stale := stale || root;
                 END IF;
                 IF is_partial AND NOT EXISTS (
                     SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = part AND c.relispartition)
                 THEN
-                    PERFORM thinwire.withhold(part);
+                    PERFORM thinwire.withhold(capture, part);
                     RAISE WARNING 'thinwire does not capture % any more: only some of the table that it was a part of is captured',
                         part::pg_catalog.regclass;
                 END IF;
                 IF thinwire.settle(capture, part) IN ('removed', 'withdrawn', 'changed') THEN
-                    stale := stale || part;
+                    republished := republished || part;
                 END IF;
                 -- Of a part that went, hidden columns are not told either.
                 IF thinwire.is_captured(capture.publication, part)
@@ -387,10 +417,11 @@ BEGIN
             told := told || it.object;
         END IF;
     END LOOP;
-    IF told <> '{}' OR stale <> '{}' OR content <> '{}' THEN
+    IF told <> '{}' OR stale || republished <> '{}' OR content <> '{}' THEN
         PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
             'objects', thinwire.definitions(capture.publication, told_classes, told),
-            'born', pg_catalog.to_jsonb(born::int8[]), 'stale', pg_catalog.to_jsonb(stale::int8[])) || content);
+            'born', pg_catalog.to_jsonb(born::int8[]), 'stale', pg_catalog.to_jsonb(stale::int8[]),
+            'republished', pg_catalog.to_jsonb(republished::int8[])) || content);
     END IF;
 END
 $function$;
@@ -429,9 +460,10 @@ $function$;
 CREATE OR REPLACE FUNCTION thinwire.was_meant(capture thinwire.captures, relation oid, in_schema text, called text)
 RETURNS boolean LANGUAGE sql AS $function$
     WITH RECURSIVE whole (id) AS (
-        SELECT p.part_of FROM thinwire.parts AS p WHERE p.id = relation
+        SELECT p.part_of FROM thinwire.parts AS p WHERE p.id = relation AND p.publication = capture.publication
         UNION
-        SELECT p.part_of FROM whole AS w JOIN thinwire.parts AS p ON p.id = w.id
+        SELECT p.part_of FROM whole AS w
+        JOIN thinwire.parts AS p ON p.id = w.id AND p.publication = capture.publication
     )
     SELECT thinwire.matches(capture.patterns, in_schema, called) OR EXISTS (
         SELECT FROM whole AS w WHERE thinwire.is_captured(capture.publication, w.id)
@@ -457,7 +489,8 @@ BEGIN
         WHERE d.object_type = 'publication relation' AND d.address_args[1] = capture.publication;
     IF unpublished IS NOT NULL THEN
         PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
-            'objects', '[]'::jsonb, 'born', '[]'::jsonb, 'stale', pg_catalog.to_jsonb(unpublished)));
+            'objects', '[]'::jsonb, 'born', '[]'::jsonb, 'stale', '[]'::jsonb,
+            'republished', pg_catalog.to_jsonb(unpublished)));
     END IF;
     SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                'id', d.objid::int8, 'kind', k.kind, 'schema', coalesce(d.schema_name, ''),
@@ -479,7 +512,7 @@ BEGIN
                      WHERE NOT p.excluded AND coalesce(d.schema_name, d.object_name) ~ p.schema) END;
     SELECT coalesce(pg_catalog.array_agg(DISTINCT c.oid), '{}') INTO tables FROM (
         SELECT p.part_of FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
-        JOIN thinwire.parts AS p ON p.id = d.objid
+        JOIN thinwire.parts AS p ON p.id = d.objid AND p.publication = capture.publication
         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0
         UNION ALL
         SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', d.address_names[1], d.address_names[2]))
@@ -489,12 +522,14 @@ BEGIN
     -- Those that the command was about are told of at its end.
     WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() AS e WHERE e.objid = c.oid);
     DELETE FROM thinwire.parts AS p USING pg_catalog.pg_event_trigger_dropped_objects() AS d
-    WHERE (p.id = d.objid OR p.part_of = d.objid)
+    WHERE (p.id = d.objid OR p.part_of = d.objid) AND p.publication = capture.publication
     AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
     DELETE FROM thinwire.keyless AS k USING pg_catalog.pg_event_trigger_dropped_objects() AS d
     WHERE k.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
     DELETE FROM thinwire.withheld AS w USING pg_catalog.pg_event_trigger_dropped_objects() AS d
     WHERE w.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
+    DELETE FROM thinwire.delayed AS l USING pg_catalog.pg_event_trigger_dropped_objects() AS d
+    WHERE l.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
     IF gone IS NOT NULL OR tables <> '{}' THEN
         PERFORM thinwire.tell(capture, pg_catalog.array_fill('pg_catalog.pg_class'::pg_catalog.regclass::oid,
                     ARRAY[pg_catalog.cardinality(tables)]), tables, '{}',
@@ -524,7 +559,7 @@ $function$;
 -- stands. To compile the queries would take longer than to run them.
 CREATE OR REPLACE FUNCTION thinwire.follow()
 RETURNS event_trigger LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '250ms'
+SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '250ms' SET thinwire.patience = '10s'
 SET quote_all_identifiers = off SET standard_conforming_strings = on SET datestyle = 'ISO'
 SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 SET bytea_output = 'hex'
 SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content' SET row_security = off

@@ -10,15 +10,32 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
 $function$;
 
 -- Whether a table is kept out of the publication, because it hid something under another name or as a part of a table.
-CREATE OR REPLACE FUNCTION thinwire.is_withheld(relation oid)
+CREATE OR REPLACE FUNCTION thinwire.is_withheld(capture thinwire.captures, relation oid)
 RETURNS boolean LANGUAGE sql STABLE AS $function$
-    SELECT EXISTS (SELECT FROM thinwire.withheld AS w WHERE w.id = relation)
+    SELECT EXISTS (SELECT FROM thinwire.withheld AS w WHERE w.id = relation AND w.publication = capture.publication)
 $function$;
 
 -- Keeps a table out until it is published as it was chosen, or somebody publishes it.
-CREATE OR REPLACE FUNCTION thinwire.withhold(relation oid)
+CREATE OR REPLACE FUNCTION thinwire.withhold(capture thinwire.captures, relation oid)
 RETURNS void LANGUAGE sql AS $function$
-    INSERT INTO thinwire.withheld SELECT relation WHERE NOT thinwire.is_withheld(relation)
+    INSERT INTO thinwire.withheld (id, publication) SELECT relation, capture.publication
+    WHERE NOT thinwire.is_withheld(capture, relation)
+$function$;
+
+-- Whether somebody who holds a publication waits for us, or for somebody who does.
+CREATE OR REPLACE FUNCTION thinwire.is_awaited(captured_by name)
+RETURNS boolean LANGUAGE sql AS $function$
+    WITH RECURSIVE ahead (pid) AS (
+        SELECT l.pid FROM pg_catalog.pg_locks AS l
+        JOIN pg_catalog.pg_publication AS p ON p.oid = l.objid AND p.pubname = captured_by
+        WHERE l.locktype = 'object' AND l.classid = 'pg_catalog.pg_publication'::pg_catalog.regclass
+        AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+        AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+        UNION
+        SELECT b.pid FROM ahead AS a
+        CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS b (pid)
+    )
+    SELECT EXISTS (SELECT FROM ahead AS a WHERE a.pid = pg_catalog.pg_backend_pid())
 $function$;
 
 -- Whether updates or deletes are captured, for which rows are told apart.
@@ -53,9 +70,9 @@ RETURNS boolean LANGUAGE sql STABLE AS $function$
         WHERE k.publication = captured_by AND t.chosen ->> 'columns' IS NOT NULL)
 $function$;
 
--- The columns of a table, or of a part of one, that are not published, by their numbers. Those of the root count, by their
+-- The columns of a table, or of a part of one, that are not listed, by their numbers. Those of the root count, by their
 -- names; of one that is not published now, those that were not chosen.
-CREATE OR REPLACE FUNCTION thinwire.hidden(captured_by name, relation oid)
+CREATE OR REPLACE FUNCTION thinwire.unlisted(captured_by name, relation oid)
 RETURNS int2[] LANGUAGE sql STABLE AS $function$
     SELECT coalesce(pg_catalog.array_agg(a.attnum), '{}')
     FROM (
@@ -74,6 +91,27 @@ RETURNS int2[] LANGUAGE sql STABLE AS $function$
         ) AS it (is_published, depth, names) ORDER BY it.is_published DESC, it.depth DESC LIMIT 1) AS listed (names)
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
     WHERE NOT listed.names ? a.attname::text
+$function$;
+
+-- The columns that are not spoken of: those that are not listed, and of a table that is not captured, and is told for those
+-- that inherit from it, those that are not listed of any of these.
+CREATE OR REPLACE FUNCTION thinwire.hidden(captured_by name, relation oid)
+RETURNS int2[] LANGUAGE sql STABLE AS $function$
+    WITH RECURSIVE heir (id) AS (
+        SELECT h.inhrelid FROM pg_catalog.pg_inherits AS h JOIN pg_catalog.pg_class AS c ON c.oid = h.inhrelid
+        WHERE h.inhparent = relation AND NOT c.relispartition AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_publication_rel AS r
+            JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = captured_by
+            WHERE r.prrelid = relation)
+        UNION
+        SELECT h.inhrelid FROM heir JOIN pg_catalog.pg_inherits AS h ON h.inhparent = heir.id
+    )
+    SELECT thinwire.unlisted(captured_by, relation) || coalesce(pg_catalog.array_agg(a.attnum), '{}')
+    FROM pg_catalog.pg_attribute AS a
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND EXISTS (
+        SELECT FROM heir CROSS JOIN LATERAL thinwire.unlisted(captured_by, heir.id) AS u (numbers)
+        JOIN pg_catalog.pg_attribute AS o ON o.attrelid = heir.id AND o.attnum = ANY (u.numbers)
+        WHERE o.attname = a.attname)
 $function$;
 
 -- Whether something (an index, a constraint, a default, a sequence, a view, a function) speaks of a column that is not
@@ -107,13 +145,14 @@ RETURNS boolean LANGUAGE sql STABLE AS $function$
 $function$;
 
 -- Why updates or deletes of a table or its partitions fail as it is published now; nothing if they do not. PostgreSQL
--- says so when it prepares them.
+-- says so when it prepares them, for which it locks what it looks at; taken back, it lets go of that.
 CREATE OR REPLACE FUNCTION thinwire.hindrance(capture thinwire.captures, relation oid)
 RETURNS text LANGUAGE plpgsql AS $function$
 DECLARE
     member record;
     message text;
     detail text;
+    is_unknown boolean := false;
 BEGIN
     IF NOT thinwire.is_identified(capture) THEN
         RETURN NULL;
@@ -125,16 +164,26 @@ BEGIN
         JOIN pg_catalog.pg_class AS c ON c.oid = b.id AND c.relkind = 'r'
         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LOOP
-        EXECUTE pg_catalog.format('EXPLAIN DELETE FROM ONLY %I.%I', member.nspname, member.relname);
-        IF member.a_column IS NOT NULL THEN
-            EXECUTE pg_catalog.format('EXPLAIN UPDATE ONLY %I.%I SET %I = DEFAULT',
-                member.nspname, member.relname, member.a_column);
-        END IF;
+        BEGIN
+            EXECUTE pg_catalog.format('EXPLAIN DELETE FROM ONLY %I.%I', member.nspname, member.relname);
+            IF member.a_column IS NOT NULL THEN
+                EXECUTE pg_catalog.format('EXPLAIN UPDATE ONLY %I.%I SET %I = DEFAULT',
+                    member.nspname, member.relname, member.a_column);
+            END IF;
+            RAISE EXCEPTION SQLSTATE 'TW002';
+        EXCEPTION
+            WHEN SQLSTATE 'TW002' THEN NULL;
+            -- Somebody changes this one; another may be the one that matters.
+            WHEN lock_not_available THEN is_unknown := true;
+            WHEN invalid_column_reference OR object_not_in_prerequisite_state OR feature_not_supported THEN
+                GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+                RETURN pg_catalog.concat_ws(': ', message, nullif(detail, ''));
+        END;
     END LOOP;
+    IF is_unknown THEN
+        RAISE lock_not_available;
+    END IF;
     RETURN NULL;
-EXCEPTION WHEN invalid_column_reference OR object_not_in_prerequisite_state OR feature_not_supported THEN
-    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-    RETURN pg_catalog.concat_ws(': ', message, nullif(detail, ''));
 END
 $function$;
 

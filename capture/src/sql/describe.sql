@@ -93,6 +93,18 @@ RETURNS boolean LANGUAGE sql STABLE AS $function$
              OR r.prrelid IN (SELECT a.relid FROM pg_catalog.pg_partition_ancestors(relation) AS a)))
 $function$;
 
+-- Why a table cannot be captured whole: a part of it is kept out, and PostgreSQL publishes all of them or none.
+CREATE OR REPLACE FUNCTION thinwire.kept_out(capture thinwire.captures, relation oid)
+RETURNS text LANGUAGE sql STABLE AS $function$
+    SELECT pg_catalog.format('its part %s is kept out', b.id::pg_catalog.regclass)
+    FROM thinwire.branch(relation) AS b
+    WHERE b.id <> relation AND thinwire.is_withheld(capture, b.id) AND NOT EXISTS (
+        SELECT FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = capture.publication
+        WHERE r.prrelid = b.id)
+    LIMIT 1
+$function$;
+
 CREATE OR REPLACE FUNCTION thinwire.collation_of(wanted oid, usual oid)
 RETURNS text LANGUAGE sql STABLE AS $function$
     SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.collname)

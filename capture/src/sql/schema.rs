@@ -62,7 +62,8 @@ pub(crate) fn grant_asking(user: &str) -> String {
     format!(
         "GRANT USAGE ON SCHEMA thinwire TO {user}; GRANT SELECT ON thinwire.captures TO {user}; \
          GRANT EXECUTE ON FUNCTION thinwire.describe_tables(name, oid[]), \
-         thinwire.publish_missing(name), thinwire.sequences(name, oid[], int8[]) TO {user}"
+         thinwire.publish_missing(name), thinwire.publish_delayed(name), \
+         thinwire.sequences(name, oid[], int8[]) TO {user}"
     )
 }
 
@@ -109,6 +110,8 @@ pub(crate) const MAY_ASK: &str = "\
        AND pg_catalog.has_function_privilege($1::pg_catalog.name, \
                'thinwire.publish_missing(name)', 'EXECUTE') \
        AND pg_catalog.has_function_privilege($1::pg_catalog.name, \
+               'thinwire.publish_delayed(name)', 'EXECUTE') \
+       AND pg_catalog.has_function_privilege($1::pg_catalog.name, \
                'thinwire.sequences(name, oid[], int8[])', 'EXECUTE')";
 
 /// Kinds of things at captured tables that do not travel, with how many there are of each.
@@ -137,9 +140,10 @@ pub(crate) const LEFT_OUT: &str = "\
         WHERE p.prokind = 'a' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
     ) AS k (kind, many) WHERE k.many > 0";
 
-/// Whether a node's choice is as a JSON text has it. An edition that does not know choices knows the one for everything.
+/// Whether a node's choice is as a JSON text has it. An edition that does not know choices, or says nothing, knows the one
+/// for everything.
 pub(crate) const CHOSEN: &str = "\
-    SELECT coalesce(pg_catalog.to_jsonb(c) -> 'choice', '{\"identified\": true, \"tables\": []}') \
+    SELECT coalesce(nullif(pg_catalog.to_jsonb(c) -> 'choice', '{}'), '{\"identified\": true, \"tables\": []}') \
                = $2::pg_catalog.text::pg_catalog.jsonb \
     FROM thinwire.captures AS c WHERE c.publication = $1";
 
@@ -150,8 +154,11 @@ pub(crate) const SECRET: &str =
 /// Tables with all that they need.
 pub(crate) const DESCRIBE: &str = "SELECT thinwire.describe_tables($1::pg_catalog.name, $2)";
 
-/// Publishes what was left to later.
+/// Publishes what is meant and is not published.
 pub(crate) const PUBLISH_MISSING: &str = "SELECT thinwire.publish_missing($1::pg_catalog.name)";
+
+/// Publishes what was left to later as it should be.
+pub(crate) const PUBLISH_DELAYED: &str = "SELECT thinwire.publish_delayed($1::pg_catalog.name)";
 
 /// Sequences, where they are now, but for those that are known to be there.
 pub(crate) const SEQUENCES: &str = "SELECT thinwire.sequences($1::pg_catalog.name, $2, $3)";
