@@ -25,13 +25,13 @@ create table split_1 partition of split for values in (1); alter table split_1 a
 create function mine(int) returns boolean language sql immutable as 'select $1 > 0';
 ";
 
-fn rows(table: &str, rows: &str) -> Choice {
+pub(crate) fn rows(table: &str, rows: &str) -> Choice {
     let mut choice = Choice::default();
     choice.filter(table, rows).unwrap();
     choice
 }
 
-fn columns(table: &str, columns: &[&str]) -> Choice {
+pub(crate) fn columns(table: &str, columns: &[&str]) -> Choice {
     let mut choice = Choice::default();
     choice.list(table, columns).unwrap();
     choice
@@ -43,7 +43,7 @@ fn operations(words: &[&str]) -> Choice {
     choice
 }
 
-fn choosing(choice: &Choice) -> InitOptions {
+pub(crate) fn choosing(choice: &Choice) -> InitOptions {
     InitOptions { choice: choice.clone(), ..init_options(&["public.*"]) }
 }
 
@@ -376,7 +376,7 @@ async fn a_condition_that_fails_halts_capture_and_no_statement() {
 }
 
 /// A node that follows schema changes and captures what was chosen.
-async fn following(rig: &Rig, choice: &Choice) -> Node {
+pub(crate) async fn following(rig: &Rig, choice: &Choice) -> Node {
     let options = InitOptions { ddl: Ddl::Replicate, ..choosing(choice) };
     slot::init(&rig.source(), &options).await.unwrap();
     let node = Node::choosing(rig, choice, Ddl::Replicate);
@@ -385,7 +385,7 @@ async fn following(rig: &Rig, choice: &Choice) -> Node {
 }
 
 /// All that was told of the schema, as text.
-fn all_told(node: &Node) -> String {
+pub(crate) fn all_told(node: &Node) -> String {
     node.model().schemas.iter().map(|it| format!("{:?}\n", definitions(it))).collect()
 }
 

@@ -8,6 +8,7 @@ mod halts;
 mod hostile;
 mod model;
 mod partitions;
+mod published;
 mod restarts;
 mod rig;
 mod schema;

@@ -4,6 +4,7 @@ use thinwire_capture::slot;
 use thinwire_engine::model::{Body, Table};
 
 use crate::{
+    choice::{following, rows},
     rig::{Node, Rig},
     schema::{definitions, node, options, ready, told},
 };
@@ -94,4 +95,30 @@ async fn what_older_rows_have_in_a_new_column_is_told_of_a_partitioned_table_too
     let missing: Vec<_> = columns.iter().map(|it| it.missing.clone()).collect();
     let at = rig.sql("set timezone = 'UTC'; select at from log");
     assert_eq!(missing, [None, None, Some(at), None]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_choice_of_rows_the_other_partitions_are_free_while_one_is_made() {
+    let rig = Rig::new(ROOT);
+    let node = following(&rig, &rows("public.log", "day < 15")).await;
+    let maker = rig.source().connect().await.unwrap();
+    let made = "begin; create table public.log_2 partition of public.log for values from (10) to (20);
+         insert into public.log values (11, 'b'), (16, 'c')";
+    maker.batch_execute(made).await.unwrap();
+    rig.sql("set lock_timeout = '1s'; begin; lock table only log_1; commit");
+    maker.batch_execute("commit").await.unwrap();
+    // And the other way round: one that is locked holds nobody up for long, and hides nothing.
+    let other = rig.source().connect().await.unwrap();
+    other.batch_execute("begin; lock table only public.log_1").await.unwrap();
+    rig.sql("create table log_3 partition of log for values from (20) to (30); insert into log values (12, 'd')");
+    other.batch_execute("commit").await.unwrap();
+    rig.sql("update log set v = 'e'; delete from log where day = 12");
+    let model = rig.check(&node, &[]).await;
+    assert_eq!(model.rows("public.log").len(), 2);
+    node.until("nothing is left to later", |_| {
+        rig.sql("select count(*) from thinwire.delayed") == "0"
+    })
+    .await;
+    assert_eq!(rig.sql("select prrelid::regclass from pg_publication_rel"), "log");
+    assert_eq!(node.halted(), None);
 }
