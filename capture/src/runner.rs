@@ -2,6 +2,7 @@
 
 mod admission;
 mod copies;
+mod left;
 mod poll;
 mod proof;
 mod release;
@@ -10,6 +11,7 @@ mod sequences;
 mod session;
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     hash::{BuildHasher, RandomState},
     sync::Arc,
@@ -19,7 +21,7 @@ use std::{
 use thinwire_engine::{
     Error as JournalError,
     journal::{Pressure, Stream},
-    model::{Halt, HaltedBy, Offset},
+    model::{Halt, HaltedBy, Offset, RelationId},
     pgoutput::Translator,
 };
 use tokio::{
@@ -73,6 +75,8 @@ pub(crate) enum Trouble {
     Again,
     /// Somebody has to mend something.
     Halt(Halt),
+    /// The same, and what is published of these tables is not what was to be captured.
+    Differs(Halt, BTreeSet<RelationId>),
     /// The journal has no room.
     Full,
 }
@@ -173,6 +177,10 @@ impl Runner {
             {
                 Trouble::Halt(condition_fails(&said))
             }
+            Trouble::Differs(halt, tables) => match self.leave(&tables).await {
+                Ok(()) => Trouble::Halt(halt),
+                Err(trouble) => trouble,
+            },
             other => other,
         };
         self.digest(trouble).await;
@@ -312,7 +320,7 @@ impl Runner {
                 self.failures += 1;
                 backoff(self.failures)
             }
-            Trouble::Halt(halt) => {
+            Trouble::Halt(halt) | Trouble::Differs(halt, _) => {
                 tracing::error!(code = halt.code, detail = halt.detail, "capture is halted");
                 self.shared.set_error(Some(halt.detail.clone()));
                 self.shared.set_state(State::Halted);

@@ -134,8 +134,7 @@ pub(crate) fn objects(text: &str) -> serde_json::Result<Vec<Object>> {
 mod tests {
     use super::*;
 
-    const BODY: &str =
-        r#"{"publication": "p", "xid": 7, "objects": [], "born": [1], "stale": [2], "republished": [3]}"#;
+    const BODY: &str = r#"{"publication": "p", "xid": 7, "objects": [], "born": [1], "stale": [2], "republished": [3]}"#;
 
     fn secret() -> Secret {
         Secret::new(b"secret".to_vec())

@@ -93,7 +93,7 @@ pub(super) async fn admit(
         }
     };
     if let Some(halt) = differs(&differences) {
-        return Err(Trouble::Halt(halt));
+        return Err(Trouble::Differs(halt, published.differing));
     }
     let found = Found {
         system,

@@ -8,7 +8,7 @@
 //! behind the copy, it is aborted, and the source sends it again.
 //!
 //! A table that leaves the publication and comes back has missed changes, so it is copied again. `init` says in the log
-//! which tables it adds; that others were away is known as long as a session has seen them away.
+//! which tables it adds; that others were away, or published otherwise, is journaled as soon as it is seen.
 //!
 //! Changes of the schema are in doubt whatever they are about: a copy that holds a table as it was before must not stand
 //! behind what tells that it is another one since.
@@ -146,6 +146,11 @@ impl Copies {
     /// Those of the copied tables whose changes were not all seen.
     pub(super) fn left(&self) -> &BTreeSet<RelationId> {
         &self.left
+    }
+
+    /// The stream says it of all of them by now.
+    pub(super) fn remembered(&mut self) {
+        self.left.clear();
     }
 
     /// Takes out of a copy for everybody what is in the stream by now: tables that were born in it.

@@ -1,7 +1,10 @@
 //! Asking the source regularly what its replication stream does not tell: which tables are published, and how much log
 //! it keeps for us.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use thinwire_engine::model::{Body, Lsn, Object, RelationId, Sequence};
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
@@ -11,7 +14,7 @@ use crate::{
     Ddl, Options,
     error::{Error, Result, sqlstate},
     schema,
-    slot::{Accepted, published, slot_state, unpublished},
+    slot::{Accepted, Published, published, slot_state, unpublished},
     sql,
     status::Shared,
 };
@@ -25,6 +28,8 @@ struct Found {
     tables: Option<Tables>,
     /// Why what is published is not what is to be captured.
     differences: Vec<String>,
+    /// Of which tables it is not.
+    differing: BTreeSet<RelationId>,
     /// All sequences that have moved, as they were told last.
     sequences: Vec<Object>,
     /// Where the source was when it had been asked for them.
@@ -82,6 +87,11 @@ impl Poller {
         self.found.borrow().differences.clone()
     }
 
+    /// Of which tables it is not.
+    pub(super) fn differing(&self) -> BTreeSet<RelationId> {
+        self.found.borrow().differing.clone()
+    }
+
     /// The sequences that have moved, and where the source was when it was asked for them.
     pub(super) fn sequences(&self) -> (Vec<Object>, Lsn) {
         let found = self.found.borrow();
@@ -119,8 +129,9 @@ impl Asking {
         }
         let seen = published(client, &options.publication, &options.choice, &mut self.accepted);
         let seen = seen.await?;
-        let (tables, differences) = (seen.tables.into_iter().collect(), seen.differences);
-        let mut found = Found { tables: Some(tables), differences, ..Found::default() };
+        let Published { tables, differences, differing, .. } = seen;
+        let tables = Some(tables.into_iter().collect());
+        let mut found = Found { tables, differences, differing, ..Found::default() };
         if follows {
             let (moved, as_of) = moved(client, &options.publication, &self.known).await?;
             self.known.extend(moved.into_iter().map(|object| (object.id, object)));

@@ -16,6 +16,7 @@ use super::{
     Command, SCHEMA_UNREADABLE, Trouble,
     admission::{Identity, differs},
     copies::{Copies, Verdict},
+    left::missed,
     poll::Poller,
     proof::Proof,
     report::Reporter,
@@ -83,6 +84,7 @@ impl Session<'_> {
                 self.place().await?;
                 continue;
             }
+            self.tell_left().await?;
             self.tell_sequences().await?;
             self.wait().await?;
         }
@@ -103,7 +105,7 @@ impl Session<'_> {
             () = self.copies.prepared() => self.show_copies(),
             () = self.poller.asked() => {
                 if let Some(halt) = differs(&self.poller.differences()) {
-                    return Err(Trouble::Halt(halt));
+                    return Err(Trouble::Differs(halt, self.poller.differing()));
                 }
                 if let Some(tables) = self.poller.tables() {
                     self.copies.follow(&self.options.stream, &tables);
@@ -149,6 +151,19 @@ impl Session<'_> {
         self.appender.push(&Record::Schema(Schema { definitions, ..Schema::default() }));
         self.appender.flush().await?;
         self.sequences.told(&due);
+        Ok(())
+    }
+
+    /// Writes which tables were away, between two transactions. Where schema changes are followed, the source tells it in
+    /// its place.
+    async fn tell_left(&mut self) -> Result<(), Trouble> {
+        if self.copies.left().is_empty() || self.proof.is_some() || !self.is_between() {
+            return Ok(());
+        }
+        self.appender.push(&missed(&self.stream().tail().copied, self.copies.left()));
+        self.appender.flush().await?;
+        self.translator.refresh(&self.stream().tail());
+        self.copies.remembered();
         Ok(())
     }
 

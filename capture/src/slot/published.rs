@@ -1,6 +1,6 @@
 //! What is published now, and whether that is what the configuration says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thinwire_engine::model::{Lsn, RelationId};
 use tokio_postgres::Client;
@@ -21,6 +21,8 @@ pub(crate) struct Published {
     pub(crate) created: Option<Lsn>,
     /// What is not as the configuration says, a sentence each.
     pub(crate) differences: Vec<String>,
+    /// The tables of which it is not: they have missed changes, or tell of some that they should not.
+    pub(crate) differing: BTreeSet<RelationId>,
 }
 
 /// Conditions on rows that were found to mean what the configuration says, by their entries.
@@ -80,7 +82,11 @@ pub(crate) async fn published(
         // One that is published by way of its schema has no entry, and nothing narrows it.
         let whole = Entry::whole(id);
         let entry = entries.get(&id).copied().unwrap_or(&whole);
-        out.differences.extend(difference(client, place, entry, choice, accepted).await?);
+        let difference = difference(client, place, entry, choice, accepted).await?;
+        if difference.is_some() || choice.operations().exceed(found.operations) {
+            out.differing.insert(RelationId(id));
+        }
+        out.differences.extend(difference);
         out.tables.push((RelationId(id), format!("{schema}.{name}")));
     }
     Ok(out)

@@ -102,7 +102,8 @@ async fn with_a_choice_of_rows_the_other_partitions_are_free_while_one_is_made()
     let rig = Rig::new(ROOT);
     let node = following(&rig, &rows("public.log", "day < 15")).await;
     let maker = rig.source().connect().await.unwrap();
-    let made = "begin; create table public.log_2 partition of public.log for values from (10) to (20);
+    let made =
+        "begin; create table public.log_2 partition of public.log for values from (10) to (20);
          insert into public.log values (11, 'b'), (16, 'c')";
     maker.batch_execute(made).await.unwrap();
     rig.sql("set lock_timeout = '1s'; begin; lock table only log_1; commit");

@@ -14,7 +14,8 @@ use crate::{
 
 const PEOPLE: &str = "create table people (id int primary key, name text not null, hush text);
     insert into people values (1, 'Ann', 'x')";
-const PUBLISHED: &str = "select coalesce(string_agg(prrelid::regclass::text, ',' order by prrelid::regclass::text), '')
+const PUBLISHED: &str =
+    "select coalesce(string_agg(prrelid::regclass::text, ',' order by prrelid::regclass::text), '')
     from pg_publication_rel";
 /// Holds the publication until its transaction ends.
 const HOLD: &str = "begin; create table public.held (id int primary key)";
@@ -117,7 +118,9 @@ async fn a_parent_that_is_not_captured_hides_what_its_heir_hides() {
          create table child (primary key (id)) inherits (base.parent)",
     );
     let node = following(&rig, &columns("public.child", &["id", "name"])).await;
-    rig.sql("insert into child values (1, 2, 'umbra', 'Ann'); alter table base.parent add late int");
+    rig.sql(
+        "insert into child values (1, 2, 'umbra', 'Ann'); alter table base.parent add late int",
+    );
     rig.sql("alter table child add own int");
     let model = rig.check(&node, &[]).await;
     let told = all_told(&node);
@@ -148,4 +151,52 @@ async fn a_choice_that_says_nothing_is_one_for_everything_and_mended_by_the_next
         where adrelid = 'thinwire.captures'::regclass";
     assert_eq!(rig.sql(default), "t");
     assert_eq!(rig.sql("select choice ->> 'identified' from thinwire.captures"), "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_published_otherwise_by_hand_is_copied_again_also_after_a_restart() {
+    let rig = Rig::new(PEOPLE);
+    rig.sql("create table orders (id int primary key); insert into orders values (1), (9)");
+    let choice = rows("public.orders", "id <= 3");
+    slot::init(&rig.source(), &choosing(&choice)).await.unwrap();
+    let mut node = Node::choosing(&rig, &choice, Ddl::Stop);
+    node.until("all is copied", Node::has_copied).await;
+    for (copies, by_hand, restarts) in [
+        (2, "only orders where (id <= 1), only people", false),
+        (3, "only orders where (id <= 7), only people", true),
+        (4, "only orders, only people (id, name)", true),
+    ] {
+        rig.sql(&format!("alter publication thinwire_shop set table {by_hand}"));
+        node.halts_with("publication_differs").await;
+        rig.sql("insert into orders select max(id) + 1 from orders where id < 9; update people set hush = hush || 'y'");
+        let back =
+            "alter publication thinwire_shop set table only orders where (id <= 3), only people";
+        if restarts {
+            node.kill().await;
+            rig.sql(back);
+            rig.slot_is_free().await;
+            node = Node::choosing(&rig, &choice, Ddl::Stop);
+        } else {
+            rig.sql(back);
+        }
+        node.until("it is copied again", |node| node.model().copies == copies).await;
+        let model = rig.check(&node, &["public.people"]).await;
+        let expected = rig.sql("select count(*) from orders where id <= 3");
+        assert_eq!(model.rows("public.orders").len().to_string(), expected, "{by_hand}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_seen_away_is_copied_again_also_after_a_restart() {
+    let rig = Rig::new(PEOPLE);
+    let node = rig.ready().await;
+    rig.sql("alter publication thinwire_shop drop table only people");
+    let away = |node: &Node| node.stream.tail().copied.is_empty();
+    node.until("it is seen away", away).await;
+    node.kill().await;
+    rig.sql("insert into people values (2, 'Bea', 'missed'); alter publication thinwire_shop add table only people");
+    rig.slot_is_free().await;
+    let node = rig.node();
+    node.until("it is copied again", |node| node.model().copies == 2).await;
+    rig.check(&node, &["public.people"]).await;
 }
