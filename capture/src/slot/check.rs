@@ -93,7 +93,25 @@ fn server_itself(server: &Server, checks: &mut Checks) {
             "run `ALTER SYSTEM SET wal_level = logical` and restart the server".into(),
         ),
     }
+    if let Some(minor) = heedful_minor(server.version) {
+        checks.advises(
+            "a transaction that is under way when a table is published, or published otherwise, goes on as before: \
+             rows of it are missed, or told that are not chosen any more",
+            format!("upgrade to {version}.{minor} or later"),
+        );
+    }
 }
+
+/// The minor version from which on a publication that is changed holds for transactions that are under way, if a server
+/// is older than that.
+fn heedful_minor(version: i32) -> Option<i32> {
+    let (major, minor) = (version / 10_000, version % 10_000);
+    let (_, needed) = *HEEDFUL.iter().find(|(it, _)| *it == major)?;
+    (minor < needed).then_some(needed)
+}
+
+/// Later major versions are so from their first.
+const HEEDFUL: [(i32, i32); 4] = [(14, 18), (15, 13), (16, 9), (17, 5)];
 
 async fn login(
     client: &Client,
@@ -250,5 +268,20 @@ fn cure_of_connecting(error: &Error) -> String {
         Some("28000") => "allow this login in pg_hba.conf, or create it".into(),
         Some("3D000") => "create the database, or correct its name in `url`".into(),
         _ => "check that the server runs and that `url` names it".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_heed_a_changed_publication_too_late_are_told_from_others() {
+        for (version, minor) in
+            [(150_012, Some(13)), (150_013, None), (140_000, Some(18)), (170_004, Some(5))]
+        {
+            assert_eq!(heedful_minor(version), minor, "{version}");
+        }
+        assert_eq!(heedful_minor(180_000), None);
     }
 }
