@@ -153,6 +153,9 @@ BEGIN
                 PERFORM thinwire.grant_to_reader(capture, relation);
                 -- Its copy tells of all that it consists of.
                 PERFORM thinwire.note_parts(capture.publication, ARRAY(SELECT b.id FROM thinwire.branch(relation) AS b));
+                -- Its partitions are watched later, because somebody may work on them.
+                PERFORM thinwire.delay(capture.publication, relation)
+                    FROM pg_catalog.pg_class AS c WHERE c.oid = relation AND c.relkind = 'p';
             END IF;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
@@ -161,7 +164,7 @@ BEGIN
             IF is_partial THEN
                 PERFORM thinwire.withhold(capture, relation);
             END IF;
-            INSERT INTO thinwire.delayed (id, publication) VALUES (relation, capture.publication);
+            PERFORM thinwire.delay(capture.publication, relation);
             IF is_wrong AND patience > '0' THEN
                 RAISE WARNING 'thinwire cannot change yet how % is published, and its updates and deletes may fail until then: somebody holds the publication %',
                     called, capture.publication;
@@ -237,43 +240,6 @@ BEGIN
         LATERAL thinwire.needs(capture.publication, all_tables.classes, all_tables.tables) AS n
         WHERE n.class = is_carried.class AND n.object = is_carried.object);
 END
-$function$;
-
--- What an object of a command belongs to: a table for its indexes and constraints, itself otherwise.
-CREATE OR REPLACE FUNCTION thinwire.whole(class oid, object oid)
-RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
-    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, coalesce(
-               (SELECT i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = c.oid), c.oid)
-    FROM pg_catalog.pg_class AS c
-    WHERE $1 = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = $2 AND c.relkind <> 'c'
-    UNION ALL
-    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, c.reltype FROM pg_catalog.pg_class AS c
-    WHERE $1 = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = $2 AND c.relkind = 'c'
-    UNION ALL
-    SELECT CASE WHEN c.conrelid <> 0 THEN 'pg_catalog.pg_class'::pg_catalog.regclass
-                ELSE 'pg_catalog.pg_type'::pg_catalog.regclass END,
-           CASE WHEN c.conrelid <> 0 THEN c.conrelid ELSE c.contypid END
-    FROM pg_catalog.pg_constraint AS c
-    WHERE $1 = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND c.oid = $2
-    UNION ALL
-    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, d.adrelid FROM pg_catalog.pg_attrdef AS d
-    WHERE $1 = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.oid = $2
-    UNION ALL
-    SELECT $1, $2 WHERE $1 IN ('pg_catalog.pg_type'::pg_catalog.regclass,
-        'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_namespace'::pg_catalog.regclass)
-$function$;
-
--- All that is in a schema, because it has the schema's name.
-CREATE OR REPLACE FUNCTION thinwire.contents(in_schema oid)
-RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
-    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, c.oid FROM pg_catalog.pg_class AS c
-    WHERE c.relnamespace = in_schema AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
-    UNION ALL
-    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type AS t
-    WHERE t.typnamespace = in_schema AND t.typtype IN ('e', 'd', 'r', 'c')
-    UNION ALL
-    SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_proc AS p
-    WHERE p.pronamespace = in_schema
 $function$;
 
 -- Remembers what a table consists of; returns partitions that came or went since this was done last, but for those that
@@ -367,6 +333,9 @@ BEGIN
             told_classes := told_classes || relations;
             told := told || it.object;
             -- What identifies rows of a part counts for the whole.
+            IF it.object = ANY (created) AND it.relispartition THEN
+                PERFORM thinwire.watch(capture, it.object);
+            END IF;
             IF root <> it.object AND thinwire.settle(capture, root) IN ('removed', 'withdrawn', 'changed') THEN
                 republished := republished || root;
             END IF;
@@ -396,6 +365,9 @@ BEGIN
                 END IF;
                 IF thinwire.settle(capture, part) IN ('removed', 'withdrawn', 'changed') THEN
                     republished := republished || part;
+                END IF;
+                IF is_told THEN
+                    PERFORM thinwire.watch(capture, part);
                 END IF;
                 -- Of a part that went, hidden columns are not told either.
                 IF thinwire.is_captured(capture.publication, part)

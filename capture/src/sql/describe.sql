@@ -423,3 +423,40 @@ RETURNS jsonb LANGUAGE sql AS $function$
     FROM thinwire.needs(captured_by, classes, objects) AS n,
     LATERAL thinwire.describe(captured_by, n.class, n.object) AS d
 $function$;
+
+-- What an object of a command belongs to: a table for its indexes and constraints, itself otherwise.
+CREATE OR REPLACE FUNCTION thinwire.whole(class oid, object oid)
+RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, coalesce(
+               (SELECT i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = c.oid), c.oid)
+    FROM pg_catalog.pg_class AS c
+    WHERE $1 = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = $2 AND c.relkind <> 'c'
+    UNION ALL
+    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, c.reltype FROM pg_catalog.pg_class AS c
+    WHERE $1 = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = $2 AND c.relkind = 'c'
+    UNION ALL
+    SELECT CASE WHEN c.conrelid <> 0 THEN 'pg_catalog.pg_class'::pg_catalog.regclass
+                ELSE 'pg_catalog.pg_type'::pg_catalog.regclass END,
+           CASE WHEN c.conrelid <> 0 THEN c.conrelid ELSE c.contypid END
+    FROM pg_catalog.pg_constraint AS c
+    WHERE $1 = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND c.oid = $2
+    UNION ALL
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, d.adrelid FROM pg_catalog.pg_attrdef AS d
+    WHERE $1 = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.oid = $2
+    UNION ALL
+    SELECT $1, $2 WHERE $1 IN ('pg_catalog.pg_type'::pg_catalog.regclass,
+        'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_namespace'::pg_catalog.regclass)
+$function$;
+
+-- All that is in a schema, because it has the schema's name.
+CREATE OR REPLACE FUNCTION thinwire.contents(in_schema oid)
+RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, c.oid FROM pg_catalog.pg_class AS c
+    WHERE c.relnamespace = in_schema AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+    UNION ALL
+    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type AS t
+    WHERE t.typnamespace = in_schema AND t.typtype IN ('e', 'd', 'r', 'c')
+    UNION ALL
+    SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_proc AS p
+    WHERE p.pronamespace = in_schema
+$function$;
