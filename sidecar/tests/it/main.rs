@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod budget;
+mod choice_per_peer;
 mod commands;
 mod conflicts;
 mod crossroads;
