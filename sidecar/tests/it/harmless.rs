@@ -13,9 +13,9 @@ use crate::site::{APPLY, CAPTURE, Pair, Site, lively, wait_for};
 const SCHEMA: &str = "create table t (id bigint primary key, pad text)";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a server may take to shut down, whatever becomes of the node: it gives up a session of ours that is silent for eight
-/// seconds, and a session that finds the journal full for ten ends by itself.
-const SHUTDOWN: Duration = Duration::from_secs(15);
+/// How long a server may take to shut down on a busy machine, whatever becomes of the node: it gives up a session of ours that
+/// is silent for eight seconds, and a session that finds the journal full for ten ends by itself. By default it waits a minute.
+const SHUTDOWN: Duration = Duration::from_secs(45);
 
 fn signal(site: &Site, signal: Signal) {
     let pid = i32::try_from(site.node.pid().unwrap()).unwrap();
@@ -79,8 +79,8 @@ fn a_node_that_stands_still_holds_up_neither_commits_nor_a_shutdown() {
         let during = commits(&pair.source, 300);
         let most = |times: &[Duration]| times[times.len() * 98 / 100];
         eprintln!("98 % of commits within {:?}, then {:?}", most(&before), most(&during));
-        // Other programs share the disk; what a commit waits for a node would be seconds.
-        let limit = most(&before) * 3 + Duration::from_millis(100);
+        // Other programs share the disk; a commit that waits for a node waits until it goes on.
+        let limit = most(&before) * 3 + Duration::from_secs(2);
         assert!(most(&during) < limit, "{:?} and {:?}", most(&before), most(&during));
         shut_down(&pair.source, &format!("a node that stands still, wal_sender_timeout {timeout}"));
         pair.source.sql("insert into t values (-1, 'after')");
