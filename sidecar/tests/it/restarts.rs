@@ -168,10 +168,12 @@ fn whatever_becomes_of_the_state_folder_between_any_two_operations_costs_time_on
     let fates = [Fate::Gone, Fate::CutShort, Fate::Flipped, Fate::RolledBack, Fate::GoneInUse];
     for fate in fates {
         for (number, operation) in OPERATIONS.iter().enumerate() {
-            // Not waited for: most of it is on its way when the one or the other node forgets.
+            // Not waited for: most of it is on its way when both nodes forget.
             pair.source.sql(operation);
-            fate.befall(&mut pair.source);
-            fate.befall(&mut pair.target);
+            thread::scope(|scope| {
+                scope.spawn(|| fate.befall(&mut pair.source));
+                scope.spawn(|| fate.befall(&mut pair.target));
+            });
             pair.wait_equal(Duration::from_secs(60));
             for site in [&pair.source, &pair.target] {
                 let streams = full_status(site).streams;
