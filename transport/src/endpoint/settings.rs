@@ -97,7 +97,6 @@ fn transport(shared: Arc<InFlight>) -> TransportConfig {
         // Discovery costs 6 kB each way and gains nothing measurable.
         .mtu_discovery_config(None)
         .initial_mtu(1_200)
-        .packet_threshold(OVERTAKEN_BY)
         .initial_rtt(INITIAL_RTT)
         .packet_threshold(OVERTAKEN)
         .time_threshold(LATE)
@@ -143,10 +142,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(25);
 const INCOMING_MAX: usize = 64;
 const INCOMING_BYTES: u64 = 64 << 10;
 const INCOMING_BYTES_TOTAL: u64 = 1 << 20;
-
-/// By how many later ones a packet may be overtaken before it is taken for lost: more than there are in an eighth of a
-/// round trip, after which it is anyway. By three, as is usual, most are on a radio link where each takes its own time.
-const OVERTAKEN_BY: u32 = 128;
 
 /// Datagrams carry probes only.
 const DATAGRAM_BYTES: usize = 4 << 10;
