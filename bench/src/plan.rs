@@ -76,8 +76,13 @@ impl Forecast {
 
 /// Bytes on the wire towards the target of a payload that is sent at once.
 pub fn wire_bytes(link: &Link, payload: f64) -> f64 {
-    let again = if link.reorders { OVERTAKEN } else { 1.0 };
-    payload * HEADERS * again / (1.0 - link.loss.min(LOSS_MAX))
+    payload * HEADERS * overtaken(link) / (1.0 - link.loss.min(LOSS_MAX))
+}
+
+/// How often a packet is sent because others overtake it, and it is taken for lost. The rate that the window follows is
+/// that of the others.
+fn overtaken(link: &Link) -> f64 {
+    if link.reorders { OVERTAKEN } else { 1.0 }
 }
 
 /// One transaction's bytes on the wire, both directions, when they are sent as they come: the fewer
@@ -99,8 +104,8 @@ const TYPICAL_RATIO: f64 = 5.0;
 const WIRE_FACTOR: f64 = 1.22;
 /// Headers of IP, UDP, QUIC and frames in full packets.
 const HEADERS: f64 = 1.07;
-/// What is sent twice because packets overtake each other, and are taken for lost.
-const OVERTAKEN: f64 = 1.25;
+/// Where each packet takes its own time, some take longer than is waited for them.
+const OVERTAKEN: f64 = 1.1;
 /// A forecast for a link that loses everything is of no use to anybody.
 const LOSS_MAX: f64 = 0.9;
 /// How long transactions are collected before they are sent together.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{LOSS_MAX, MONTH};
+use super::{LOSS_MAX, MONTH, overtaken};
 use crate::emulator::wire;
 use crate::link::Link;
 use crate::link::course::Course;
@@ -120,7 +120,7 @@ impl Flow<'_> {
     fn path(&self) -> Path {
         let shape = |seed| self.link.course.shape(*self.link, self.now, seed);
         let [there, back] = self.seeds.map(shape);
-        let rate = there.rate_bps as f64 / 8.0;
+        let rate = there.rate_bps as f64 / 8.0 / overtaken(self.link);
         let bunch = Duration::from_secs_f64(ACKED_AT_ONCE * PACKET_BYTES / rate.max(1.0));
         Path {
             rate,
@@ -154,7 +154,7 @@ impl Flow<'_> {
         let path = self.path();
         let under_way = path.rate * path.trip().as_secs_f64() / PACKET_BYTES;
         let rounds = rounds_of_repair(self.link, under_way);
-        path.there + self.link.jitter / 2 + (path.trip() * 9 / 8).mul_f64(rounds)
+        path.there + self.link.jitter / 2 + path.trip().mul_f64(LATE * rounds)
     }
 }
 
@@ -181,6 +181,8 @@ const PACKET_BYTES: f64 = 1_228.0;
 const ACKED_AT_ONCE: f64 = 4.0;
 const ACK_DELAY: Duration = Duration::from_millis(100);
 const ACK_DELAY_LEAST: Duration = Duration::from_millis(25);
+/// After how many round trips a packet without an acknowledgement is taken for lost.
+const LATE: f64 = 1.5;
 /// Where nine packets of ten are lost, what is missing after so many rounds is a thousandth.
 const ROUNDS_MAX: i32 = 64;
 /// How finely time passes: in parts of a round trip, within these bounds.
