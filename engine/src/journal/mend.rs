@@ -24,7 +24,7 @@ use bytes::Bytes;
 use super::{
     Stream, Tail,
     format::{self, BatchHeader, Kind},
-    recovery::{Headers, headless, list, scan},
+    recovery::{Headers, headless, is_unborn, list, scan},
     segment::{Found, OpenError, Segment, head_of, io_error, pack},
 };
 use crate::{
@@ -436,14 +436,21 @@ impl Site {
         self.dir.join(format::file_name(self.base))
     }
 
-    /// Where the segment ends, in the words of those behind it.
+    /// Where the segment ends, in the words of those behind it; none if nobody says, because it is the last one, or those
+    /// behind it were being created.
     fn end(&self, bases: &[Offset]) -> Result<Option<Bound>, Error> {
         let mut behind = bases.iter().copied().filter(|base| *base > self.base).peekable();
         let Some(&base) = behind.peek() else { return Ok(None) };
+        let mut unborn = true;
         for other in behind {
             if let Some(known) = self.known_in(other)? {
                 return Ok(Some(Bound { base, known }));
             }
+            let path = self.dir.join(format::file_name(other));
+            unborn = unborn && is_unborn(self.disk.as_ref(), &path, self.id, other)?;
+        }
+        if unborn {
+            return Ok(None);
         }
         let reason = "nothing that is whole stands in it or behind it".to_owned();
         let segment = self.dir.join(format::file_name(base));
@@ -459,6 +466,9 @@ impl Site {
             }
             Err(OpenError::Damaged(_) | OpenError::Other(Error::Corrupt { .. })) => {}
             Err(OpenError::Other(error)) => return Err(error),
+        }
+        if let Some(header) = Segment::head_at(self.disk.as_ref(), &path, self.id, base)? {
+            return Ok(Some(Join { offset: base, running: header.running }));
         }
         let segment = headless(self.disk.as_ref(), &path, self.id, base)?;
         let whole = Headers::behind(&segment, 0).next()?.filter(|(_, it)| it.first >= base);

@@ -6,8 +6,8 @@
 //!   acknowledged to anybody, and the file is cut there. If a later batch in the file states, in its
 //!   `synced_upto`, that the record there had been durable, it is *corruption*: the stream halts and the file stays as it is.
 //! - A last segment whose head is damaged and that holds no such proof was being created: it is removed and
-//!   the one before it is the last. Its name is a proof of its own: all records before it had been durable, so the one
-//!   before it is corrupt if it ends earlier.
+//!   the one before it is the last. If the part of its head that has its name is whole, that is a proof of its own: all
+//!   records before it had been durable, so the one before it is corrupt if it ends earlier.
 //! - What is kept is synced again before anything is acknowledged on top of it, because bytes that are read
 //!   need not be on the disk; and the file is changed for that, because a file system that is broken need not say so
 //!   otherwise.
@@ -49,17 +49,11 @@ pub(super) fn recover(
     disk.create_dir(dir).map_err(|error| io_error("create", dir, error))?;
     remove_unfinished(disk.as_ref(), dir)?;
     let (mut bases, mut unborn) = (list(disk.as_ref(), dir)?, Vec::new());
-    let (last, base_tail) = loop {
-        let Some(&base) = bases.last() else {
-            discard(disk.as_ref(), dir, &unborn)?;
-            unborn.clear();
-            let tail = Tail::default();
-            bases.push(tail.next);
-            break (Segment::create(disk.as_ref(), dir, stream, &tail)?, tail);
-        };
+    let found = loop {
+        let Some(&base) = bases.last() else { break None };
         let path = dir.join(format::file_name(base));
         match Segment::open(disk.as_ref(), &path, stream, true) {
-            Ok(opened) => break opened,
+            Ok((segment, tail)) => break Some((scan(&segment, tail)?, segment)),
             Err(OpenError::Other(error)) => return Err(error),
             Err(OpenError::Damaged(reason)) => {
                 refuse_used(disk.as_ref(), &path, stream, base, reason)?;
@@ -67,9 +61,19 @@ pub(super) fn recover(
             }
         }
     };
-    let scanned = scan(&last, base_tail)?;
-    reaches(&last, &scanned, &unborn)?;
+    for &base in &unborn {
+        reaches(disk.as_ref(), dir, stream, found.as_ref(), base)?;
+    }
     discard(disk.as_ref(), dir, &unborn)?;
+    let (scanned, last) = match found {
+        Some(found) => found,
+        None => {
+            let tail = Tail::default();
+            bases.push(tail.next);
+            let segment = Segment::create(disk.as_ref(), dir, stream, &tail)?;
+            (scan(&segment, tail)?, segment)
+        }
+    };
     cut(&last, scanned.position)?;
     // The process may have been killed between a name and its sync: nothing goes on top of what a power cut
     // could still take.
@@ -291,15 +295,35 @@ fn refuse_used(
     Err(Error::Corrupt { segment: path.to_owned(), at: 0, offset: base, reason: reason.to_owned() })
 }
 
-/// Refuses a segment that ends before those begin that were being created behind it: all of it had been durable.
-fn reaches(segment: &Segment, scanned: &Scanned, unborn: &[Offset]) -> Result<(), Error> {
-    let offset = scanned.tail.next;
-    let is_short = unborn.iter().any(|base| *base > offset);
-    if !is_short || mutant::on(Mutant::UnbornNoWitness) {
+/// Refuses a stream that ends before a segment that was being created begins, if so much of that one is whole that it
+/// proves it: all before it had been durable.
+fn reaches(
+    disk: &dyn Disk,
+    dir: &Path,
+    stream: StreamId,
+    found: Option<&(Scanned, Segment)>,
+    unborn: Offset,
+) -> Result<(), Error> {
+    let offset = found.map_or(Offset::FIRST, |(scanned, _)| scanned.tail.next);
+    let path = dir.join(format::file_name(unborn));
+    if unborn <= offset
+        || Segment::head_at(disk, &path, stream, unborn)?.is_none()
+        || mutant::on(Mutant::UnbornNoWitness)
+    {
         return Ok(());
     }
-    let reason = scanned.torn.unwrap_or("it ends before the next segment begins");
-    Err(segment.corrupt(scanned.position, offset, reason))
+    let reason = "it ends before the next segment begins";
+    Err(match found {
+        Some((scanned, segment)) => {
+            segment.corrupt(scanned.position, offset, scanned.torn.unwrap_or(reason))
+        }
+        None => Error::Corrupt {
+            segment: dir.join(format::file_name(offset)),
+            at: 0,
+            offset,
+            reason: reason.to_owned(),
+        },
+    })
 }
 
 /// Removes segments that were being created when the power went.

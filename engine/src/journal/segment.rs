@@ -132,6 +132,20 @@ impl Segment {
         Ok((segment, tail))
     }
 
+    /// The head of a segment as far as it says what the segment is, if that much is whole. The state behind it may not be.
+    pub(super) fn head_at(
+        disk: &dyn Disk,
+        path: &Path,
+        stream: StreamId,
+        base: Offset,
+    ) -> Result<Option<SegmentHeader>, Error> {
+        let file = disk.open(path, false).map_err(|error| io_error("open", path, error))?;
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        let read = file.read_at(&mut bytes, 0).map_err(|error| io_error("read", path, error))?;
+        let header = SegmentHeader::decode(&bytes).ok().filter(|_| read == bytes.len());
+        Ok(header.filter(|it| (it.stream, it.base) == (stream, base)))
+    }
+
     fn read_preamble(&self) -> Result<Tail, OpenError> {
         let damaged = OpenError::Damaged("the state at its head is damaged");
         let len = self.header.preamble_len as usize;

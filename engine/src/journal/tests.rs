@@ -332,7 +332,7 @@ fn a_segment_of_marks_alone_grows_on_and_is_never_replaced_by_itself() {
 }
 
 #[test]
-fn the_name_of_a_segment_that_was_being_created_proves_what_is_before_it() {
+fn the_head_of_a_segment_that_was_being_created_proves_what_is_before_it() {
     let place = Place::new();
     let (journal, stream) = place.open().unwrap();
     let (mut number, mut lengths) = (0, Vec::new());
@@ -351,14 +351,21 @@ fn the_name_of_a_segment_that_was_being_created_proves_what_is_before_it() {
     let head = fs::read(unborn).unwrap();
     for (damaged, at) in [(&flipped[..], last), (&sound[..last], last), (&sound[..9_000], 0)] {
         fs::write(before, damaged).unwrap();
-        fs::write(unborn, &head[..head.len() / 2]).unwrap();
+        fs::write(unborn, &head[..head.len() - 1]).unwrap();
         let error = place.open().unwrap_err();
         let Error::Corrupt { segment, at: found, offset, .. } = &error else { panic!("{error}") };
         assert_eq!((segment, *offset <= marks.synced), (before, true), "{error}");
         assert!(at == 0 || *found == at as u64, "{error}");
         assert_eq!((fs::read(before).unwrap(), place.segments().len()), (damaged.to_vec(), 2));
     }
+    // What does not say by itself what it is proves nothing.
+    fs::write(before, &flipped).unwrap();
+    fs::write(unborn, &head[..40]).unwrap();
+    let (journal, stream) = place.open().unwrap();
+    assert!(stream.watermarks().synced < marks.synced && place.segments().len() == 1);
+    drop((journal, stream));
     fs::write(before, &sound).unwrap();
+    fs::write(unborn, &head[..head.len() - 1]).unwrap();
     let (_journal, stream) = place.open().unwrap();
     assert_eq!((stream.watermarks().synced, place.segments().len()), (marks.synced, 1));
     assert_eq!(stream.append(transaction(number, 1)).unwrap(), marks.synced.forward(3));

@@ -1,9 +1,10 @@
 //! Torn or corrupt: on every image of a power cut, with and without a bit flipped in what it had made durable, the
 //! journal says which it is, as far as that can be known from the file.
 //!
-//! It can be known of every record that a later batch of the file calls durable, and of all in a file behind which another
-//! one was being created. What is behind the last such word is cut as if it was torn; that the stream is then shorter than what was acknowledged is for those to see to whom
-//! it was acknowledged. `THINWIRE_IMAGES` sets how many images there are.
+//! It can be known of every record that a later batch of the file calls durable, and of all in a file behind which the
+//! head of another one says where it was to begin. What is behind the last such word is cut as if it was torn; that the
+//! stream is then shorter than what was acknowledged is for those to see to whom it was acknowledged. `THINWIRE_IMAGES`
+//! sets how many images there are.
 
 use std::{
     path::Path,
@@ -45,6 +46,13 @@ fn batches(bytes: &[u8]) -> Vec<Batch> {
     out
 }
 
+/// Whether so much of a segment's head is whole that it says what the segment is.
+fn is_named(bytes: &[u8]) -> bool {
+    let checksum = HEAD - 4;
+    bytes.len() >= HEAD
+        && u64::from(crc32fast::hash(&bytes[..checksum])) == number::<4>(bytes, checksum)
+}
+
 /// What became of a flipped bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -72,7 +80,8 @@ pub(crate) fn image(seed: u64) -> Verdict {
     let files = sound.files();
     let path = &files[random.below(files.len())];
     let bytes = sound.content(path);
-    let is_followed = image.files().len() > files.len();
+    let mut others = image.files().into_iter().filter(|path| !files.contains(path));
+    let is_followed = others.any(|path| is_named(&image.content(&path)));
     let bit = random.below(bytes.len() * 8);
     image.flip(path, bit);
     let last = Some(path) == files.last();
