@@ -30,7 +30,7 @@ impl Sender {
         let shipping = &mut self.shipping[place];
         match &mut shipping.state {
             State::Live(_) => shipping.state = State::Full,
-            State::Damaged(cursor) => *cursor = None,
+            State::Damaged(cursor) | State::AwaitsCopy(cursor) => *cursor = None,
             _ => return,
         }
         shipping.unacked.clear();

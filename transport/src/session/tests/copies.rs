@@ -1,6 +1,7 @@
 //! Copies for some nodes only, and streams that come by several paths: nobody is left without the rows.
 
 use super::*;
+use crate::frame::Holding;
 
 /// A copy of a few rows, which some load and others pass on.
 fn copy_by(audience: &[&Node], carriers: &[&Node]) -> Vec<Record> {
@@ -78,6 +79,35 @@ fn who_was_brought_up_by_a_copy_does_not_pass_on_what_it_lacks() {
     let got = n.records(id);
     assert!(matches!(got[5], Record::Skip { .. }) && matches!(got[6], Record::CopyBegin(_)));
     assert!(got.contains(&Record::CopyEnd { rows: 20 }));
+}
+
+#[test]
+fn who_waits_for_a_copy_and_for_room_is_begun_with_anew() {
+    let (a, b, n) = (Node::new(1), Node::new(2), Node::new(3));
+    let id = a.own_id();
+    a.append(&transaction(1, 3, 100));
+    Flow::new(&a, &b).run(&b);
+    a.append(&transaction(2, 300, 100));
+    let begins = end_of(&a, id).next();
+    a.append(&copy_by(&[&b], &[]));
+    serve(&a, &b, id, begins).run(&b);
+    let mut flow = Flow::new(&b, &n);
+    assert!(flow.run(&n).1.contains(&Effect::CopyNeeded(id)));
+
+    // What was on its way between the two words was dropped.
+    let mut anew = Receiver::new(n.journal.clone(), peer(&b, Streams::All, Streams::All));
+    let [held] = anew.holdings()[..] else { panic!("one stream is held") };
+    flow.sender.holds(vec![Holding { room: false, ..held }]).unwrap();
+    flow.sender.holds(vec![held]).unwrap();
+    let begins = end_of(&a, id).next();
+    a.append(&copy_by(&[&n], &[&b]));
+    Flow::new(&a, &b).run(&b);
+    flow.sender.moved(id);
+    flow.sender.serve_from(id, begins);
+    let wire = flow.ship().unwrap();
+    flow.decoder.push(&wire);
+    let first = flow.decoder.next_frame().unwrap();
+    assert!(matches!(first, Some(DataFrame::Open(_))), "{first:?}");
 }
 
 #[test]
