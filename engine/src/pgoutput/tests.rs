@@ -207,6 +207,33 @@ fn a_table_that_is_told_of_before_its_copy_is_said_to_be_stale() {
 }
 
 #[test]
+fn one_that_is_told_of_for_its_heirs_may_not_be_captured_and_is_not_stale() {
+    let mut heir = table(2, None);
+    let Body::Table(body) = &mut heir.body else { panic!("it is a table") };
+    body.inherits.push(("public".to_owned(), "t1".to_owned()));
+    let tables = vec![table(1, None), heir];
+    let script = [Told::Message(begin(100)), Told::Schema { tables, stale: &[], born: &[] }];
+    let out = told(&copied(&[3]), &script);
+    let Record::Schema(schema) = &out[1] else { panic!("{out:?}") };
+    assert_eq!(schema.stale, [RelationId(2)]);
+}
+
+#[test]
+fn what_became_stale_in_a_foreign_transaction_stays_of_it() {
+    let origin = Message::Origin { name: "thinwire_x".to_owned() };
+    let script = [
+        Told::Message(begin(100)),
+        Told::Message(origin),
+        Told::Schema { tables: vec![table(1, None)], stale: &[1], born: &[] },
+        Told::Message(commit(100)),
+    ];
+    let out = told(&copied(&[1, 2]), &script);
+    let definitions = Definitions::default().encode();
+    let left = Schema { born: vec![], stale: vec![RelationId(1)], definitions };
+    assert_eq!(out[1..], [Record::Schema(left), Record::Commit { end: Lsn::new(105) }]);
+}
+
+#[test]
 fn a_part_in_which_a_table_became_stale_by_a_row_is_written_again() {
     let tail = copied(&[1, 2]);
     let messages = [

@@ -12,7 +12,7 @@
 //!   Every change of a table that is stale or was never copied says so again.
 //! - Transactions replayed from another node (an origin named `thinwire_…`) are dropped, and so are those before the
 //!   stream's last commit or mark, which it holds or was not to capture. Of a foreign one stays which tables were born
-//!   and which are gone: what is changed in them here from then on is our own.
+//!   and which are gone or stale: what is changed in them here from then on is our own.
 //! - A session that starts inside a transaction of which the stream holds a part drops exactly that part, and only
 //!   if its hash is the one the stream recorded. Otherwise the part is aborted, and the session must start over.
 
@@ -23,7 +23,7 @@ use crate::{
     codec::{encode, put_varint},
     journal::{Open, Tail},
     model::{
-        Body, Definitions, Kind, Lsn, Record, Relation, RelationId, Row, Running, Schema,
+        Body, Definitions, Kind, Lsn, Object, Record, Relation, RelationId, Row, Running, Schema,
         Timestamp, Value,
     },
 };
@@ -280,6 +280,7 @@ impl Translator {
         if let Some(Transaction { fate: Fate::Foreign, left, .. }) = &mut self.transaction {
             left.born.retain(|id| !gone.contains(id));
             left.born.extend(born);
+            left.stale.extend(stale);
             left.stale.extend(gone);
             return Ok(Step::Next);
         }
@@ -293,13 +294,23 @@ impl Translator {
     }
 
     /// Tables that are told of while their rows at the target are not those of here: their copy is still to come. Rows
-    /// of partitions are their root's.
+    /// of partitions are their root's. One that is told of for the sake of those that inherit from it need not be captured.
     fn uncopied(&self, definitions: &Definitions) -> Vec<RelationId> {
-        let tables = definitions.objects.iter().filter(|object| match &object.body {
-            Body::Table(table) => table.partition_of.is_none(),
-            _ => false,
-        });
-        let ids = tables.map(|table| RelationId(table.id));
+        let tables = || {
+            definitions.objects.iter().filter_map(|object| match &object.body {
+                Body::Table(table) => Some((object, table)),
+                _ => None,
+            })
+        };
+        let has_heirs = |object: &Object| {
+            let is = |(schema, name): &(String, String)| {
+                (schema, name) == (&object.schema, &object.name)
+            };
+            tables().any(|(_, table)| table.inherits.iter().any(is))
+        };
+        let ids = tables()
+            .filter(|(object, table)| table.partition_of.is_none() && !has_heirs(object))
+            .map(|(object, _)| RelationId(object.id));
         ids.filter(|id| !self.copied.contains(id)).collect()
     }
 
