@@ -9,7 +9,7 @@ use crate::{
 const SLOW: &str = "
     create table a (id int primary key, v text); create table b (id int primary key, v text);
     insert into a select i, 'old' from generate_series(1, 2) i; insert into b select i, 'old' from generate_series(1, 2) i;
-    create function dawdle() returns trigger language plpgsql as $$ begin perform pg_catalog.pg_sleep(0.5); return new; end $$;
+    create function dawdle() returns trigger language plpgsql as $$ begin perform pg_catalog.pg_sleep(3); return new; end $$;
     create trigger dawdle after insert or update on a for each row execute function dawdle(); alter table a enable always trigger dawdle;
     create trigger dawdle after insert or update on b for each row execute function dawdle(); alter table b enable always trigger dawdle";
 

@@ -32,8 +32,16 @@ const OBJECTS: &str = "
     union all select 'prepared ' || gid from pg_prepared_xacts
     order by 1";
 
+/// The server learns a moment later than the node that a session has ended.
+fn nobody_is_there(site: &Site) {
+    let others = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+        and backend_type in ('client backend', 'walsender')";
+    wait_for("all sessions to end", PATIENCE, || (site.sql(others) == "0").then_some(()));
+}
+
 /// Takes away what a node has made that captures.
 fn remove_capture(site: &Site) {
+    nobody_is_there(site);
     let name = format!("thinwire_{}", site.node.name());
     site.sql(&format!(
         "{AT_ONCE} begin; drop publication {name}; select pg_drop_replication_slot('{name}'); commit"
@@ -42,6 +50,7 @@ fn remove_capture(site: &Site) {
 
 /// Takes away what a node has made that applies.
 fn remove_apply(site: &Site) {
+    nobody_is_there(site);
     site.sql(&format!(
         "{AT_ONCE} begin; drop schema thinwire cascade;
          select pg_replication_origin_drop(roname) from pg_replication_origin where roname like 'thinwire\\_%'; commit"

@@ -126,7 +126,11 @@ impl Fate {
         let state = dir_of(site).join("state");
         assert!(!files(&state).is_empty(), "there is something to lose");
         if matches!(self, Self::GoneInUse) {
-            fs::remove_dir_all(&state).unwrap();
+            // The node may make a file in it meanwhile.
+            wait_for("the folder to go", Duration::from_secs(10), || {
+                let _ = fs::remove_dir_all(&state);
+                (!state.exists()).then_some(())
+            });
         }
         site.node.stop().unwrap();
         match self {
