@@ -152,6 +152,12 @@ pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, Error> 
         if let (None, Some(before), Some((head, _))) = (&report.damage, &before, &ends) {
             report.damage = misfit(before, head);
         }
+        if let (Some(Damage { torn: true, .. }), Some(before)) = (&report.damage, &before)
+            && before.next < *base
+        {
+            // Torn or not: its name says that all before it had been durable.
+            report.damage = Some(at_head(before.next, missing(before.next, *base)));
+        }
         before = ends.map(|(_, end)| end);
         reports.push(report);
     }
@@ -440,14 +446,16 @@ fn misfit(end: &Tail, head: &Tail) -> Option<Damage> {
     let reason = match head.next.cmp(&end.next) {
         Ordering::Equal if end.agrees(head) => return None,
         Ordering::Equal => "the segment does not follow the one before it".to_owned(),
-        Ordering::Greater => {
-            format!("the records from {} to {} are missing", end.next, head.next.prev())
-        }
+        Ordering::Greater => missing(end.next, head.next),
         Ordering::Less => {
             format!("the records from {} to {} are there twice", head.next, end.next.prev())
         }
     };
     Some(at_head(end.next, reason))
+}
+
+fn missing(from: Offset, until: Offset) -> String {
+    format!("the records from {from} to {} are missing", until.prev())
 }
 
 fn at_head(offset: Offset, reason: impl Into<String>) -> Damage {

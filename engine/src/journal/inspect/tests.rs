@@ -134,6 +134,10 @@ fn a_torn_end_is_told_from_corruption_and_is_the_end_of_a_dump() {
     let next = dir.join(format::file_name(whole.last().unwrap().0.next()));
     fs::write(&next, &bytes[..40]).unwrap();
     assert!(damaged(&dir)[0].damage.as_ref().unwrap().torn);
+    // Its name says that all before it was there.
+    fs::remove_file(&path).unwrap();
+    let damage = damaged(&dir).pop().unwrap().damage.unwrap();
+    assert!(!damage.torn && damage.reason.ends_with("are missing"), "{damage:?}");
 }
 
 #[test]
