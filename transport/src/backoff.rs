@@ -22,10 +22,10 @@ pub fn dial_away_delay(failures: u32, random: u64) -> Duration {
     dial_delay(u32::MAX, random) * 2_u32.pow(doublings)
 }
 
-/// How long one dial may go unanswered, and the round trip that it is to expect. Mostly what links with a round trip of a
-/// second need; each fourth one suits a link on which a handshake packet takes seconds, each eighth one on which
-/// it waits behind all that earlier dials left in a queue. Who expects a longer round trip repeats itself less, and on
-/// such a link it is the repetitions that fill the queue.
+/// How long one dial may go unanswered, and the round trip that it is to expect. The usual ones let a packet of a
+/// handshake take the four seconds that it takes at 2,400 bits a second: who gives up sooner leaves a queue for those who come
+/// after, and who expects a shorter round trip says all of it twice. Each fourth dial suits a link that is
+/// slower, or whose queue is full, each eighth one on which it waits behind all that earlier dials left there.
 pub fn dial_patience(failures: u32) -> (Duration, Duration) {
     match failures % DIAL_ROUND {
         7 => (DIAL_TIMEOUT_CRAWL, RTT_CRAWL),
@@ -61,10 +61,11 @@ const DIAL_DELAY_MIN: Duration = Duration::from_secs(1);
 const DIAL_DELAY_MAX: Duration = Duration::from_secs(5);
 const DOUBLINGS_MAX: u32 = 3;
 const AWAY_DOUBLINGS_MAX: u32 = 10;
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const DIAL_TIMEOUT_SLOW: Duration = Duration::from_secs(20);
 const DIAL_TIMEOUT_CRAWL: Duration = Duration::from_secs(60);
-const RTT_USUAL: Duration = Duration::from_millis(333);
+/// Repeated after three times as long: over most links once, if it was lost.
+const RTT_USUAL: Duration = Duration::from_secs(1);
 const RTT_SLOW: Duration = Duration::from_secs(2);
 const RTT_CRAWL: Duration = Duration::from_secs(5);
 

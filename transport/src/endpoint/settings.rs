@@ -137,7 +137,8 @@ const OVERTAKEN: u32 = 16;
 /// longer, and the quarter of RFC 8985, are too little; much more keeps a short contact waiting for what it lost.
 const LATE: f32 = 1.5;
 
-const INITIAL_RTT: Duration = Duration::from_millis(333);
+/// For who accepts; who dials says by itself. Repeated too soon, what is answered to a dial takes seconds of a slow link.
+const INITIAL_RTT: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 const INCOMING_MAX: usize = 64;
 const INCOMING_BYTES: u64 = 64 << 10;

@@ -3,6 +3,7 @@
 
 mod away;
 mod contact;
+mod crawl;
 mod cut;
 mod exhaustion;
 mod handshakes;

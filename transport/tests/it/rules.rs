@@ -97,7 +97,7 @@ fn an_outage_under_a_limit_ends_like_any_other() {
 
 #[test]
 fn cubic_makes_way_where_our_own_controller_does_not() {
-    let lossy = Kind { loss: 0.05, ..SATELLITE };
+    let lossy = Kind { loss: 0.1, ..SATELLITE };
     let rows = |congestion| {
         simulate(async move {
             let rules = Rules { congestion, ..Rules::default() };
