@@ -75,8 +75,8 @@ pub(crate) enum Trouble {
     Again,
     /// Somebody has to mend something.
     Halt(Halt),
-    /// The same, and what is published of these tables is not what was to be captured.
-    Differs(Halt, BTreeSet<RelationId>),
+    /// The same, because what is published of these tables is not what was to be captured.
+    Differs(Box<(Halt, BTreeSet<RelationId>)>),
     /// The journal has no room.
     Full,
 }
@@ -177,8 +177,8 @@ impl Runner {
             {
                 Trouble::Halt(condition_fails(&said))
             }
-            Trouble::Differs(halt, tables) => match self.leave(&tables).await {
-                Ok(()) => Trouble::Halt(halt),
+            Trouble::Differs(differs) => match self.leave(&differs.1).await {
+                Ok(()) => Trouble::Halt(differs.0),
                 Err(trouble) => trouble,
             },
             other => other,
@@ -321,16 +321,20 @@ impl Runner {
                 self.failures += 1;
                 backoff(self.failures)
             }
-            Trouble::Halt(halt) | Trouble::Differs(halt, _) => {
-                tracing::error!(code = halt.code, detail = halt.detail, "capture is halted");
-                self.shared.set_error(Some(halt.detail.clone()));
-                self.shared.set_state(State::Halted);
-                self.copies.rest();
-                self.options.stream.set_halted(HaltedBy::Capture, Some(halt));
-                self.options.pace.recheck
-            }
+            Trouble::Halt(halt) => self.halt(halt),
+            Trouble::Differs(differs) => self.halt(differs.0),
         };
         self.rest(wait).await;
+    }
+
+    /// Stands still until somebody has mended something; returns when to look at it again.
+    fn halt(&mut self, halt: Halt) -> Duration {
+        tracing::error!(code = halt.code, detail = halt.detail, "capture is halted");
+        self.shared.set_error(Some(halt.detail.clone()));
+        self.shared.set_state(State::Halted);
+        self.copies.rest();
+        self.options.stream.set_halted(HaltedBy::Capture, Some(halt));
+        self.options.pace.recheck
     }
 
     /// Waits, but not longer than until somebody says `retry`.

@@ -93,7 +93,7 @@ pub(super) async fn admit(
         }
     };
     if let Some(halt) = differs(&differences) {
-        return Err(Trouble::Differs(halt, published.differing));
+        return Err(Trouble::Differs(Box::new((halt, published.differing))));
     }
     let found = Found {
         system,

@@ -107,7 +107,7 @@ impl Session<'_> {
             () = self.copies.prepared() => self.show_copies(),
             () = self.poller.asked() => {
                 if let Some(halt) = differs(&self.poller.differences()) {
-                    return Err(Trouble::Differs(halt, self.poller.differing()));
+                    return Err(Trouble::Differs(Box::new((halt, self.poller.differing()))));
                 }
                 if let Some(tables) = self.poller.tables() {
                     self.copies.follow(&self.options.stream, &tables);

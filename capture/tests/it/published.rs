@@ -51,7 +51,8 @@ async fn who_holds_the_publication_and_waits_for_us_is_let_go_and_the_rest_is_me
         holder.batch_execute("select from public.people; commit").await
     };
     let (altered, read) = tokio::join!(user.batch_execute(NO_KEY), read);
-    (altered.unwrap(), read.unwrap());
+    altered.unwrap();
+    read.unwrap();
     node.until("it is taken off", |_| rig.sql(PUBLISHED) == "held").await;
     rig.sql("update people set hush = 'y'");
     node.until("it is no more copied", |node| node.stream.tail().copied.len() == 1).await;
