@@ -113,6 +113,8 @@ pub(crate) mod sqlstate {
     pub(crate) const OBJECT_IN_USE: &str = "55006";
     /// There is no object of this name.
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
+    /// A function that is not there.
+    pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
     /// The object is not in the state that is needed, such as a publication that was not there yet.
     pub(crate) const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     /// The login may not do it.

@@ -122,7 +122,7 @@ impl Asking {
         }
         let follows = options.ddl == Ddl::Replicate;
         if follows {
-            client.execute(sql::schema::PUBLISH_DELAYED, &[&options.publication]).await?;
+            publish_delayed(client, &options.publication).await?;
         }
         if follows && round.is_multiple_of(ROUNDS) {
             client.execute(sql::schema::PUBLISH_MISSING, &[&options.publication]).await?;
@@ -147,6 +147,14 @@ impl Asking {
             shared.set_unpublished(tables);
         }
         Ok(())
+    }
+}
+
+/// Publishes what was left to later. An earlier edition of what is installed leaves it to the next command.
+async fn publish_delayed(client: &Client, publication: &str) -> Result<()> {
+    match client.execute(sql::schema::PUBLISH_DELAYED, &[&publication]).await.map_err(Error::from) {
+        Err(error) if error.code() == Some(sqlstate::UNDEFINED_FUNCTION) => Ok(()),
+        done => done.map(drop),
     }
 }
 
