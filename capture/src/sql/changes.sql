@@ -100,7 +100,9 @@ CREATE OR REPLACE FUNCTION thinwire.settle(capture thinwire.captures, relation o
 RETURNS text LANGUAGE plpgsql AS $function$
 DECLARE
     patience CONSTANT interval := coalesce(nullif(pg_catalog.current_setting('thinwire.patience', true), ''), '0');
-    until CONSTANT timestamptz := pg_catalog.clock_timestamp() + patience;
+    -- A statement that may not take long is not made to wait for long.
+    until CONSTANT timestamptz := least(pg_catalog.clock_timestamp() + patience, pg_catalog.statement_timestamp()
+        + nullif(pg_catalog.current_setting('statement_timeout')::interval, '0') / 2);
     is_wanted CONSTANT boolean := thinwire.is_wanted(capture, relation);
     is_listed CONSTANT boolean := EXISTS (
         SELECT FROM pg_catalog.pg_publication_rel AS r

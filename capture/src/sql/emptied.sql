@@ -45,10 +45,13 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = b.id AND t.tgname = 'thinwire_emptied')
         ORDER BY pg_catalog.random()
     LOOP
-        EXECUTE pg_catalog.format('CREATE TRIGGER thinwire_emptied BEFORE TRUNCATE ON %I.%I
-            FOR EACH STATEMENT EXECUTE FUNCTION thinwire.emptied()', part.nspname, part.relname);
+        BEGIN
+            EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER thinwire_emptied BEFORE TRUNCATE ON %I.%I
+                FOR EACH STATEMENT EXECUTE FUNCTION thinwire.emptied()', part.nspname, part.relname);
+        EXCEPTION WHEN lock_not_available OR object_in_use THEN
+            PERFORM thinwire.delay(capture.publication, relation);
+            EXIT;
+        END;
     END LOOP;
-EXCEPTION WHEN lock_not_available OR object_in_use THEN
-    PERFORM thinwire.delay(capture.publication, relation);
 END
 $function$;
