@@ -107,7 +107,7 @@ impl Two {
 
     fn rows(&self, table: &str, columns: &str, all: &str, some: &str) {
         let query = format!(
-            "select coalesce(string_agg(format('%s', ({columns})), ' ' order by 1), '') from {table}"
+            "select coalesce(string_agg(format('%s', ({columns})), ' ' order by t.*), '') from {table} as t"
         );
         self.become_at(&query, all, some);
     }
