@@ -248,7 +248,6 @@ impl Runner {
             identity,
             proof: secret.map(Proof::new),
             records: Vec::new(),
-            emptied: BTreeSet::new(),
             stalled: None,
             seen: from,
             covered: from,
@@ -476,7 +475,7 @@ mod tests {
             assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX, "{failures}: {wait:?}");
         }
         assert!(backoff(10) >= BACKOFF_MAX / 2);
-        let waits: BTreeSet<_> = (0..20).map(|_| backoff(10)).collect();
+        let waits: std::collections::BTreeSet<_> = (0..20).map(|_| backoff(10)).collect();
         assert!(waits.len() > 10);
     }
 }

@@ -44,8 +44,6 @@ pub(crate) struct Change {
     pub(crate) stale: Vec<RelationId>,
     /// Tables of which something else is published from here on, whoever changed them.
     pub(crate) republished: Vec<RelationId>,
-    /// Tables of which a part is emptied, unless all of it is by what follows.
-    pub(crate) emptied: Vec<RelationId>,
 }
 
 #[derive(Deserialize)]
@@ -62,8 +60,6 @@ struct Message {
     stale: Vec<u32>,
     #[serde(default)]
     republished: Vec<u32>,
-    #[serde(default)]
-    emptied: Vec<u32>,
     failed: Option<String>,
 }
 
@@ -118,7 +114,6 @@ pub(crate) fn read(content: &[u8], secret: &Secret, publication: &str, xid: u32)
             born: ids(message.born),
             stale: ids(message.stale),
             republished: ids(message.republished),
-            emptied: ids(message.emptied),
         }),
     }
 }
@@ -139,7 +134,7 @@ pub(crate) fn objects(text: &str) -> serde_json::Result<Vec<Object>> {
 mod tests {
     use super::*;
 
-    const BODY: &str = r#"{"publication": "p", "xid": 7, "objects": [], "born": [1], "stale": [2], "republished": [3], "emptied": [4]}"#;
+    const BODY: &str = r#"{"publication": "p", "xid": 7, "objects": [], "born": [1], "stale": [2], "republished": [3]}"#;
 
     fn secret() -> Secret {
         Secret::new(b"secret".to_vec())
@@ -157,7 +152,6 @@ mod tests {
             born: vec![RelationId(1)],
             stale: vec![RelationId(2)],
             republished: vec![RelationId(3)],
-            emptied: vec![RelationId(4)],
         };
         assert_eq!(read(&content, &secret(), "p", 7), Told::Change(change));
         assert_eq!(read(&content, &secret(), "p", 8), Told::Forged);

@@ -3,7 +3,7 @@
 //! The publication lists its tables one by one, because a list by schema would publish a keyless table the moment it
 //! is created and so break its owner's UPDATEs. It publishes partitioned tables as their roots, because partitions
 //! come and go and the other side may be partitioned otherwise; the price is that TRUNCATE of a single partition is
-//! not published, as dropping one is not. Where schema changes are followed, triggers tell it.
+//! not published, as dropping one is not.
 //!
 //! The publication's comment says whose it is and where its slot was created. A slot whose confirmed position is
 //! still there was never read from, which is the only state in which an empty journal may begin to read it.

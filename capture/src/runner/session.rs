@@ -1,10 +1,10 @@
 //! One streaming session: frames to records to the journal, and copies put in their place.
 
-use std::{collections::BTreeSet, convert::Infallible, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use thinwire_engine::{
     journal::Stream,
-    model::{Definitions, Halt, HaltedBy, Lsn, Offset, Record, RelationId, Schema},
+    model::{Definitions, Halt, HaltedBy, Lsn, Offset, Record, Schema},
     pgoutput::{InTransaction, Message, Step, Translator, decode},
 };
 use tokio::{
@@ -51,8 +51,6 @@ pub(super) struct Session<'a> {
     /// What proves messages about the schema, if they are wanted.
     pub(super) proof: Option<Proof>,
     pub(super) records: Vec<Record>,
-    /// Tables of which the current transaction has emptied a part.
-    pub(super) emptied: BTreeSet<RelationId>,
     /// A message that waits for a copy, and since when.
     pub(super) stalled: Option<(Message, Instant)>,
     /// All that was committed before this has been read.
@@ -240,7 +238,6 @@ impl Session<'_> {
             }
             return self.change(Change { stale, ..Change::default() }).await;
         }
-        self.heed_emptied(&message).await?;
         let lone = match &message {
             Message::Logical { transactional: false, lsn, .. } => Some(*lsn),
             _ => None,
@@ -253,26 +250,6 @@ impl Session<'_> {
             self.seen = self.seen.max(Lsn::new(lsn.get() + 1));
             self.appender.flush().await?;
             self.mark()?;
-        }
-        Ok(())
-    }
-
-    /// Has what a transaction empties in part, and not as a whole behind that, copied again.
-    async fn heed_emptied(&mut self, message: &Message) -> Result<(), Trouble> {
-        match message {
-            Message::Begin { .. } => self.emptied.clear(),
-            Message::Truncate { relations, .. } => relations.iter().for_each(|id| {
-                self.emptied.remove(id);
-            }),
-            Message::Commit { .. } if !self.emptied.is_empty() => {
-                let copied = self.stream().tail().copied;
-                let stale = std::mem::take(&mut self.emptied).into_iter();
-                let stale: Vec<RelationId> = stale.filter(|id| copied.contains(id)).collect();
-                if !stale.is_empty() {
-                    return self.change(Change { stale, ..Change::default() }).await;
-                }
-            }
-            _ => {}
         }
         Ok(())
     }
@@ -305,10 +282,7 @@ impl Session<'_> {
     }
 
     async fn change(&mut self, change: Change) -> Result<(), Trouble> {
-        let Change { definitions, born, mut stale, republished, emptied } = change;
-        if self.options.choice.operations().truncate {
-            self.emptied.extend(emptied);
-        }
+        let Change { definitions, born, mut stale, republished } = change;
         // Where another node changed the rows, it says so itself; it does not know what is published here.
         if !self.translator.is_heeded() {
             stale.clear();

@@ -56,8 +56,6 @@ AS $function$
 DECLARE
     capture thinwire.captures;
     tables oid[];
-    republished oid[] := '{}';
-    relation oid;
 BEGIN
     WITH it AS (DELETE FROM thinwire.delayed AS l WHERE l.publication = captured_by RETURNING l.id)
     SELECT pg_catalog.array_agg(DISTINCT it.id) INTO tables FROM it;
@@ -66,17 +64,8 @@ BEGIN
     END IF;
     SELECT c.* INTO STRICT capture FROM thinwire.captures AS c WHERE c.publication = captured_by;
     PERFORM pg_catalog.set_config('thinwire.nested', thinwire.token(capture.secret), true);
-    FOREACH relation IN ARRAY tables LOOP
-        IF thinwire.settle(capture, relation) IN ('removed', 'withdrawn', 'changed') THEN
-            republished := republished || relation;
-        ELSIF thinwire.is_captured(captured_by, relation) THEN
-            PERFORM thinwire.watch(capture, relation);
-        END IF;
-    END LOOP;
-    IF republished <> '{}' THEN
-        PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object('objects', '[]'::jsonb, 'born', '[]'::jsonb,
-            'stale', '[]'::jsonb, 'republished', pg_catalog.to_jsonb(republished::int8[])));
-    END IF;
+    PERFORM thinwire.tell(capture, pg_catalog.array_fill('pg_catalog.pg_class'::pg_catalog.regclass::oid,
+        ARRAY[pg_catalog.cardinality(tables)]), tables, '{}', '{}');
     PERFORM pg_catalog.set_config('thinwire.nested', '', true);
 END
 $function$;
@@ -124,8 +113,6 @@ BEGIN
         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = captured_by
         CROSS JOIN LATERAL thinwire.branch(r.prrelid) AS b;
     PERFORM thinwire.note_parts(captured_by, tables);
-    PERFORM thinwire.delay(captured_by, c.oid) FROM pg_catalog.pg_class AS c
-        WHERE c.oid = ANY (tables) AND c.relkind = 'p';
     PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
         'objects', thinwire.definitions(captured_by, pg_catalog.array_fill(
             'pg_catalog.pg_class'::pg_catalog.regclass::oid, ARRAY[pg_catalog.cardinality(tables)]), tables),

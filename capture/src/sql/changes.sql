@@ -100,9 +100,9 @@ CREATE OR REPLACE FUNCTION thinwire.settle(capture thinwire.captures, relation o
 RETURNS text LANGUAGE plpgsql AS $function$
 DECLARE
     patience CONSTANT interval := coalesce(nullif(pg_catalog.current_setting('thinwire.patience', true), ''), '0');
-    -- A statement that may not take long is not made to wait for long.
-    until CONSTANT timestamptz := least(pg_catalog.clock_timestamp() + patience, pg_catalog.statement_timestamp()
-        + nullif(pg_catalog.current_setting('statement_timeout')::interval, '0') / 2);
+    -- One for all tables of a statement; one that may not take long is not made to wait for long.
+    until CONSTANT timestamptz := pg_catalog.statement_timestamp() + least(
+        patience, nullif(pg_catalog.current_setting('statement_timeout')::interval, '0') / 2);
     is_wanted CONSTANT boolean := thinwire.is_wanted(capture, relation);
     is_listed CONSTANT boolean := EXISTS (
         SELECT FROM pg_catalog.pg_publication_rel AS r
@@ -155,9 +155,6 @@ BEGIN
                 PERFORM thinwire.grant_to_reader(capture, relation);
                 -- Its copy tells of all that it consists of.
                 PERFORM thinwire.note_parts(capture.publication, ARRAY(SELECT b.id FROM thinwire.branch(relation) AS b));
-                -- Its partitions are watched later, because somebody may work on them.
-                PERFORM thinwire.delay(capture.publication, relation)
-                    FROM pg_catalog.pg_class AS c WHERE c.oid = relation AND c.relkind = 'p';
             END IF;
             EXIT;
         EXCEPTION WHEN lock_not_available THEN
@@ -166,7 +163,7 @@ BEGIN
             IF is_partial THEN
                 PERFORM thinwire.withhold(capture, relation);
             END IF;
-            PERFORM thinwire.delay(capture.publication, relation);
+            INSERT INTO thinwire.delayed (id, publication) VALUES (relation, capture.publication);
             IF is_wrong AND patience > '0' THEN
                 RAISE WARNING 'thinwire cannot change yet how % is published, and its updates and deletes may fail until then: somebody holds the publication %',
                     called, capture.publication;
@@ -242,6 +239,43 @@ BEGIN
         LATERAL thinwire.needs(capture.publication, all_tables.classes, all_tables.tables) AS n
         WHERE n.class = is_carried.class AND n.object = is_carried.object);
 END
+$function$;
+
+-- What an object of a command belongs to: a table for its indexes and constraints, itself otherwise.
+CREATE OR REPLACE FUNCTION thinwire.whole(class oid, object oid)
+RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, coalesce(
+               (SELECT i.indrelid FROM pg_catalog.pg_index AS i WHERE i.indexrelid = c.oid), c.oid)
+    FROM pg_catalog.pg_class AS c
+    WHERE $1 = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = $2 AND c.relkind <> 'c'
+    UNION ALL
+    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, c.reltype FROM pg_catalog.pg_class AS c
+    WHERE $1 = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = $2 AND c.relkind = 'c'
+    UNION ALL
+    SELECT CASE WHEN c.conrelid <> 0 THEN 'pg_catalog.pg_class'::pg_catalog.regclass
+                ELSE 'pg_catalog.pg_type'::pg_catalog.regclass END,
+           CASE WHEN c.conrelid <> 0 THEN c.conrelid ELSE c.contypid END
+    FROM pg_catalog.pg_constraint AS c
+    WHERE $1 = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND c.oid = $2
+    UNION ALL
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, d.adrelid FROM pg_catalog.pg_attrdef AS d
+    WHERE $1 = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.oid = $2
+    UNION ALL
+    SELECT $1, $2 WHERE $1 IN ('pg_catalog.pg_type'::pg_catalog.regclass,
+        'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_namespace'::pg_catalog.regclass)
+$function$;
+
+-- All that is in a schema, because it has the schema's name.
+CREATE OR REPLACE FUNCTION thinwire.contents(in_schema oid)
+RETURNS TABLE (class oid, object oid) LANGUAGE sql STABLE AS $function$
+    SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, c.oid FROM pg_catalog.pg_class AS c
+    WHERE c.relnamespace = in_schema AND c.relkind IN ('r', 'p', 'v', 'm', 'S')
+    UNION ALL
+    SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid FROM pg_catalog.pg_type AS t
+    WHERE t.typnamespace = in_schema AND t.typtype IN ('e', 'd', 'r', 'c')
+    UNION ALL
+    SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, p.oid FROM pg_catalog.pg_proc AS p
+    WHERE p.pronamespace = in_schema
 $function$;
 
 -- Remembers what a table consists of; returns partitions that came or went since this was done last, but for those that
@@ -335,9 +369,6 @@ BEGIN
             told_classes := told_classes || relations;
             told := told || it.object;
             -- What identifies rows of a part counts for the whole.
-            IF it.object = ANY (created) AND it.relispartition THEN
-                PERFORM thinwire.watch(capture, it.object);
-            END IF;
             IF root <> it.object AND thinwire.settle(capture, root) IN ('removed', 'withdrawn', 'changed') THEN
                 republished := republished || root;
             END IF;
@@ -367,9 +398,6 @@ BEGIN
                 END IF;
                 IF thinwire.settle(capture, part) IN ('removed', 'withdrawn', 'changed') THEN
                     republished := republished || part;
-                END IF;
-                IF is_told THEN
-                    PERFORM thinwire.watch(capture, part);
                 END IF;
                 -- Of a part that went, hidden columns are not told either.
                 IF thinwire.is_captured(capture.publication, part)
@@ -502,8 +530,6 @@ BEGIN
     WHERE k.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
     DELETE FROM thinwire.withheld AS w USING pg_catalog.pg_event_trigger_dropped_objects() AS d
     WHERE w.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
-    DELETE FROM thinwire.delayed AS l USING pg_catalog.pg_event_trigger_dropped_objects() AS d
-    WHERE l.id = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
     IF gone IS NOT NULL OR tables <> '{}' THEN
         PERFORM thinwire.tell(capture, pg_catalog.array_fill('pg_catalog.pg_class'::pg_catalog.regclass::oid,
                     ARRAY[pg_catalog.cardinality(tables)]), tables, '{}',

@@ -22,12 +22,6 @@ RETURNS void LANGUAGE sql AS $function$
     WHERE NOT thinwire.is_withheld(capture, relation)
 $function$;
 
--- Leaves what is to be done about a table to later.
-CREATE OR REPLACE FUNCTION thinwire.delay(captured_by name, relation oid)
-RETURNS void LANGUAGE sql AS $function$
-    INSERT INTO thinwire.delayed (id, publication) VALUES (relation, captured_by)
-$function$;
-
 -- Whether somebody who holds a publication waits for us, or for somebody who does.
 CREATE OR REPLACE FUNCTION thinwire.is_awaited(captured_by name)
 RETURNS boolean LANGUAGE sql AS $function$

@@ -5,11 +5,10 @@ use ring::digest::{SHA256, digest};
 use super::{ident, literal};
 
 /// All that is installed, in the order in which it must be.
-const PARTS: [&str; 6] = [
+const PARTS: [&str; 5] = [
     include_str!("tables.sql"),
     include_str!("choice.sql"),
     include_str!("describe.sql"),
-    include_str!("emptied.sql"),
     include_str!("changes.sql"),
     include_str!("access.sql"),
 ];

@@ -1,7 +1,6 @@
 DROP EVENT TRIGGER IF EXISTS thinwire_command;
 DROP EVENT TRIGGER IF EXISTS thinwire_drop;
 DROP EVENT TRIGGER IF EXISTS thinwire_rewrite;
-DROP FUNCTION IF EXISTS thinwire.emptied CASCADE;
 DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_drop, thinwire.was_meant, thinwire.tell_command,
     thinwire.tell_all, thinwire.sequences, thinwire.publish_missing, thinwire.publish_delayed, thinwire.describe_tables, thinwire.tell,
     thinwire.has_rows, thinwire.moved_partitions, thinwire.contents, thinwire.whole, thinwire.is_carried, thinwire.settle,
@@ -12,6 +11,5 @@ DROP ROUTINE IF EXISTS thinwire.follow, thinwire.tell_rewrite, thinwire.tell_dro
     thinwire.is_unpublishable, thinwire.has_key, thinwire.branch, thinwire.is_users, thinwire.names, thinwire.matches,
     thinwire.publish, thinwire.is_too_wide, thinwire.is_narrowed, thinwire.hindrance, thinwire.speaks_of_hidden,
     thinwire.hidden, thinwire.unlisted, thinwire.has_lists, thinwire.stem, thinwire.is_identified, thinwire.withhold,
-    thinwire.is_withheld, thinwire.kept_out, thinwire.is_awaited,
-    thinwire.watch, thinwire.delay, thinwire.chosen;
+    thinwire.is_withheld, thinwire.kept_out, thinwire.is_awaited, thinwire.chosen;
 DROP TABLE IF EXISTS thinwire.captures, thinwire.parts, thinwire.keyless, thinwire.withheld, thinwire.delayed

@@ -5,7 +5,7 @@ use thinwire_engine::model::{Body, Table};
 
 use crate::{
     choice::{following, rows},
-    rig::{NODE, Node, Rig},
+    rig::{Node, Rig},
     schema::{definitions, node, options, ready, told},
 };
 
@@ -122,46 +122,4 @@ async fn with_a_choice_of_rows_the_other_partitions_are_free_while_one_is_made()
     .await;
     assert_eq!(rig.sql("select prrelid::regclass from pg_publication_rel"), "log");
     assert_eq!(node.halted(), None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_part_that_is_emptied_by_itself_has_its_whole_copied_again() {
-    let rig = Rig::new(ROOT);
-    rig.sql(
-        "create table log_2 partition of log for values from (10) to (20) partition by range (day);
-         create table log_2_1 partition of log_2 for values from (10) to (15);
-         insert into log values (11, 'b')",
-    );
-    let node = ready(&rig).await;
-    let watched = "select count(*) from pg_trigger where tgname = 'thinwire_emptied'";
-    node.until("they are watched", |_| rig.sql(watched) == "2").await;
-    let again = async |sql: &str, copies: u64, rows: usize| {
-        rig.sql(sql);
-        node.until(sql, |node| node.model().copies == copies && node.has_copied()).await;
-        let model = rig.check(&node, &[]).await;
-        assert_eq!((model.rows("public.log").len(), model.copies), (rows, copies), "{sql}");
-    };
-    again("truncate log_1", 2, 1).await;
-    again("truncate log_1; truncate log_2; insert into log values (1, 'c'), (12, 'd')", 3, 2).await;
-    // One that is made later, and one that comes.
-    rig.sql("create table log_3 partition of log for values from (20) to (30); insert into log values (21, 'e')");
-    again("truncate only log_3", 4, 2).await;
-    rig.sql("create table apart (day int primary key, v text); alter table log attach partition apart for values from (30) to (40)");
-    again("insert into log values (31, 'f'); truncate apart", 5, 2).await;
-    // Nothing is copied for what is emptied as a whole, was empty, or is taken back.
-    again("begin; truncate log_2; rollback; truncate apart", 5, 2).await;
-    again("begin; truncate log_1; truncate log; insert into log values (2, 'g'); commit", 5, 1)
-        .await;
-    again("begin; truncate log; insert into log values (3, 'h'), (4, 'h'); commit", 5, 2).await;
-    again(
-        "begin; truncate log; insert into log values (5, 'i'), (13, 'i'); truncate log_1; commit",
-        6,
-        1,
-    )
-    .await;
-    assert_eq!(node.halted(), None);
-    node.shutdown().await;
-    rig.slot_is_free().await;
-    slot::drop(&rig.source(), NODE).await.unwrap();
-    assert_eq!(rig.sql(watched), "0");
 }
