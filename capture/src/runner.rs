@@ -475,7 +475,7 @@ mod tests {
             assert!(wait >= BACKOFF_MIN / 2 && wait <= BACKOFF_MAX, "{failures}: {wait:?}");
         }
         assert!(backoff(10) >= BACKOFF_MAX / 2);
-        let waits: std::collections::BTreeSet<_> = (0..20).map(|_| backoff(10)).collect();
+        let waits: BTreeSet<_> = (0..20).map(|_| backoff(10)).collect();
         assert!(waits.len() > 10);
     }
 }

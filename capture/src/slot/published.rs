@@ -74,6 +74,11 @@ pub(crate) async fn published(
             out.differences.push(format!("the publication {publication} publishes {what}"));
         }
     }
+    let all_differ = is_ours && (found.has_generated || !found.is_via_root);
+    if all_differ {
+        // Roots among them, which are not published themselves while their partitions are.
+        out.differing.extend(found.entries.iter().map(|entry| RelationId(entry.table)));
+    }
     let entries: BTreeMap<u32, &Entry> = found.entries.iter().map(|it| (it.table, it)).collect();
     for row in client.query(sql::PUBLISHED, &[&publication]).await? {
         let (id, schema, name): (u32, String, String) =

@@ -276,6 +276,14 @@ fn partitions_that_are_published_by_hand_are_refused() {
     is_refused(&pair, "publish_via_partition_root = false", expected);
     pair.source.sql("insert into t values (1)");
     equal(&pair, &["t"], "mended");
+    // What is sent as a partition's own is of no table that was copied.
+    pair.source.sql("alter publication thinwire_edge set (publish_via_partition_root = false)");
+    pair.source.sql("insert into t values (2); update t set a = 3 where a = 1");
+    assert_eq!(super::halt_of(&pair.source).0, "publication_differs");
+    pair.source.sql("insert into t values (4)");
+    pair.source.node.init().unwrap();
+    pair.source.node.run(&["retry"]).unwrap();
+    equal(&pair, &["t"], "copied again");
 }
 
 #[test]
