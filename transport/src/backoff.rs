@@ -65,7 +65,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const DIAL_TIMEOUT_SLOW: Duration = Duration::from_secs(20);
 const DIAL_TIMEOUT_CRAWL: Duration = Duration::from_secs(60);
 /// Repeated after three times as long: over most links once, if it was lost.
-const RTT_USUAL: Duration = Duration::from_secs(1);
+const RTT_USUAL: Duration = Duration::from_millis(900);
 const RTT_SLOW: Duration = Duration::from_secs(2);
 const RTT_CRAWL: Duration = Duration::from_secs(5);
 

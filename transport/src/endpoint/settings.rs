@@ -138,7 +138,7 @@ const OVERTAKEN: u32 = 16;
 const LATE: f32 = 1.5;
 
 /// For who accepts; who dials says by itself. Repeated too soon, what is answered to a dial takes seconds of a slow link.
-const INITIAL_RTT: Duration = Duration::from_secs(1);
+const INITIAL_RTT: Duration = Duration::from_millis(900);
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 const INCOMING_MAX: usize = 64;
 const INCOMING_BYTES: u64 = 64 << 10;
