@@ -202,10 +202,18 @@ fn is_weather(state: &SqlState) -> bool {
     passing.contains(state) || state.code().starts_with("08") || state.code() == "57P05"
 }
 
+/// Whether a session's prepared statements are gone, which only code that runs in it can bring about.
+pub(crate) fn is_robbed(error: &SinkError) -> bool {
+    matches!(error, SinkError::Refused(halt) if halt.code == STATEMENTS_GONE)
+}
+
+const STATEMENTS_GONE: &str = "statements_gone";
+
 fn code(state: &SqlState) -> &'static str {
     match state.code() {
         "42P01" | "3F000" => "missing_table",
         "42703" => "missing_column",
+        "26000" => STATEMENTS_GONE,
         "42501" | "28000" | "28P01" => "permission_denied",
         text if text.starts_with("23") => "constraint",
         text if text.starts_with("22") => "bad_value",

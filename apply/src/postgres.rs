@@ -26,7 +26,7 @@ use thinwire_engine::model::{Halt, Offset, Origin, Record, RelationId, StreamId,
 
 use crate::{
     Change, Conflicts, Existing, Options, Progress, Sink, SinkError, Skip,
-    conflict::ConflictCounts,
+    conflict::{ConflictCounts, is_robbed},
     plan::{OnExisting, Table},
     progress::Stored,
     sink::Relations,
@@ -74,6 +74,8 @@ pub struct Postgres {
     /// Conflicts of the open target transaction.
     counts: ConflictCounts,
     session: Option<Session>,
+    /// Whether code at the target has taken a session's statements, so that no session outlives a transaction.
+    robbed: bool,
     /// The login that changes the schema, if it is another.
     owner: Option<Target>,
     /// The beginning of a transaction that is for that login.
@@ -113,6 +115,7 @@ impl Postgres {
             skips: false,
             counts: ConflictCounts::default(),
             session: None,
+            robbed: false,
             owner_from: None,
             began: None,
             suspect: None,
@@ -161,27 +164,8 @@ impl Sink for Postgres {
     }
 
     async fn take(&mut self, change: Change<'_>) -> Result<(), SinkError> {
-        if matches!(change.record, Record::Begin { .. } | Record::CopyBegin(_)) {
-            self.began = Some(change.offset);
-            self.source_time = match change.record {
-                Record::Begin { time, .. } => Some(time),
-                _ => None,
-            };
-        }
-        if self.owner_from == Some(change.offset) {
-            self.log_in_as_owner().await?;
-        }
-        if !change.alone {
-            return self.execute(change).await;
-        }
-        // What was taken before must not be mistaken for it.
-        self.flush().await?;
-        let (offset, rivals) = (change.offset, self.rivals(&change).await?);
-        let done = match self.execute(change).await {
-            Ok(()) => self.flush().await,
-            failed => failed,
-        };
-        done.map_err(|error| self.blame(offset, error, rivals))
+        let taken = self.take_on(change).await;
+        self.heed(taken)
     }
 
     async fn skip(&mut self, skip: &Skip) -> Result<(), SinkError> {
@@ -190,20 +174,8 @@ impl Sink for Postgres {
     }
 
     async fn commit(&mut self, progress: Progress) -> Result<(), SinkError> {
-        self.send_waiting().await?;
-        self.send_progress(progress).await?;
-        let session = self.session.as_mut().ok_or_else(disconnected)?;
-        session.pipeline.drain(&self.counts).await?;
-        session.command("COMMIT").await?;
-        session.open = false;
-        (self.began, self.suspect) = (None, None);
-        self.stored.moved(self.stream.epoch, progress);
-        self.tally.conflicts.take_over(&self.counts);
-        if std::mem::take(&mut self.skips) {
-            // It is committed, whatever becomes of this: what is read then is read again with the next session.
-            let _ = self.read_skipped().await;
-        }
-        Ok(())
+        let done = self.finish(progress).await;
+        self.heed(done)
     }
 
     async fn rest(&mut self) {
@@ -236,6 +208,58 @@ impl Sink for Postgres {
 }
 
 impl Postgres {
+    async fn take_on(&mut self, change: Change<'_>) -> Result<(), SinkError> {
+        if matches!(change.record, Record::Begin { .. } | Record::CopyBegin(_)) {
+            self.began = Some(change.offset);
+            self.source_time = match change.record {
+                Record::Begin { time, .. } => Some(time),
+                _ => None,
+            };
+        }
+        if self.owner_from == Some(change.offset) {
+            self.log_in_as_owner().await?;
+        }
+        if !change.alone {
+            return self.execute(change).await;
+        }
+        // What was taken before must not be mistaken for it.
+        self.flush().await?;
+        let (offset, rivals) = (change.offset, self.rivals(&change).await?);
+        let done = match self.execute(change).await {
+            Ok(()) => self.flush().await,
+            failed => failed,
+        };
+        done.map_err(|error| self.blame(offset, error, rivals))
+    }
+
+    async fn finish(&mut self, progress: Progress) -> Result<(), SinkError> {
+        self.send_waiting().await?;
+        self.send_progress(progress).await?;
+        let session = self.session.as_mut().ok_or_else(disconnected)?;
+        session.pipeline.drain(&self.counts).await?;
+        session.command("COMMIT").await?;
+        session.open = false;
+        (self.began, self.suspect) = (None, None);
+        self.stored.moved(self.stream.epoch, progress);
+        self.tally.conflicts.take_over(&self.counts);
+        if std::mem::take(&mut self.skips) {
+            // It is committed, whatever becomes of this: what is read then is read again with the next session.
+            let _ = self.read_skipped().await;
+        }
+        if self.robbed {
+            self.session = None;
+        }
+        Ok(())
+    }
+
+    /// A session without its statements is of no use, and neither is the next one behind the same code.
+    fn heed(&mut self, done: Result<(), SinkError>) -> Result<(), SinkError> {
+        if done.as_ref().is_err_and(is_robbed) {
+            (self.robbed, self.session) = (true, None);
+        }
+        done
+    }
+
     /// Connects as the login that applies rows, unless it is connected.
     async fn log_in(&mut self) -> Result<(), SinkError> {
         if self.session.as_ref().is_some_and(|session| session.is_owner) {
