@@ -25,7 +25,7 @@ static SHARED: LazyLock<Arc<Cluster>> = LazyLock::new(|| Arc::new(new_cluster())
 pub fn new_cluster() -> Cluster {
     let options = thinwire_cluster::Options::default()
         .with("max_connections", "100")
-        .with("max_replication_slots", "100");
+        .with("max_replication_slots", "1000");
     Cluster::start(options).unwrap()
 }
 

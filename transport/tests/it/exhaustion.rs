@@ -68,7 +68,7 @@ fn a_record_that_has_no_place_is_dropped_as_it_comes_and_what_follows_is_read() 
         let error = || hub.status(&edge).last_error.unwrap_or_default();
         until("refused", LONG, || error().contains("budget")).await;
         let grown = memory().saturating_sub(before);
-        assert!(grown < BOMB as u64 / 4, "{grown} bytes more");
+        assert!(grown < GROWTH, "{grown} bytes more");
         assert_eq!(hub.held(edge.own_id()).0, Offset::FIRST);
         assert!(hub.journal().stream(third.own_id()).is_none());
         let halt = hub.journal().stream(edge.own_id()).unwrap().halted().borrow().clone();
@@ -111,7 +111,7 @@ fn bytes_that_drip_one_by_one_and_with_gaps_are_taken_and_hold_up_nobody() {
         until_equal(&other, &hub, other.own_id(), Duration::from_secs(5)).await;
         until("taken", LONG, || hub.held(edge.own_id()).0 == Offset::new(22)).await;
         let grown = memory().saturating_sub(before);
-        assert!(grown < 32 << 20, "{grown} bytes more");
+        assert!(grown < GROWTH, "{grown} bytes more");
     });
 }
 
@@ -199,7 +199,7 @@ fn a_flood_of_first_packets_from_addresses_that_nobody_has_costs_little() {
         assert!(there > FLOOD * 1_200 && back < there, "{there} there, {back} back");
         // The flood's own dials are in the same process, and are most of it.
         let grown = memory().saturating_sub(before);
-        assert!(grown < 128 << 20, "{grown} bytes more");
+        assert!(grown < GROWTH, "{grown} bytes more");
         assert!(hub.transport().unwelcome().failed_handshakes > 0);
     });
 }
@@ -212,4 +212,8 @@ fn memory() -> u64 {
 }
 
 const BOMB: usize = 256 << 20;
+
+/// By how much memory may grow, with what other tests take that run in the same process: less than what a bomb unpacks to.
+const GROWTH: u64 = 192 << 20;
+
 const FLOOD: u64 = 1_000;
