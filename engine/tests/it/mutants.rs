@@ -33,7 +33,7 @@ const SEEDS_SOUND: u64 = 60;
 type Proof = (&'static str, fn(u64) -> u64);
 
 /// The quick ones first. A dear one is tried with one of several seeds.
-const PROOFS: [(u64, Proof); 13] = [
+const PROOFS: [(u64, Proof); 14] = [
     (1, ("life", crash::life)),
     (1, ("recovery", recovery::interruptions)),
     (1, ("classify", |seed| classify::image(seed) as u64)),
@@ -43,6 +43,7 @@ const PROOFS: [(u64, Proof); 13] = [
     (1, ("meanwhile", meanwhile::overtaken)),
     (1, ("lost mark", mend::lost_mark)),
     (16, ("mending", |seed| mend::damaged(seed / 16))),
+    (16, ("followed", |seed| mend::followed(seed / 16))),
     (32, ("flips", |seed| flips::piece(seed / 32 % 900))),
     (32, ("sectors", |seed| flips::sector(seed / 32 % 100))),
     (32, ("errors", |seed| errors::workload(seed / 32))),
