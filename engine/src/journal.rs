@@ -8,14 +8,15 @@
 //! One folder a stream, `<origin>-<epoch>`; in it one file a segment, named by its base offset. A segment opens with
 //! the [`Tail`] at its base, so that opening a stream costs its last segment, and reading may start at any.
 //! Writers [`append`](Stream::append) in memory and wait for the *synced* watermark; one
-//! [`sync`](Stream::sync) writes all that waits with one write and one fdatasync.
+//! [`sync`](Stream::sync) writes all that waits with one write and one fdatasync. Behind what is idle,
+//! [`seal`](Stream::seal) says that it is durable, so that recovery never takes damage to it for a torn end.
 //!
 //! What this code refuses to do: retry a failed sync, cut bytes that were proven durable, skip a record that it
 //! cannot read, or number a record twice.
 
 mod budget;
 mod format;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod group;
 pub mod inspect;
@@ -46,7 +47,7 @@ use crate::{
     Error,
     limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
     model::{Origin, StreamId},
-    storage::{Disk, Lock},
+    storage::{Disk, Lock, PROBE, renew_names},
 };
 
 /// How a journal is kept.
@@ -99,6 +100,17 @@ impl Journal {
         let io =
             |operation, path: &Path, source| Error::Io { operation, path: path.to_owned(), source };
         disk.create_dir(dir).map_err(|error| io("create", dir, error))?;
+        let names = disk.list(dir).map_err(|error| io("list", dir, error))?;
+        let ids: Vec<StreamId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        // It may be there and its name not durable yet: a process may have been killed between the two, or its sync have
+        // failed. A stream was begun only once that was done.
+        let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new("."));
+        let synced = match ids.is_empty() {
+            true => renew_names(disk.as_ref(), above),
+            false => disk.sync_dir(above),
+        };
+        synced.map_err(|error| io("sync", above, error))?;
         let lock_path = dir.join("LOCK");
         let lock = disk
             .lock(&lock_path)
@@ -115,9 +127,12 @@ impl Journal {
             changed: watch::Sender::new(0),
             _lock: lock,
         };
-        let names = journal.disk.list(dir).map_err(|error| io("list", dir, error))?;
+        if names.iter().any(|name| name == PROBE) {
+            let probe = dir.join(PROBE);
+            journal.disk.remove(&probe).map_err(|error| io("remove", &probe, error))?;
+        }
         let mut unopened = Vec::new();
-        for id in names.iter().filter_map(|name| name.parse().ok()) {
+        for id in ids {
             if let Err(error) = journal.open_stream(id) {
                 let bytes = recovery::bytes_in(journal.disk.as_ref(), &dir.join(id.to_string()));
                 journal.budget.register(id, bytes);
@@ -174,7 +189,8 @@ impl Journal {
             return Ok(None);
         };
         let owner = mend::Owner::Nobody(Arc::new(closed));
-        Mending::begin(mend::Site { disk: self.disk.clone(), dir, id, base, owner }).map(Some)
+        let (disk, budget) = (self.disk.clone(), self.budget.clone());
+        Mending::begin(mend::Site { disk, dir, id, base, budget, owner }).map(Some)
     }
 
     /// All streams that are open.

@@ -62,6 +62,8 @@ mutants! {
     OffsetReused,
     /// A new segment is used before its name is durable.
     NameUnsynced,
+    /// A new segment is used if a second sync of its name succeeds.
+    FailedNameRetried,
     /// A new segment is used before its head is durable.
     HeadUnsynced,
     /// A segment that could not be begun is left in the way.
@@ -88,6 +90,12 @@ mutants! {
     RecoveredUnsynced,
     /// What was recovered is acknowledged without a sync of its names.
     RecoveredNamesUnsynced,
+    /// A name of which a sync had failed is believed once another one succeeds.
+    NamesNotRenewed,
+    /// What was recovered is synced, and not written anew.
+    TailNotRewritten,
+    /// A seal says nothing of marks.
+    SealIgnored,
     /// A torn end is left in the file.
     TornKept,
     /// A segment that was being created is left in the way.

@@ -13,6 +13,10 @@ use std::{
     path::Path,
 };
 
+use rustix::io::Errno;
+
+use crate::mutant::{self, Mutant};
+
 /// A file system.
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Creates a folder that only its owner may enter, and those above it, durably. It may exist.
@@ -58,6 +62,38 @@ pub trait File: fmt::Debug + Send + Sync {
     /// Makes the next read come from the device where it can, not from the cache: after a failed sync,
     /// the cache serves bytes that the device never took.
     fn forget_cached(&self) -> io::Result<()>;
+}
+
+/// Makes the names in a folder durable, also those of which a sync had failed: they may count as durable since, and so a
+/// sync alone have nothing to do. The folder is changed for it; where that may not be done, or has no room, it is synced
+/// as it is.
+pub(crate) fn renew_names(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    if mutant::on(Mutant::NamesNotRenewed) {
+        return disk.sync_dir(dir);
+    }
+    let probe = dir.join(PROBE);
+    match disk.create(&probe) {
+        // One that is there is of a process that was killed.
+        Ok(_) => disk.remove(&probe)?,
+        Err(error) => match error.kind() {
+            io::ErrorKind::AlreadyExists => disk.remove(&probe)?,
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded => {}
+            _ => return Err(error),
+        },
+    }
+    disk.sync_dir(dir)
+}
+
+/// A file that is there for a moment only; by its name whoever opens the folder knows that it may go.
+pub(crate) const PROBE: &str = "names.mend";
+
+/// Whether a failure to read says that the device cannot give the bytes that stand there: then reading elsewhere may
+/// succeed, and trying again will not.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
 /// A lock that is held until it is dropped.

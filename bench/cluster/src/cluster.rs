@@ -4,11 +4,12 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::io::Write as _;
-use std::net::TcpListener;
+use std::io::{self, Write as _};
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ impl Cluster {
         account.own(home.path())?;
         let bin = binaries::within_reach(account, bin, home.path())?;
         let data = template::create(account, &bin, &options, home.path())?;
-        append(&data.join("postgresql.conf"), &options.configuration())?;
+        append(&data.join("postgresql.conf"), &options.configuration(major(&data)?))?;
         if let Some(hba) = &options.hba {
             template::write_private(account, &data.join("pg_hba.conf"), hba.as_bytes())?;
         }
@@ -280,6 +281,14 @@ fn home() -> Result<TempDir> {
         .map_err(during(format!("create a directory in {}", base.display())))
 }
 
+/// The major version of a data directory.
+fn major(data: &Path) -> Result<u32> {
+    let path = data.join("PG_VERSION");
+    fs::read_to_string(&path)
+        .and_then(|text| text.trim().parse().map_err(io::Error::other))
+        .map_err(during(format!("read {}", path.display())))
+}
+
 fn append(path: &Path, text: &str) -> Result<()> {
     fs::OpenOptions::new()
         .append(true)
@@ -291,7 +300,7 @@ fn append(path: &Path, text: &str) -> Result<()> {
 fn first_start(place: &Place, warden: &Warden) -> Result<(Server, u16)> {
     let mut attempts = 0;
     loop {
-        let port = likely_free_port(attempts);
+        let port = free_port();
         match start_on(place, warden, port) {
             Ok(server) => return Ok((server, port)),
             Err(Error::Ended { log }) if port_is_taken(&log) && attempts < PORT_ATTEMPTS => {
@@ -316,15 +325,21 @@ fn start_on(place: &Place, warden: &Warden, port: u16) -> Result<Server> {
     }
 }
 
-/// A port that nobody held a moment ago, below the range that systems hand out by themselves, so
-/// that it is likely to be there still after a restart. Who loses a race for it takes another.
-fn likely_free_port(attempt: u32) -> u16 {
-    (0..64u32)
-        .map(|round| {
-            let draw = RandomState::new().hash_one((attempt, round)) % u64::from(PORTS);
-            PORT_FIRST + u16::try_from(draw).unwrap_or_default()
-        })
-        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+/// A port of the loopback interface that nobody holds, neither for TCP nor for UDP. It lies below
+/// the range that systems hand out by themselves, and this process is given each only once, so that
+/// it is there still when whoever asked for it begins, and begins again.
+pub fn free_port() -> u16 {
+    // Processes begin at different ports: what they found free may not be held yet.
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(()) >> 1));
+    let is_free = |port: &u16| {
+        let address = ("127.0.0.1", *port);
+        TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+    };
+    (0..PORTS)
+        .map(|_| NEXT.fetch_add(1, Ordering::Relaxed) % u64::from(PORTS))
+        .map(|number| PORT_FIRST + u16::try_from(number).unwrap_or_default())
+        .find(is_free)
         .unwrap_or(PORT_FIRST)
 }
 
@@ -335,7 +350,7 @@ fn port_is_taken(log: &str) -> bool {
 const PORT_FIRST: u16 = 15_000;
 const PORTS: u16 = 17_000;
 const PORT_ATTEMPTS: u32 = 20;
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests;

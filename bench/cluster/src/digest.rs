@@ -50,7 +50,7 @@ pub fn tables(cluster: &Cluster, database: &str) -> Result<Vec<String>> {
         "select format('%I.%I', nspname, relname) \
          from pg_class join pg_namespace n on n.oid = relnamespace \
          where relkind = 'r' and relpersistence <> 't' \
-         and nspname !~ '^(pg_|information_schema$|thinwire)' order by 1",
+         and nspname !~ '^(pg_|information_schema$|thinwire|pglogical$)' order by 1",
     )?;
     Ok(names.lines().map(str::to_owned).collect())
 }

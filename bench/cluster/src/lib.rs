@@ -28,6 +28,7 @@ mod binaries;
 mod cluster;
 pub mod digest;
 mod error;
+pub mod names;
 mod options;
 mod processes;
 mod server;
@@ -35,7 +36,7 @@ mod template;
 mod warden;
 
 pub use binaries::installations;
-pub use cluster::Cluster;
+pub use cluster::{Cluster, free_port};
 pub use error::{Error, Result};
 pub use options::Options;
 pub use warden::Warden;

@@ -53,11 +53,18 @@ impl Options {
         self
     }
 
-    /// The lines to append to `postgresql.conf`.
-    pub(crate) fn configuration(&self) -> String {
+    /// The lines to append to the `postgresql.conf` of a major version. Where slots and origins are counted apart, there is
+    /// room for as many of the one as of the other.
+    pub(crate) fn configuration(&self, major: u32) -> String {
         let own = DEFAULTS.iter().map(|&(name, value)| (name, value));
         let asked = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let origins = |(name, value)| {
+            (name == SLOTS && major >= COUNTS_ORIGINS)
+                .then_some(("max_active_replication_origins", value))
+        };
         own.chain(asked)
+            .flat_map(|setting| [Some(setting), origins(setting)])
+            .flatten()
             .map(|(name, value)| format!("{name} = '{}'\n", value.replace('\'', "''")))
             .collect()
     }
@@ -68,7 +75,7 @@ impl Options {
 const DEFAULTS: [(&str, &str); 14] = [
     ("wal_level", "logical"),
     ("max_wal_senders", "20"),
-    ("max_replication_slots", "20"),
+    (SLOTS, "20"),
     ("max_connections", "60"),
     ("shared_buffers", "16MB"),
     ("min_wal_size", "32MB"),
@@ -82,6 +89,10 @@ const DEFAULTS: [(&str, &str); 14] = [
     ("log_line_prefix", "%m [%p] %q%u@%d "),
 ];
 
+const SLOTS: &str = "max_replication_slots";
+/// The first version that counts replication origins apart from slots.
+const COUNTS_ORIGINS: u32 = 18;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,7 +100,14 @@ mod tests {
     #[test]
     fn asked_settings_come_last_and_quotes_are_doubled() {
         let text =
-            Options::default().with("wal_level", "replica").with("a", "it's").configuration();
+            Options::default().with("wal_level", "replica").with("a", "it's").configuration(15);
         assert!(text.ends_with("wal_level = 'replica'\na = 'it''s'\n"));
+    }
+
+    #[test]
+    fn there_is_room_for_as_many_origins_as_slots_where_they_are_counted_apart() {
+        let options = Options::default().with("max_replication_slots", "1000");
+        assert!(options.configuration(18).ends_with("max_active_replication_origins = '1000'\n"));
+        assert!(!options.configuration(17).contains("origins"));
     }
 }

@@ -16,10 +16,14 @@ use crate::{
     Effort,
     journal::{Temporary, append, commit},
     meter::Meter,
-    report::{Report, Table, mega_per_second, micros, milliseconds},
+    report::{Report, Table, Verdict, mega_per_second, micros, milliseconds},
     rival::{Published, Raw},
     workload::{Group, Rows, Workload},
 };
+
+/// What the journal is to reach of the raw system calls, for groups of at least so many bytes.
+const OF_RAW: f64 = 0.8;
+const OF_RAW_FROM: usize = 64 << 10;
 
 const GROUPS: [(usize, &str); 4] =
     [(4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (256 << 10, "256 KiB"), (1 << 20, "1 MiB")];
@@ -35,9 +39,10 @@ struct Turns {
     raw: Meter,
     raw_stored: Meter,
     published: Meter,
-    /// The syncs of the journal's groups, and of the raw ones with their writes.
+    /// The syncs of the journal's groups, those of the raw ones with their writes, and whole commits of the published log.
     syncs: Meter,
     raw_syncs: Meter,
+    published_commits: Meter,
     bytes: u64,
     stored: u64,
     records: u64,
@@ -61,10 +66,12 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
             "okaywal MB/s",
             "`sync` p50, p99 ms",
             "raw p50, p99 ms",
+            "okaywal p50, p99 ms",
             "stored",
             "CPU µs a record (raw)",
         ],
     );
+    let mut verdict = Verdict::new("At least 0.8 of raw for groups of 64 KiB and more");
     for rows in Rows::ALL {
         for (bytes, name) in GROUPS {
             if bytes < rows.smallest_group() {
@@ -72,12 +79,18 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
             }
             eprintln!("appending {}, groups of {name}", rows.name());
             let turns = take_turns(place, rows, bytes, effort);
+            if bytes >= OF_RAW_FROM {
+                let of_raw = turns.journal.speed_against(&turns.raw);
+                let of = format!("{}, {name}", rows.name());
+                verdict.judge(of, format!("{of_raw:.2}"), of_raw >= OF_RAW);
+            }
             table.row(
                 rows.name(),
                 &[name.to_owned()].into_iter().chain(cells(&turns)).collect::<Vec<_>>(),
             );
         }
     }
+    table.verdict(verdict);
     report.add(table);
 }
 
@@ -114,7 +127,10 @@ fn take_turns(place: &Path, rows: Rows, bytes: usize, effort: Effort) -> Turns {
                     let bytes = &filler[..stored.min(filler.len())];
                     turns.raw_stored.turn(|| groups.iter().for_each(|_| raw_stored.commit(bytes)));
                 }
-                _ => turns.published.turn(|| groups.iter().for_each(|it| published.commit(it))),
+                _ => turns.published.turn(|| {
+                    let commits = &mut turns.published_commits;
+                    groups.iter().for_each(|it| commits.turn(|| published.commit(it)));
+                }),
             }
         }
         turns.bytes += groups.iter().map(|it| it.bytes.len() as u64).sum::<u64>();
@@ -156,6 +172,7 @@ fn cells(turns: &Turns) -> Vec<String> {
         rate(&turns.published),
         quantiles(&turns.syncs),
         quantiles(&turns.raw_syncs),
+        quantiles(&turns.published_commits),
         format!("{:.0} %", 100.0 * turns.stored as f64 / turns.bytes as f64),
         format!(
             "{} ({})",

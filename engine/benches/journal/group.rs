@@ -15,11 +15,13 @@ use crate::{
     journal::Temporary,
     machine::{forget_peak, peak_memory},
     meter::Meter,
-    report::{Report, Table, milliseconds},
+    report::{Report, Table, Verdict, milliseconds},
     workload::{Rows, Workload},
 };
 
 const PRODUCERS: [u64; 4] = [1, 4, 16, 64];
+/// What a run may take in memory, whatever the number of producers: half of what a whole node is promised to.
+const MEMORY_MAX: u64 = 32 << 20;
 /// How many different transactions are committed in turn.
 const DIFFERENT: u64 = 64;
 
@@ -40,6 +42,9 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
         "The same, but a thread waits only when 1 MiB waits for the disk.",
         &["producers", "commits/s", "MB/s", "commits a write", "commits an fdatasync", "memory"],
     );
+    let one_sync =
+        || Verdict::new("One write and one fdatasync a group, whatever the number of producers");
+    let mut verdicts = [one_sync(), one_sync()];
     for producers in PRODUCERS {
         eprintln!("{producers} producers");
         let name = producers.to_string();
@@ -47,11 +52,16 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
         let mut meter = Meter::default();
         meter.extend(run.times.iter().copied());
         let quantiles = [meter.median(), meter.quantile(0.99)].map(milliseconds).join(", ");
+        run.judge(&name, &mut verdicts[0]);
         waiting.row(&name, &run.cells(quantiles));
         let run = Run::of(place, producers, effort, append);
         let rate = format!("{:.0}", run.bytes as f64 / 1e6 / run.took.as_secs_f64());
+        run.judge(&name, &mut verdicts[1]);
         flood.row(&name, &run.cells(rate));
     }
+    let [for_waiting, for_flood] = verdicts;
+    waiting.verdict(for_waiting);
+    flood.verdict(for_flood);
     report.add(waiting);
     report.add(flood);
 }
@@ -99,6 +109,8 @@ impl Run {
         });
         journal.stream.sync().expect("the disk takes it");
         let (took, after) = (started.elapsed(), disk.counts());
+        let memory = peak_memory().saturating_sub(memory);
+        assert!(memory <= MEMORY_MAX, "{memory} bytes more for {producers} producers");
         Self {
             took,
             bytes: outcomes.iter().map(|it| it.bytes).sum(),
@@ -106,8 +118,15 @@ impl Run {
             times: outcomes.into_iter().flat_map(|it| it.times).collect(),
             writes: after.0 - before.0,
             syncs: after.1 - before.1,
-            memory: peak_memory().saturating_sub(memory),
+            memory,
         }
+    }
+
+    /// Nothing but groups is written here.
+    fn judge(&self, producers: &str, verdict: &mut Verdict) {
+        let (writes, syncs) = (self.writes, self.syncs);
+        let counted = format!("{writes} writes, {syncs} fdatasyncs");
+        verdict.judge(format!("{producers} producers"), counted, writes == syncs);
     }
 
     fn cells(&self, own: String) -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use thinwire_engine::{
@@ -15,9 +16,12 @@ use crate::{
     disk::WatchedDisk,
     journal::{SEGMENT_BYTES, commit, folder, open},
     meter::Meter,
-    report::{Report, Table, milliseconds},
+    report::{Report, Table, Verdict, milliseconds},
     workload::{Group, Rows, Workload},
 };
+
+/// What opening may take.
+const OPEN_MAX: Duration = Duration::from_secs(1);
 
 /// How many groups there are; each is appended many times.
 const DIFFERENT: usize = 8;
@@ -28,16 +32,20 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
          rows. All of that one is read, checked and unpacked; of the others the lengths.",
         &["journal", "on disk", "segments", "to open, ms"],
     );
+    let mut verdict = Verdict::new("Open within 1 s");
     for (name, bytes) in
         [("of one segment", 1), ("of 10 GB", effort.pick(10_000_000_000, SEGMENT_BYTES + 1))]
     {
         eprintln!("opening a journal {name}");
-        table.row(name, &reopened(place, bytes, effort));
+        let (took, cells) = reopened(place, bytes, effort);
+        verdict.judge(name.to_owned(), format!("{} ms", milliseconds(took)), took <= OPEN_MAX);
+        table.row(name, &cells);
     }
+    table.verdict(verdict);
     report.add(table);
 }
 
-fn reopened(place: &Path, bytes: u64, effort: Effort) -> Vec<String> {
+fn reopened(place: &Path, bytes: u64, effort: Effort) -> (Duration, Vec<String>) {
     let dir = folder(place);
     fill(dir.path(), bytes);
     let mut meter = Meter::default();
@@ -48,11 +56,12 @@ fn reopened(place: &Path, bytes: u64, effort: Effort) -> Vec<String> {
         on_disk = stream.watermarks().bytes;
         drop((stream, journal));
     }
-    vec![
+    let cells = vec![
         format!("{:.1} GB", on_disk as f64 / 1e9),
         segments.to_string(),
         format!("**{}**", milliseconds(meter.median())),
-    ]
+    ];
+    (meter.median(), cells)
 }
 
 /// Makes a journal of at least `bytes`: random rows, and in its last segment, almost full, those of pgbench, which are

@@ -10,12 +10,15 @@ use crate::{
     journal::{Temporary, commit},
     machine::{forget_peak, peak_memory},
     meter::Meter,
-    report::{Report, Table, mega_per_second, micros},
+    report::{Report, Table, Verdict, mega_per_second, micros},
     workload::{Group, Rows, Workload},
 };
 
 /// Sizes of the groups that were appended, which are those of the batches that are read.
 const GROUPS: [(usize, &str); 3] = [(4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")];
+
+/// What reading is to reach.
+const BYTES_A_SECOND: f64 = 1e9;
 
 /// How many different groups a journal holds.
 const DIFFERENT: usize = 32;
@@ -34,20 +37,24 @@ pub(crate) fn measure(place: &Path, effort: Effort, report: &mut Report) {
             "memory",
         ],
     );
+    let mut verdict = Verdict::new("At least 1 GB/s, checked and unpacked");
     for rows in Rows::ALL {
         for (bytes, name) in GROUPS {
             if bytes < rows.smallest_group() {
                 continue;
             }
             eprintln!("reading {}, groups of {name}", rows.name());
-            let cells = read(place, rows, bytes, effort);
+            let (rate, cells) = read(place, rows, bytes, effort);
+            let of = format!("{}, {name}", rows.name());
+            verdict.judge(of, format!("{} MB/s", cells[0]), rate >= BYTES_A_SECOND);
             table.row(rows.name(), &[&[name.to_owned()], &cells[..]].concat());
         }
     }
+    table.verdict(verdict);
     report.add(table);
 }
 
-fn read(place: &Path, rows: Rows, bytes: usize, effort: Effort) -> Vec<String> {
+fn read(place: &Path, rows: Rows, bytes: usize, effort: Effort) -> (f64, Vec<String>) {
     let total = effort.pick(256 << 20, 4 << 20);
     let journal = Temporary::new(place, Arc::new(WatchedDisk::lazy()));
     let mut workload = Workload::new(rows);
@@ -72,13 +79,15 @@ fn read(place: &Path, rows: Rows, bytes: usize, effort: Effort) -> Vec<String> {
         decoded.turn(|| pass(&journal.stream, true));
     }
     assert_eq!(all, written as u64, "everything is read");
-    vec![
+    let rate = all as f64 / plain.median().as_secs_f64();
+    let cells = vec![
         mega_per_second(all, plain.median()),
         mega_per_second(all, decoded.median()),
         micros(plain.cpu(), records * passes),
         micros(decoded.cpu(), records * passes),
         format!("+ {:.1} MB", memory as f64 / 1e6),
-    ]
+    ];
+    (rate, cells)
 }
 
 /// Reads everything; returns the bytes and the records.

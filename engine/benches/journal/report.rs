@@ -19,12 +19,42 @@ pub(crate) struct Table {
     says: String,
     columns: Vec<String>,
     rows: Vec<Vec<String>>,
+    verdicts: Vec<Verdict>,
+}
+
+/// Whether a figure that is to be reached is reached in each row that it is asked of.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    wanted: String,
+    /// What each of those rows is of, what it reached, and whether that is enough.
+    reached: Vec<(String, String, bool)>,
+}
+
+impl Verdict {
+    pub(crate) fn new(wanted: &str) -> Self {
+        Self { wanted: wanted.to_owned(), reached: Vec::new() }
+    }
+
+    pub(crate) fn judge(&mut self, of: String, reached: String, is_enough: bool) {
+        self.reached.push((of, reached, is_enough));
+    }
+
+    fn sentence(&self) -> String {
+        let missed: Vec<_> = self.reached.iter().filter(|(_, _, is_enough)| !is_enough).collect();
+        let (all, wanted) = (self.reached.len(), &self.wanted);
+        let met = format!("*{wanted}:* reached by {} of {all}", all - missed.len());
+        let named: Vec<_> = missed.iter().map(|(of, by, _)| format!("{of}: {by}")).collect();
+        match named[..] {
+            [] => format!("{met}."),
+            _ => format!("{met}; **not by** {}.", named.join("; ")),
+        }
+    }
 }
 
 impl Table {
     pub(crate) fn new(says: &str, columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
-        Self { says: says.to_owned(), columns, rows: Vec::new() }
+        Self { says: says.to_owned(), columns, rows: Vec::new(), verdicts: Vec::new() }
     }
 
     /// Adds a row: what it is of, and its cells.
@@ -32,6 +62,12 @@ impl Table {
         assert_eq!(cells.len() + 1, self.columns.len(), "a row has a cell for each column");
         eprintln!("  {name} | {}", cells.join(" | "));
         self.rows.push([&[name.to_owned()], cells].concat());
+    }
+
+    /// Says behind the table whether it reaches what it is to reach.
+    pub(crate) fn verdict(&mut self, verdict: Verdict) {
+        eprintln!("{}", verdict.sentence());
+        self.verdicts.push(verdict);
     }
 }
 
@@ -43,11 +79,14 @@ impl Report {
     /// Everything, with what it was measured on.
     pub(crate) fn markdown(&self, machine: &str) -> String {
         let mut text = format!("{machine}\n");
-        for Table { says, columns, rows } in &self.tables {
+        for Table { says, columns, rows, verdicts } in &self.tables {
             let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
             let rule = vec!["---".to_owned(); columns.len()];
             let rows: String = rows.iter().map(|row| line(row)).collect();
             let _ = write!(text, "\n{says}\n\n{}{}{rows}", line(columns), line(&rule));
+            let verdicts: String =
+                verdicts.iter().map(|it| format!("\n{}\n", it.sentence())).collect();
+            text.push_str(&verdicts);
         }
         text
     }

@@ -10,6 +10,11 @@
 //! All integers are little-endian. Every CRC is CRC-32 (IEEE). A batch header's covers also what is not written in it:
 //! the stream, the segment's base offset and the batch's position, so that a valid batch in the wrong place
 //! is not valid; `chain` is the header CRC of the batch before it, or of the segment header.
+//!
+//! The segment's first 68 bytes stand in every version, the last four of them the checksum of the others: a program that knows
+//! less must see that a later one wrote the segment, and not take it for one that was being created when the power went.
+//!
+//! A batch of no records is a *seal*: it is written only once everything before it in the file is durable, and says so.
 
 use crate::{
     model::{Epoch, Offset, Origin, Running, StreamId},
@@ -152,6 +157,11 @@ impl BatchHeader {
         }
     }
 
+    /// Whether everything before it in its file, marks included, had been durable when it was written.
+    pub(crate) fn is_seal(&self) -> bool {
+        self.kind == Kind::Records && self.records == 0
+    }
+
     pub(crate) fn encode(&self, place: Place) -> [u8; BATCH_HEADER_BYTES] {
         let mut out = [0; BATCH_HEADER_BYTES];
         out[4..8].copy_from_slice(&self.payload_crc.to_le_bytes());
@@ -203,6 +213,21 @@ impl BatchHeader {
         };
         Some((header, crc))
     }
+}
+
+/// Why bytes are not a batch header.
+pub(crate) fn not_batch(bytes: &[u8; BATCH_HEADER_BYTES], place: Place) -> String {
+    match (u32_at(bytes, 0), header_crc(bytes, place)) {
+        (is, expected) if is == expected => {
+            "the batch's header is of no kind that is known".to_owned()
+        }
+        (is, expected) => mismatch("the batch's header does not match its checksum", is, expected),
+    }
+}
+
+/// What two checksums say that are not the same.
+pub(crate) fn mismatch(what: &str, stored: u32, computed: u32) -> String {
+    format!("{what}: {stored:08x} is stored, {computed:08x} is that of the bytes")
 }
 
 fn header_crc(bytes: &[u8; BATCH_HEADER_BYTES], place: Place) -> u32 {

@@ -155,3 +155,20 @@ fn u32_len(bytes: &[u8]) -> u32 {
 
 /// How many bytes of an input stand for the fields of a header.
 const FIELDS: usize = 15;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn the_inputs_that_are_kept_for_the_fuzzer_hold_behind_each_door() {
+        for (name, door) in [("batch", batch as fn(&[u8])), ("mark", mark), ("segment", segment)] {
+            let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+            let inputs = fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path());
+            let count = inputs.map(|path| door(&fs::read(path).unwrap())).count();
+            assert!(count > 0, "{name} has no inputs");
+        }
+    }
+}

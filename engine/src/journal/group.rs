@@ -38,6 +38,8 @@ pub(super) struct Staged {
     run_start: Start,
     run_end: Running,
     bytes: usize,
+    /// Whether somebody waits for it; the beginning of a transaction is of no use yet.
+    is_awaited: bool,
     pace: Pace,
     /// Whether the disk had no room for some of it before: then it gets as few bytes as can be.
     is_cramped: bool,
@@ -121,6 +123,14 @@ pub(super) struct End {
 }
 
 impl Staged {
+    /// A seal behind what is durable, and behind it the last mark once more: the only copy of that may rot.
+    pub(super) fn sealing(start: Start, mark: Option<StoredMark>) -> Self {
+        let mut seal = Self::default();
+        seal.batch(&Records::default(), start, start.1);
+        seal.items.extend(mark.map(|mark| Item::Mark(mark, start)));
+        seal
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty() && self.run.is_empty()
     }
@@ -128,6 +138,16 @@ impl Staged {
     /// What the records take as they are.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Notes that somebody waits for it to be durable.
+    pub(super) fn await_it(&mut self) {
+        self.is_awaited = true;
+    }
+
+    /// Whether it is worth a write of its own.
+    pub(super) fn is_ripe(&self) -> bool {
+        !self.is_empty() && (self.is_awaited || self.bytes >= BATCH_BYTES)
     }
 
     /// Adds records. Small runs are gathered into batches of the usual size, and none is split. Returns a batch that
@@ -166,6 +186,7 @@ impl Staged {
 
     /// Adds a mark.
     pub(super) fn mark(&mut self, mark: StoredMark, start: Start) {
+        self.is_awaited = true;
         self.seal();
         // Only the last of several in a row says anything, unless one before it opened a gap.
         match self.items.last_mut() {
@@ -186,6 +207,7 @@ impl Staged {
         taken.items.append(&mut self.items);
         self.items = taken.items;
         self.bytes += taken.bytes;
+        self.is_awaited |= taken.is_awaited;
         self.is_cramped = true;
     }
 

@@ -15,13 +15,13 @@ use super::{
     Tail,
     format::{self, SEGMENT_HEADER_BYTES, SegmentHeader},
     recovery::{Scanned, is_unborn, list as bases, scan, scan_with},
-    segment::{OpenError, Segment, io_error},
+    segment::{OpenError, Segment, base_named, io_error, unread},
 };
 use crate::{
     Error,
     codec::DecodeError,
     model::{Offset, Record, Relation, RelationId, StreamId},
-    storage::Disk,
+    storage::{Disk, PROBE},
 };
 
 /// What a segment is found to be.
@@ -93,6 +93,7 @@ pub fn strays(disk: &dyn Disk, dir: &Path, streams: &[PathBuf]) -> Result<Vec<St
             let what = match name_of(&path) {
                 Some(LOCK) if is_empty(disk, &path) => continue,
                 Some(LOCK) => "the lock, which should be empty",
+                Some(PROBE) => "left by an opening that did not end",
                 _ if streams.contains(&path) => continue,
                 _ => "not part of a journal",
             };
@@ -130,16 +131,17 @@ pub fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, Error> {
     Ok(reports)
 }
 
-/// Reads every byte of every segment in a stream's folder.
+/// Reads every byte of every segment in a stream's folder, from the device where it can be.
 ///
 /// # Errors
-/// [`Error::Io`] if the folder cannot be listed. Damage is not an error but part of the report.
+/// [`Error::Io`] if the folder cannot be listed, or a file not be opened. Damage is not an error but part of the report.
 pub fn verify(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, Error> {
     let (mut reports, mut before) = (Vec::<SegmentReport>::new(), None::<Tail>);
     let bases = bases(disk, dir)?;
     for (number, base) in bases.iter().enumerate() {
         let is_last = number + 1 == bases.len();
-        let found = read_segment(disk, dir, *base, is_last);
+        let found = forget_cached(disk, &dir.join(format::file_name(*base)))
+            .and_then(|()| read_segment(disk, dir, *base, is_last));
         let Some((mut report, mut ends)) = unless_trimmed(disk, dir, *base, found)? else {
             before = None;
             continue;
@@ -173,7 +175,9 @@ pub fn verify_last(
     dir: &Path,
     report: &SegmentReport,
 ) -> Result<Option<SegmentReport>, Error> {
-    let read = read_segment(disk, dir, report.base, true).map(|(report, _)| report);
+    let read = forget_cached(disk, &report.path)
+        .and_then(|()| read_segment(disk, dir, report.base, true))
+        .map(|(report, _)| report);
     unless_trimmed(disk, dir, report.base, read)
 }
 
@@ -262,8 +266,14 @@ enum Head {
     Damaged {
         reason: String,
         /// Whether it may have been in the making when the power went.
-        is_unreadable: bool,
+        may_be_unborn: bool,
     },
+}
+
+/// Has what is read of a segment come from the device, not from the cache: that may hold what the device never took, or has lost since.
+fn forget_cached(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    let file = disk.open(path, false).map_err(|error| io_error("open", path, error))?;
+    file.forget_cached().map_err(|error| io_error("evict from the cache", path, error))
 }
 
 /// Reads a segment to its end; of one that grows meanwhile, to an end that stood still. Returns also
@@ -277,8 +287,8 @@ fn read_segment(
     let (mut report, head) = read_head(disk, dir, base, is_last)?;
     let (segment, head) = match head {
         Head::Whole(opened) => *opened,
-        Head::Damaged { reason, is_unreadable } => {
-            let torn = is_last && is_unreadable && is_unused(disk, dir, base);
+        Head::Damaged { reason, may_be_unborn } => {
+            let torn = is_last && may_be_unborn && is_unused(disk, dir, base);
             report.damage = Some(Damage { torn, ..at_head(base, reason) });
             return Ok((report, None));
         }
@@ -303,7 +313,7 @@ fn read_segment(
                 report.damage = Some(Damage {
                     at: scanned.position,
                     offset: scanned.tail.next,
-                    reason: reason.to_owned(),
+                    reason: reason.into_owned(),
                     torn: is_last,
                 });
             }
@@ -328,14 +338,14 @@ fn read_head(
         Ok(opened) => Head::Whole(Box::new(opened)),
         Err(OpenError::Other(error)) if is_absence(&error) => return Err(error),
         Err(OpenError::Damaged(reason)) => {
-            Head::Damaged { reason: reason.to_owned(), is_unreadable: true }
+            Head::Damaged { reason: reason.to_owned(), may_be_unborn: true }
         }
         Err(OpenError::Other(error)) => {
             let reason = match error {
                 Error::Corrupt { reason, .. } => reason,
                 error => error.to_string(),
             };
-            Head::Damaged { reason, is_unreadable: false }
+            Head::Damaged { reason, may_be_unborn: false }
         }
     };
     let bytes = match &head {
@@ -406,7 +416,8 @@ fn open(disk: &dyn Disk, path: &Path) -> Result<(Segment, Tail), OpenError> {
     let other = |operation, source| OpenError::Other(io_error(operation, path, source));
     let file = disk.open(path, false).map_err(|error| other("open", error))?;
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
-    let read = file.read_at(&mut bytes, 0).map_err(|error| other("read", error))?;
+    let base = base_named(path).unwrap_or_default();
+    let read = file.read_at(&mut bytes, 0).map_err(|error| unread(path, (0, base), error))?;
     let stream = match SegmentHeader::decode(&bytes) {
         Ok(header) if read == bytes.len() => header.stream,
         Err(format::NotSegment::Version(version)) => {
@@ -463,7 +474,7 @@ fn at_head(offset: Offset, reason: impl Into<String>) -> Damage {
 }
 
 /// The stream that a folder is named after.
-fn stream_of(dir: &Path) -> Option<StreamId> {
+pub fn stream_of(dir: &Path) -> Option<StreamId> {
     name_of(dir)?.parse().ok()
 }
 

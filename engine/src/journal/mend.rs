@@ -9,31 +9,29 @@
 //! out: what is given beyond the end of the segment then proves it and is not kept.
 //!
 //! What this code refuses to do: guess where a stream ended. A last segment is mended only up to a batch that is whole;
-//! what stands behind it was never proven durable, and is cut as recovery cuts it.
+//! what stands behind it was never proven durable, and is cut as recovery cuts it; unless some of it cannot be read, so that
+//! nobody can say what it was.
 
-use std::{
-    collections::BTreeSet,
-    io::IoSlice,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-};
+mod site;
+
+use std::{io::IoSlice, ops::Range, path::PathBuf};
 
 use bytes::Bytes;
 
 use super::{
-    Stream, Tail,
-    format::{self, BatchHeader, Kind},
-    recovery::{Headers, headless, is_unborn, list, scan},
-    segment::{Found, OpenError, Segment, head_of, io_error, pack},
+    Tail,
+    format::{BatchHeader, Kind},
+    recovery::{Headers, list},
+    segment::{Found, Segment, io_error, pack, sync_names},
 };
 use crate::{
     Error,
     codec::{Records, decode},
-    model::{Offset, Running, StreamId},
+    model::{Offset, Running},
     mutant::{self, Mutant},
-    storage::Disk,
 };
+use site::{Bound, Join};
+pub(super) use site::{Closed, Owner, Site, first_to_mend};
 
 /// A damaged segment that is being written anew. Dropped unfinished, it leaves the segment as it was.
 #[derive(Debug)]
@@ -49,51 +47,13 @@ pub struct Mending {
     written: Written,
     /// What is wanted next.
     gap: Option<Gap>,
+    /// Whether all that is whole was taken over up to there, or to the end.
+    is_level: bool,
     /// What was wanted at first.
     found: Option<Range<Offset>>,
     /// Where the segment ends; not known if there is none behind it.
     end: Option<Bound>,
     fetched: u64,
-}
-
-/// Where the segment stands, and in which stream.
-#[derive(Clone, Debug)]
-pub(super) struct Site {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) dir: PathBuf,
-    pub(super) id: StreamId,
-    pub(super) base: Offset,
-    pub(super) owner: Owner,
-}
-
-/// Whose the segment is meanwhile.
-#[derive(Clone, Debug)]
-pub(super) enum Owner {
-    /// The stream is open, and is told of the new segment.
-    Stream(Arc<Stream>),
-    /// It is not, and stays so.
-    Nobody(#[expect(dead_code, reason = "held, not read")] Arc<Closed>),
-}
-
-/// Keeps a stream from being opened as long as it lives.
-#[derive(Debug)]
-pub(super) struct Closed {
-    all: Arc<Mutex<BTreeSet<StreamId>>>,
-    id: StreamId,
-}
-
-impl Closed {
-    /// `None` if somebody else keeps it closed.
-    pub(super) fn keep(all: &Arc<Mutex<BTreeSet<StreamId>>>, id: StreamId) -> Option<Self> {
-        let is_new = all.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        is_new.then(|| Self { all: all.clone(), id })
-    }
-}
-
-impl Drop for Closed {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
 }
 
 /// What was mended.
@@ -103,22 +63,6 @@ pub struct Mended {
     pub segment: PathBuf,
     /// How many offsets had to come from elsewhere.
     pub fetched: u64,
-}
-
-/// A place where whole parts meet: an offset, and the running checksum before it.
-#[derive(Clone, Copy, Debug)]
-struct Join {
-    offset: Offset,
-    running: Running,
-}
-
-/// The end of a segment that another one follows.
-#[derive(Clone, Copy, Debug)]
-struct Bound {
-    /// Where the next one begins.
-    base: Offset,
-    /// The first place there whose checksum is known: its beginning, if its head is whole.
-    known: Join,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -134,17 +78,36 @@ struct Gap {
     given: Join,
 }
 
-/// A file that is of no use any more once its owner is gone.
+/// A file that is of no use any more once its owner is gone. What it takes counts in the budget, and is never refused: as
+/// long as the stream is damaged, nothing of it may be trimmed.
 #[derive(Debug)]
 struct New {
     segment: Segment,
-    disk: Arc<dyn Disk>,
+    site: Site,
+    bytes: u64,
+}
+
+impl New {
+    fn create(site: &Site, tail: &Tail) -> Result<Self, Error> {
+        let segment = site.create(tail)?;
+        let mut new = Self { segment, site: site.clone(), bytes: 0 };
+        new.reaches(new.segment.body());
+        Ok(new)
+    }
+
+    /// Takes note of how long the file has become.
+    fn reaches(&mut self, end: u64) {
+        let more = end.saturating_sub(self.bytes);
+        self.site.budget.force(self.site.id, more);
+        self.bytes += more;
+    }
 }
 
 impl Drop for New {
     fn drop(&mut self) {
         // Once it was put in place there is nothing by this name. What stays is removed when the stream is opened.
-        let _ = self.disk.remove(&self.segment.path);
+        let _ = self.site.disk.remove(&self.segment.path);
+        self.site.budget.give(self.site.id, self.bytes);
     }
 }
 
@@ -165,9 +128,19 @@ impl Mending {
         let (damaged, head) = site.damaged(&bases)?;
         let written = Written { position: 0, chain: 0, next: head.next, running: head.running };
         let at = damaged.body();
-        let (new, gap, found) = (None, None, None);
-        let mut mending =
-            Self { site, damaged, head, at, new, written, gap, found, end, fetched: 0 };
+        let mut mending = Self {
+            site,
+            damaged,
+            head,
+            at,
+            new: None,
+            written,
+            gap: None,
+            is_level: false,
+            found: None,
+            end,
+            fetched: 0,
+        };
         mending.advance()?;
         mending.found = mending.wanted();
         Ok(mending)
@@ -177,7 +150,7 @@ impl Mending {
     /// kept if the same is missing as at first. Touches the disk.
     ///
     /// # Errors
-    /// As [`Stream::mend`].
+    /// As [`Stream::mend`](super::Stream::mend).
     pub fn again(self) -> Result<Self, Error> {
         let base = self.site.base;
         if let Owner::Stream(stream) = &self.site.owner
@@ -194,20 +167,41 @@ impl Mending {
         self.new.is_some()
     }
 
-    /// Writes all that is whole in front of the first gap, if that was not done yet.
+    /// Goes on where there was no room for what is whole behind something that was given. Touches the disk.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] and [`Error::Io`]; nothing of what was given is lost.
+    pub fn go_on(&mut self) -> Result<(), Error> {
+        match self.is_level {
+            true => Ok(()),
+            false => self.advance(),
+        }
+    }
+
+    /// Writes all that is whole in front of the first gap, if that was not done yet; all of it, or nothing.
     fn write(&mut self) -> Result<(), Error> {
         if self.new.is_some() {
-            return Ok(());
+            return self.go_on();
         }
+        let before = (self.at, self.gap, self.written);
+        let written = self.write_first();
+        if written.is_err() {
+            (self.at, self.gap, self.written) = before;
+            (self.new, self.is_level) = (None, true);
+        }
+        written
+    }
+
+    fn write_first(&mut self) -> Result<(), Error> {
         let found = self.wanted();
-        let segment = self.site.create(&self.head)?;
+        let new = New::create(&self.site, &self.head)?;
         self.written = Written {
-            position: segment.body(),
-            chain: segment.header.crc(),
+            position: new.segment.body(),
+            chain: new.segment.header.crc(),
             next: self.head.next,
             running: self.head.running,
         };
-        self.new = Some(New { segment, disk: self.site.disk.clone() });
+        self.new = Some(new);
         (self.at, self.gap) = (self.damaged.body(), None);
         self.advance()?;
         match self.wanted() == found {
@@ -219,8 +213,8 @@ impl Mending {
         }
     }
 
-    /// The records that are wanted next; `None` if nothing is missing any more. A gap is given from its beginning
-    /// to its end, in as many parts as one likes.
+    /// The records that are wanted next; `None` if nothing is missing any more, unless it has to [go on](Self::go_on)
+    /// first. A gap is given from its beginning to its end, in as many parts as one likes.
     pub fn wanted(&self) -> Option<Range<Offset>> {
         self.gap.map(|gap| gap.given.offset..gap.until.offset)
     }
@@ -228,8 +222,9 @@ impl Mending {
     /// Takes records for the beginning of what is wanted. Touches the disk.
     ///
     /// # Errors
-    /// [`Error::Unproven`] if they do not lead to what follows them: all that was given for this gap is wanted
-    /// again. [`Error::Hole`] for more than is wanted, [`Error::Record`] for what cannot be decoded.
+    /// [`Error::NoSpace`]: what was given before is kept. [`Error::Unproven`] if they do not lead to what follows them: all
+    /// that was given for this gap is wanted again. [`Error::Hole`] for more than is wanted, [`Error::Record`] for what
+    /// cannot be decoded.
     pub fn give(&mut self, records: &Records) -> Result<(), Error> {
         self.write()?;
         let Some(gap) = self.gap else { return Ok(()) };
@@ -277,6 +272,7 @@ impl Mending {
     /// [`Error::Unproven`] if something is still wanted; [`Error::Io`] if the disk refuses: either the damaged segment
     /// or the mended one is there then.
     pub fn finish(mut self) -> Result<Mended, Error> {
+        self.go_on()?;
         if let Some(wanted) = self.wanted() {
             return Err(Error::Unproven { from: wanted.start, until: wanted.end });
         }
@@ -297,8 +293,7 @@ impl Mending {
             Owner::Stream(stream) => stream.put_in_place(site.base, written.position, rename)?,
             Owner::Nobody(_) => {
                 rename()?;
-                let synced = site.disk.sync_dir(&site.dir);
-                synced.map_err(|source| io_error("sync the folder of", &segment, source))?;
+                sync_names(site.disk.as_ref(), &site.dir)?;
             }
         }
         Ok(Mended { segment, fetched: *fetched })
@@ -306,6 +301,13 @@ impl Mending {
 
     /// Takes over what is whole, up to the next gap or the end.
     fn advance(&mut self) -> Result<(), Error> {
+        self.is_level = false;
+        self.take_over_whole()?;
+        self.is_level = true;
+        Ok(())
+    }
+
+    fn take_over_whole(&mut self) -> Result<(), Error> {
         loop {
             match self.damaged.batch_at(self.at)? {
                 Found::Batch { header, payload, next, .. } if self.continues(&header) => {
@@ -359,11 +361,16 @@ impl Mending {
 
     /// The next batch header that continues the stream, here or further on, its records whole or not.
     fn whole_after(&self) -> Result<Option<(u64, BatchHeader)>, Error> {
-        let mut headers = Headers::behind(&self.damaged, self.at + 1);
+        let mut headers = Headers::behind(&self.damaged, self.at);
         while let Some((at, header)) = headers.next()? {
-            if header.first > self.written.next || self.continues(&header) {
+            let continues = header.first > self.written.next || self.continues(&header);
+            if at > self.at && continues {
                 return Ok(Some((at, header)));
             }
+        }
+        if self.end.is_none() && headers.has_skipped() {
+            let reason = "the device cannot read where the stream ended";
+            return Err(self.damaged.corrupt(self.at, self.written.next, reason));
         }
         Ok(None)
     }
@@ -378,19 +385,20 @@ impl Mending {
     ) -> Result<(), Error> {
         let Written { position, chain, next, running: before } = self.written;
         let after = Written { next: next.forward(span), running, ..self.written };
-        let Some(New { segment: new, .. }) = &self.new else {
+        let Some(new) = &mut self.new else {
             self.written = after;
             return Ok(());
         };
         // All that is written here was durable before, or is so before anybody sees it.
         let header = BatchHeader::new(kind, (next, before), records, next.prev(), chain);
         let packed = pack(payload);
-        let (head, chain) = packed.head(header, new.place(position));
+        let (head, chain) = packed.head(header, new.segment.place(position));
         let mut parts = [IoSlice::new(&head), IoSlice::new(&packed.stored)];
-        let written = new.file.write_parts_at(&mut parts, position);
-        written.map_err(|source| new.io("write", source))?;
-        let bytes = head.len() + packed.stored.len();
-        self.written = Written { position: position + bytes as u64, chain, ..after };
+        let end = position + (head.len() + packed.stored.len()) as u64;
+        let written = new.segment.file.write_parts_at(&mut parts, position);
+        new.reaches(end);
+        written.map_err(|source| new.segment.io("write", source))?;
+        self.written = Written { position: end, chain, ..after };
         Ok(())
     }
 }
@@ -398,133 +406,5 @@ impl Mending {
 impl Written {
     fn join(&self) -> Join {
         Join { offset: self.next, running: self.running }
-    }
-}
-
-/// The segment to begin with in a stream that cannot be opened: the last one, unless its head is damaged and so is the end
-/// of the one before it, from which the head would follow. `None` if there is no segment.
-pub(super) fn first_to_mend(
-    disk: &dyn Disk,
-    dir: &Path,
-    id: StreamId,
-) -> Result<Option<Offset>, Error> {
-    let is_damage = |error: &Error| matches!(error, Error::Corrupt { .. });
-    let mut bases = list(disk, dir)?;
-    while let [.., before, base] = bases[..] {
-        let open = |base| Segment::open(disk, &dir.join(format::file_name(base)), id, false);
-        match open(base) {
-            Ok(_) => break,
-            Err(OpenError::Other(error)) if !is_damage(&error) => return Err(error),
-            Err(_) => {}
-        }
-        let end = match open(before) {
-            Ok((segment, tail)) => scan(&segment, tail).map(|scanned| Some(scanned.tail.next)),
-            Err(OpenError::Other(error)) => Err(error),
-            Err(OpenError::Damaged(_)) => Ok(None),
-        };
-        match end {
-            Ok(end) if end == Some(base) => break,
-            Err(error) if !is_damage(&error) => return Err(error),
-            _ => bases.pop(),
-        };
-    }
-    Ok(bases.last().copied())
-}
-
-impl Site {
-    fn path(&self) -> PathBuf {
-        self.dir.join(format::file_name(self.base))
-    }
-
-    /// Where the segment ends, in the words of those behind it; none if nobody says, because it is the last one, or those
-    /// behind it were being created.
-    fn end(&self, bases: &[Offset]) -> Result<Option<Bound>, Error> {
-        let mut behind = bases.iter().copied().filter(|base| *base > self.base).peekable();
-        let Some(&base) = behind.peek() else { return Ok(None) };
-        let mut unborn = true;
-        for other in behind {
-            if let Some(known) = self.known_in(other)? {
-                return Ok(Some(Bound { base, known }));
-            }
-            let path = self.dir.join(format::file_name(other));
-            unborn = unborn && is_unborn(self.disk.as_ref(), &path, self.id, other)?;
-        }
-        if unborn {
-            return Ok(None);
-        }
-        let reason = "nothing that is whole stands in it or behind it".to_owned();
-        let segment = self.dir.join(format::file_name(base));
-        Err(Error::Corrupt { segment, at: 0, offset: base, reason })
-    }
-
-    /// The first place in a segment of which the checksum is known.
-    fn known_in(&self, base: Offset) -> Result<Option<Join>, Error> {
-        let path = self.dir.join(format::file_name(base));
-        match Segment::open(self.disk.as_ref(), &path, self.id, false) {
-            Ok((segment, _)) => {
-                return Ok(Some(Join { offset: base, running: segment.header.running }));
-            }
-            Err(OpenError::Damaged(_) | OpenError::Other(Error::Corrupt { .. })) => {}
-            Err(OpenError::Other(error)) => return Err(error),
-        }
-        if let Some(header) = Segment::head_at(self.disk.as_ref(), &path, self.id, base)? {
-            return Ok(Some(Join { offset: base, running: header.running }));
-        }
-        let segment = headless(self.disk.as_ref(), &path, self.id, base)?;
-        let whole = Headers::behind(&segment, 0).next()?.filter(|(_, it)| it.first >= base);
-        Ok(whole.map(|(_, it)| Join { offset: it.first, running: it.running }))
-    }
-
-    /// The damaged segment with the state at its base: its own if its head is whole, else that at the end of the one
-    /// before it.
-    fn damaged(&self, bases: &[Offset]) -> Result<(Segment, Tail), Error> {
-        let path = self.path();
-        let reason = match Segment::open(self.disk.as_ref(), &path, self.id, false) {
-            Ok(opened) => return Ok(opened),
-            Err(OpenError::Damaged(reason)) => reason.to_owned(),
-            // A head that is whole and of elsewhere is no better.
-            Err(OpenError::Other(Error::Corrupt { reason, .. })) => reason,
-            Err(OpenError::Other(error)) => return Err(error),
-        };
-        let corrupt = |reason: &str| Error::Corrupt {
-            segment: path.clone(),
-            at: 0,
-            offset: self.base,
-            reason: reason.to_owned(),
-        };
-        let before = bases.iter().rev().find(|base| **base < self.base);
-        let tail = match before {
-            None if self.base == Offset::FIRST => Tail::default(),
-            None => return Err(corrupt(&reason)),
-            Some(before) => {
-                let path = self.dir.join(format::file_name(*before));
-                match Segment::open(self.disk.as_ref(), &path, self.id, false) {
-                    Ok((segment, tail)) => scan(&segment, tail)?.tail,
-                    Err(OpenError::Other(error)) => return Err(error),
-                    Err(OpenError::Damaged(_)) => return Err(corrupt(&reason)),
-                }
-            }
-        };
-        if tail.next != self.base {
-            return Err(corrupt("the segment before it ends elsewhere"));
-        }
-        let file = self.disk.open(&path, false).map_err(|error| io_error("open", &path, error))?;
-        let header = head_of(self.id, &tail)?.0;
-        let mut segment = Segment { path: path.clone(), header, file: file.into() };
-        if bases.last() == Some(&self.base) && Headers::behind(&segment, 0).next()?.is_none() {
-            return Err(corrupt(&reason));
-        }
-        // Where its batches begin is not known: the search begins right at its start.
-        segment.header.preamble_len = 0;
-        Ok((segment, tail))
-    }
-
-    /// The file that is to take the place of the damaged one.
-    fn create(&self, tail: &Tail) -> Result<Segment, Error> {
-        let path = self.path().with_extension(format::MENDING);
-        if self.disk.open(&path, false).is_ok() {
-            self.disk.remove(&path).map_err(|error| io_error("remove", &path, error))?;
-        }
-        Segment::draft(self.disk.as_ref(), path, self.id, tail)
     }
 }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, io::ErrorKind, sync::Arc};
 use super::{
     Open, Stream, Tail,
     format::Kind,
-    segment::{Found, OpenError, Segment, records_of},
+    recovery::follows_last,
+    segment::{Found, OpenError, Segment, UNREADABLE, records_of},
 };
 use crate::{
     Error,
@@ -161,13 +162,16 @@ impl Reader {
         let (header, payload, next) = match self.segment.batch_at(self.position)? {
             Found::Batch { header, payload, next, .. } => (header, payload, next),
             Found::End => return Err(bad("the segment ends too early")),
-            Found::Bad(reason) => return Err(bad(reason)),
+            Found::Bad(reason) => return Err(bad(&reason)),
+            Found::Unreadable => return Err(bad(UNREADABLE)),
         };
-        let follows = header.running == self.running || mutant::on(Mutant::RunningUnchecked);
-        if header.first != self.next || !follows {
-            return Err(bad("the batch does not follow the one before it"));
-        }
-        if header.kind == Kind::Mark {
+        let running = match mutant::on(Mutant::RunningUnchecked) {
+            true => header.running,
+            false => self.running,
+        };
+        follows_last((header.first, header.running), (self.next, running))
+            .map_err(|reason| bad(&reason))?;
+        if header.kind == Kind::Mark || header.is_seal() {
             self.position = next;
             return Ok(None);
         }

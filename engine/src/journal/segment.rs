@@ -1,6 +1,7 @@
 //! One segment file: creating it, opening it, and reading a batch at a position.
 
 use std::{
+    borrow::Cow,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,7 +23,7 @@ use crate::{
     limits::{BATCH_BYTES_MAX, DEPTH_MAX, PREAMBLE_BYTES_MAX},
     model::{Offset, StreamId},
     mutant::{self, Mutant},
-    storage::{Disk, File},
+    storage::{Disk, File, is_unreadable},
 };
 
 /// An open segment. Sharing it shares the file.
@@ -41,7 +42,9 @@ pub(super) enum Found {
     /// The end of the file.
     End,
     /// Anything else, and why it is not a batch.
-    Bad(&'static str),
+    Bad(Cow<'static, str>),
+    /// What the device cannot read: a batch, or nothing that was ever acknowledged. Nobody can tell.
+    Unreadable,
 }
 
 /// Why a segment could not be opened.
@@ -63,19 +66,20 @@ impl Segment {
         let path = dir.join(format::file_name(tail.next));
         let (header, head) = head_of(stream, tail)?;
         let file = disk.create(&path).map_err(|source| io_error("create", &path, source))?;
-        if let Err((operation, source)) = fill(disk, dir, file.as_ref(), &head) {
+        if let Err((operation, source)) = fill(file.as_ref(), &head) {
             // A head without a body would stand in the way of the next attempt, and after a power cut for the end of
             // the stream. If it cannot be removed for certain, the caller must not go on.
-            let removed = match mutant::on(Mutant::FailedSegmentLeft) {
-                true => Ok(()),
-                false => disk.remove(&path).and_then(|()| disk.sync_dir(dir)),
-            };
-            removed.map_err(|source| Error::Io {
-                operation: "remove",
-                path: path.clone(),
-                source,
-            })?;
+            if !mutant::on(Mutant::FailedSegmentLeft) {
+                let io = |source| Error::Io { operation: "remove", path: path.clone(), source };
+                disk.remove(&path).map_err(io)?;
+                sync_names(disk, dir)?;
+            }
             return Err(io_error(operation, &path, source));
+        }
+        match sync_names(disk, dir) {
+            _ if mutant::on(Mutant::NameUnsynced) => {}
+            Err(_) if mutant::on(Mutant::FailedNameRetried) => sync_names(disk, dir)?,
+            synced => synced?,
         }
         Ok(Self { path, header, file: file.into() })
     }
@@ -106,8 +110,10 @@ impl Segment {
             // Who will write on trusts the device alone: the cache may hold what it never took.
             file.forget_cached().map_err(|error| other("evict from the cache", error))?;
         }
+        let named = base_named(path);
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        let read = file.read_at(&mut bytes, 0).map_err(|error| other("read", error))?;
+        let read = file.read_at(&mut bytes, 0);
+        let read = read.map_err(|error| unread(path, (0, named.unwrap_or_default()), error))?;
         if read < bytes.len() {
             return Err(OpenError::Damaged("the header is incomplete"));
         }
@@ -117,14 +123,16 @@ impl Segment {
                 OpenError::Other(Error::Version { path: path.to_owned(), version, known: VERSION })
             }
         })?;
-        let named = path.file_name().and_then(|name| format::base_of(name.to_str()?));
         if header.stream != stream || named != Some(header.base) {
             // Whole, but not what belongs here: taken for unborn, it would be removed.
             return Err(OpenError::Other(Error::Corrupt {
                 segment: path.to_owned(),
                 at: 0,
                 offset: named.unwrap_or(header.base),
-                reason: "the header is that of another segment".to_owned(),
+                reason: format!(
+                    "the header is that of another segment, of {} from record {} on",
+                    header.stream, header.base
+                ),
             }));
         }
         let segment = Self { path: path.to_owned(), header, file: file.into() };
@@ -141,7 +149,10 @@ impl Segment {
     ) -> Result<Option<SegmentHeader>, Error> {
         let file = disk.open(path, false).map_err(|error| io_error("open", path, error))?;
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        let read = file.read_at(&mut bytes, 0).map_err(|error| io_error("read", path, error))?;
+        let read = match file.read_at(&mut bytes, 0) {
+            Err(error) if is_unreadable(&error) => return Ok(None),
+            read => read.map_err(|error| io_error("read", path, error))?,
+        };
         let header = SegmentHeader::decode(&bytes).ok().filter(|_| read == bytes.len());
         Ok(header.filter(|it| (it.stream, it.base) == (stream, base)))
     }
@@ -152,11 +163,9 @@ impl Segment {
         if len > PREAMBLE_BYTES_MAX {
             return Err(damaged);
         }
-        let mut bytes = vec![0; len];
-        let read = self
-            .file
-            .read_at(&mut bytes, SEGMENT_HEADER_BYTES as u64)
-            .map_err(|error| OpenError::Other(io_error("read", &self.path, error)))?;
+        let (mut bytes, at) = (vec![0; len], SEGMENT_HEADER_BYTES as u64);
+        let read = self.file.read_at(&mut bytes, at);
+        let read = read.map_err(|error| unread(&self.path, (at, self.header.base), error))?;
         let matches = crc32fast::hash(&bytes) == self.header.preamble_crc;
         if read < len || !(matches || mutant::on(Mutant::HeadUnchecked)) {
             return Err(damaged);
@@ -181,35 +190,50 @@ impl Segment {
         Place { stream: self.header.stream, base: self.header.base, at }
     }
 
+    /// Reads bytes as [`File::read_at`] does; `None` if the device cannot give them.
+    pub(super) fn read(&self, bytes: &mut [u8], at: u64) -> Result<Option<usize>, Error> {
+        match self.file.read_at(bytes, at) {
+            Err(error) if is_unreadable(&error) => Ok(None),
+            read => read.map(Some).map_err(|error| self.io("read", error)),
+        }
+    }
+
     /// Reads what stands at `at`.
     pub(super) fn batch_at(&self, at: u64) -> Result<Found, Error> {
         let mut bytes = [0; BATCH_HEADER_BYTES];
-        match self.file.read_at(&mut bytes, at).map_err(|error| self.io("read", error))? {
-            0 => return Ok(Found::End),
-            BATCH_HEADER_BYTES => {}
-            _ => return Ok(Found::Bad("the batch's header is incomplete")),
+        match self.read(&mut bytes, at)? {
+            None => return Ok(Found::Unreadable),
+            Some(0) => return Ok(Found::End),
+            Some(BATCH_HEADER_BYTES) => {}
+            Some(_) => return Ok(Found::Bad("the batch's header is incomplete".into())),
         }
-        let Some((header, crc)) = BatchHeader::decode(&bytes, self.place(at)) else {
-            return Ok(Found::Bad("the batch's header does not match its checksum"));
+        let Some((header, chain)) = BatchHeader::decode(&bytes, self.place(at)) else {
+            return Ok(Found::Bad(format::not_batch(&bytes, self.place(at)).into()));
         };
         let (stored, raw) = (header.stored_len as usize, header.raw_len as usize);
         if stored > BATCH_BYTES_MAX || raw > BATCH_BYTES_MAX {
-            return Ok(Found::Bad("the batch is longer than any that is written"));
+            return Ok(Found::Bad("the batch is longer than any that is written".into()));
         }
         let body = at + BATCH_HEADER_BYTES as u64;
-        if self.len()? < body + stored as u64 {
-            return Ok(Found::Bad("the batch is incomplete"));
+        let (ends, len) = (body + stored as u64, self.len()?);
+        if len < ends {
+            let reason =
+                format!("the batch is incomplete: it ends at byte {ends}, the file at {len}");
+            return Ok(Found::Bad(reason.into()));
         }
         let mut payload = vec![0; stored];
-        self.file.read_at(&mut payload, body).map_err(|error| self.io("read", error))?;
-        let matches = crc32fast::hash(&payload) == header.payload_crc;
-        if !matches && !mutant::on(Mutant::LengthUncovered) {
-            return Ok(Found::Bad("the batch's records do not match their checksum"));
+        if self.read(&mut payload, body)?.is_none() {
+            return Ok(Found::Unreadable);
+        }
+        let crc = crc32fast::hash(&payload);
+        if crc != header.payload_crc && !mutant::on(Mutant::LengthUncovered) {
+            let what = "the batch's records do not match their checksum";
+            return Ok(Found::Bad(format::mismatch(what, header.payload_crc, crc).into()));
         }
         let next = body + stored as u64;
         Ok(match unpack(header.codec, payload, raw) {
-            Some(payload) => Found::Batch { header, crc, payload, next },
-            None => Found::Bad("the batch's records cannot be unpacked"),
+            Some(payload) => Found::Batch { header, crc: chain, payload, next },
+            None => Found::Bad("the batch's records cannot be unpacked".into()),
         })
     }
 
@@ -315,20 +339,18 @@ fn decode_preamble(bytes: &[u8]) -> Option<Tail> {
     decode_state(bytes).map(Tail::restored)
 }
 
-fn fill(
-    disk: &dyn Disk,
-    dir: &Path,
-    file: &dyn File,
-    head: &[u8],
-) -> Result<(), (&'static str, io::Error)> {
+fn fill(file: &dyn File, head: &[u8]) -> Result<(), (&'static str, io::Error)> {
     file.write_all_at(head, 0).map_err(|error| ("write", error))?;
-    if !mutant::on(Mutant::HeadUnsynced) {
-        file.sync_data().map_err(|error| ("sync", error))?;
+    match mutant::on(Mutant::HeadUnsynced) {
+        true => Ok(()),
+        false => file.sync_data().map_err(|error| ("sync", error)),
     }
-    if mutant::on(Mutant::NameUnsynced) {
-        return Ok(());
-    }
-    disk.sync_dir(dir).map_err(|error| ("sync the folder of", error))
+}
+
+/// Makes the names in a folder durable. A failure is final, whatever its cause, as that of any sync.
+pub(super) fn sync_names(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+    let io = |source| Error::Io { operation: "sync", path: dir.to_owned(), source };
+    disk.sync_dir(dir).map_err(io)
 }
 
 fn unpack(codec: Codec, payload: Vec<u8>, raw: usize) -> Option<Bytes> {
@@ -352,6 +374,26 @@ pub(super) fn io_error(operation: &'static str, path: &Path, source: io::Error) 
         false => Error::Io { operation, path: path.to_owned(), source },
     }
 }
+
+/// A segment that could not be read: damaged where the device cannot give its bytes. Whoever opens it must not go on as if
+/// nothing had stood there.
+pub(super) fn unread(path: &Path, (at, offset): (u64, Offset), source: io::Error) -> OpenError {
+    OpenError::Other(match is_unreadable(&source) {
+        true => {
+            let (segment, reason) = (path.to_owned(), UNREADABLE.to_owned());
+            Error::Corrupt { segment, at, offset, reason }
+        }
+        false => io_error("read", path, source),
+    })
+}
+
+/// The base offset that a segment's path states.
+pub(super) fn base_named(path: &Path) -> Option<Offset> {
+    format::base_of(path.file_name()?.to_str()?)
+}
+
+/// What is wrong with bytes that the device cannot give.
+pub(super) const UNREADABLE: &str = "the device cannot read what stands there";
 
 fn u32_len(len: usize) -> u32 {
     u32::try_from(len).expect("batches and preambles are bounded by limits far below 4 GiB")

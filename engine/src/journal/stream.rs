@@ -3,6 +3,7 @@
 //! Two locks, always taken in this order: `writer` is held across disk writes, `state` never is.
 
 mod damage;
+mod sealing;
 mod trimming;
 
 use std::{
@@ -83,6 +84,8 @@ struct State {
     durable: u64,
     segments: Vec<(Offset, u64)>,
     durable_mark: Option<Mark>,
+    /// Whether something in the last segment says that all before it is durable, or nothing is in it.
+    is_sealed: bool,
     poisoned: bool,
 }
 
@@ -126,6 +129,7 @@ impl Stream {
                 taken: 0,
                 durable: 0,
                 segments: found.segments,
+                is_sealed: found.is_sealed,
                 poisoned: false,
             }),
             names: Mutex::default(),
@@ -247,6 +251,12 @@ impl Stream {
     /// Whether anything waits for the disk.
     pub fn has_staged(&self) -> bool {
         !self.state().staged.is_empty()
+    }
+
+    /// Whether what waits for the disk is worth a write of its own: something is complete with it, or it is long. Nobody
+    /// has use yet for the beginning of a transaction. Who [watches](Self::watch) is woken when it becomes so.
+    pub fn is_ripe(&self) -> bool {
+        self.state().staged.is_ripe()
     }
 
     /// Writes all that is staged, with one write and one fdatasync, and returns the *synced* watermark. Blocks
@@ -392,17 +402,22 @@ impl Stream {
         let start = state.start();
         if let Err(error) = state.tail.observe(&records) {
             // The state is ahead of what can be written now; only reading it anew is safe.
-            state.poisoned = true;
+            drop(guard);
+            self.poison();
             return Err(error);
         }
-        let is_first = state.staged.is_empty();
+        let (is_first, was_ripe) = (state.staged.is_empty(), state.staged.is_ripe());
         let is_writing = state.taken > state.durable;
         let to_pack = state.staged.push(&records, start, state.tail.running, is_writing);
+        if state.tail.open.is_none() {
+            state.staged.await_it();
+        }
+        let ripens = !was_ripe && state.staged.is_ripe();
         let last = state.tail.next.prev();
-        // Waking is dear, and who waits for the disk's work was woken by the first.
+        // Waking is dear, and who waits for the disk's work was woken by the first and by what made it worthwhile.
         self.marks.send_if_modified(|marks| {
             marks.appended = last;
-            is_first
+            is_first || ripens
         });
         drop(guard);
         if let Some(batch) = to_pack {
@@ -465,6 +480,7 @@ impl Stream {
         state.staged.reuse(buffers);
         state.durable = state.taken;
         state.durable_mark = after.mark;
+        state.is_sealed = false;
         if let Some((_, bytes)) = state.segments.last_mut() {
             *bytes += grown;
         }
@@ -502,7 +518,11 @@ impl Stream {
         self.budget.force(self.id, bytes);
         (writer.end.position, writer.end.chain) = (bytes, segment.header.crc());
         writer.segment = segment;
-        self.state().segments.push((tail.next, bytes));
+        let mut state = self.state();
+        state.segments.push((tail.next, bytes));
+        // The head of this one says of the one before that it was durable.
+        state.is_sealed = true;
+        drop(state);
         self.marks.send_modify(|marks| marks.bytes += bytes);
         Ok(())
     }

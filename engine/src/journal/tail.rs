@@ -169,6 +169,14 @@ impl Tail {
         stored
     }
 
+    /// The last mark, to be stored once more, which changes nothing. One that says that the source's log was let go of
+    /// would do so again.
+    pub(super) fn mark_again(&self) -> Option<StoredMark> {
+        let mark = self.mark.filter(|mark| !mark.released)?;
+        let Mark { lsn, timeline, system, released } = mark;
+        Some(StoredMark { lsn, timeline, system, released, releases: self.releases })
+    }
+
     /// The state after a mark that was read. Whether it says so itself or a mark before it that is missing: what the
     /// source's log was let go of for has a gap, and no table counts as copied.
     pub(super) fn observe_stored(&mut self, stored: StoredMark) {

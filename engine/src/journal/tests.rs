@@ -445,3 +445,28 @@ fn a_segment_of_an_unknown_version_is_refused_and_not_touched() {
     assert!(matches!(place.open(), Err(Error::Version { version: 2, .. })));
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
+
+#[test]
+fn a_last_segment_of_a_later_version_is_never_taken_for_one_that_was_being_created() {
+    let place = Place::new();
+    let (journal, stream) = place.open().unwrap();
+    for number in 1..=200 {
+        stream.append(transaction(number, 4)).unwrap();
+        stream.sync().unwrap();
+    }
+    drop((journal, stream));
+    let path = place.segments().pop().unwrap();
+    let sound = fs::read(&path).unwrap();
+    // All that stands in every version is magic, version and checksum; and its batches may be anywhere, or none.
+    for (version, length) in [(2, 68), (2, 500), (u16::MAX, 68), (7, sound.len())] {
+        let mut bytes: Vec<u8> = (0..length).map(|at| (at * 37) as u8).collect();
+        bytes[..8].copy_from_slice(&sound[..8]);
+        bytes[8..10].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..64]);
+        bytes[64..68].copy_from_slice(&crc.to_le_bytes());
+        fs::write(&path, &bytes).unwrap();
+        let error = place.open().unwrap_err();
+        assert!(matches!(error, Error::Version { version: v, .. } if v == version), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "it was touched");
+    }
+}

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 pub struct RelationId(pub u32);
 
 /// Which columns of an old row travel with an update or delete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplicaIdentity {
     /// Those of the primary key.
+    #[default]
     Default,
     /// None: updates and deletes are refused by the source.
     Nothing,

@@ -179,7 +179,7 @@ pub struct Sequence {
 }
 
 /// A table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Its columns in their order, dropped ones left out.
     pub columns: Vec<TableColumn>,

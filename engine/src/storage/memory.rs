@@ -3,9 +3,9 @@
 //!
 //! It knows two states of each file and folder: what a running system reads, and what the device holds. A power cut
 //! leaves, of every 512-byte sector written since the last sync, what it held at any moment since, or zeros where
-//! the file grew, or there what it held before the file was cut; of a file's length anything between; of a name
-//! made or removed since its folder was synced either state. All choices come from the caller's seed. Contents are shared
-//! until they change, so that a power cut costs what it touches.
+//! the file grew, or there what it held before the file was cut; of a file's length anything between; of a name, also
+//! a folder's, made or removed since its folder was synced either state. All choices come from the caller's seed. Contents
+//! are shared until they change, so that a power cut costs what it touches.
 
 mod inode;
 #[cfg(test)]
@@ -13,11 +13,14 @@ mod tests;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use rustix::io::Errno;
 
 use super::{Disk, File, Lock};
 use inode::Inode;
@@ -34,8 +37,12 @@ pub enum Fault {
     /// It fails and changes nothing.
     Error,
     /// A write that is done in part before it fails; a sync that fails and loses what it should have made durable,
-    /// which is read from the cache all the same until that is forgotten; anything else fails.
+    /// which is read from the cache all the same until that is forgotten; a sync of a folder that fails, and behind which
+    /// its names count as durable until one of them changes; anything else fails.
     Lossy,
+    /// The same, but that a sync of a file loses some of it only: the length stays, and zeros or what stood there before
+    /// stand in the place of the rest.
+    Holes,
     /// It fails because there is no space, a write in part.
     Full,
     /// It fails because a signal came, and changes nothing.
@@ -55,7 +62,13 @@ struct World {
     inodes: Vec<Inode>,
     live: BTreeMap<String, usize>,
     durable: BTreeMap<String, usize>,
+    /// The folders that were made, and whether their names are durable.
+    folders: BTreeMap<String, bool>,
+    /// The folders of which a sync has failed, and which have nothing to write since.
+    lapsed: BTreeSet<String>,
     locked: Vec<PathBuf>,
+    /// Whether the cache stays as it is when it is to be forgotten.
+    pinned: bool,
     changes: u64,
     change_plan: Option<Plan>,
     reads: u64,
@@ -79,6 +92,11 @@ impl MemoryDisk {
             ..self.world().clone()
         };
         Self { world: Arc::new(Mutex::new(world)) }
+    }
+
+    /// Has the cache stay as it is whenever it is to be forgotten, as a kernel keeps pages that somebody else uses.
+    pub fn pin_cache(&self) {
+        self.world().pinned = true;
     }
 
     /// How many operations that change something were asked for so far.
@@ -162,14 +180,36 @@ impl MemoryDisk {
         }
     }
 
+    /// Flips a bit of a file on the device alone: what the cache holds stays as it was.
+    pub fn decay(&self, path: &Path, bit: usize) {
+        let mut world = self.world();
+        if let Some(&inode) = world.live.get(name(path).as_ref()) {
+            world.inodes[inode].decay(bit);
+        }
+    }
+
+    /// Makes bytes of a file such that the device cannot read them, until they are written again or the file holds
+    /// something else.
+    pub fn spoil(&self, path: &Path, bytes: Range<usize>) {
+        let mut world = self.world();
+        if let Some(&inode) = world.live.get(name(path).as_ref()) {
+            world.inodes[inode].spoil(bytes);
+        }
+    }
+
     /// The disk as a power cut leaves it. `choose(n)` returns a number below `n`; the same answers leave the
     /// same disk, and all answers together all that a power cut can leave.
     #[must_use]
     pub fn power_cut(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
         let world = self.world();
         let mut after = World::default();
+        let (kept, lost): (Vec<_>, Vec<_>) =
+            world.folders.iter().partition(|(_, durable)| **durable || choose(2) == 0);
+        let is_lost = |name: &str| lost.iter().any(|(dir, _)| inside(dir, name).is_some());
+        let kept = kept.into_iter().filter(|(name, _)| !is_lost(name));
+        after.folders = kept.map(|(name, _)| (name.clone(), true)).collect();
         let vanished = world.durable.keys().filter(|name| !world.live.contains_key(*name));
-        for name in world.live.keys().chain(vanished) {
+        for name in world.live.keys().chain(vanished).filter(|name| !is_lost(name)) {
             let (live, durable) = (world.live.get(name), world.durable.get(name));
             let kept = if live == durable || choose(2) == 0 { durable } else { live };
             if let Some(&inode) = kept {
@@ -192,8 +232,14 @@ fn name(path: &Path) -> Cow<'_, str> {
 
 /// What of a name comes behind its folder.
 fn inside<'a>(dir: &str, name: &'a str) -> Option<&'a str> {
-    name.strip_prefix(dir)?.strip_prefix('/')
+    match dir {
+        HERE => Some(name),
+        _ => name.strip_prefix(dir)?.strip_prefix('/'),
+    }
 }
+
+/// The folder in which names without one are.
+const HERE: &str = ".";
 
 impl Plan {
     fn hits(self, number: u64) -> Option<Fault> {
@@ -204,7 +250,7 @@ impl Plan {
 impl Fault {
     fn error(self) -> io::Error {
         match self {
-            Self::Error | Self::Lossy => io::Error::other("injected"),
+            Self::Error | Self::Lossy | Self::Holes => io::Error::other("injected"),
             Self::Full => io::ErrorKind::StorageFull.into(),
             Self::Interrupted => io::ErrorKind::Interrupted.into(),
         }
@@ -222,10 +268,21 @@ impl World {
         self.step().map_or(Ok(()), |fault| Err(fault.error()))
     }
 
+    /// A name changes: its folder is to be written, as a whole.
+    fn touch(&mut self, path: &Path) {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        self.lapsed.remove(name(dir.unwrap_or(Path::new(HERE))).as_ref());
+    }
+
     fn look(&mut self) -> io::Result<()> {
         self.reads += 1;
         let fault = self.read_plan.and_then(|plan| plan.hits(self.reads - 1));
         fault.map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
+    fn has_folder(&self, dir: &str) -> bool {
+        let in_use = || self.live.keys().any(|name| inside(dir, name).is_some());
+        dir == HERE || self.folders.contains_key(dir) || in_use()
     }
 
     fn used(&self) -> usize {
@@ -248,20 +305,29 @@ impl fmt::Debug for MemoryDisk {
 }
 
 impl Disk for MemoryDisk {
-    fn create_dir(&self, _: &Path) -> io::Result<()> {
-        // Folders themselves are assumed durable: they are made once, before anything is in them.
-        Ok(())
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if self.world().has_folder(&name(dir)) {
+            return Ok(());
+        }
+        let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+        let above = above.unwrap_or(Path::new(HERE));
+        self.create_dir(above)?;
+        let mut world = self.world();
+        world.change()?;
+        world.touch(dir);
+        world.folders.insert(name(dir).into_owned(), false);
+        drop(world);
+        self.sync_dir(above)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut world = self.world();
         world.look()?;
         let dir = name(dir);
-        let inside = world.live.keys().filter_map(|name| inside(&dir, name));
-        let mut names: Vec<_> =
-            inside.filter_map(|rest| rest.split('/').next()).map(str::to_owned).collect();
-        names.dedup();
-        Ok(names)
+        let all = world.live.keys().chain(world.folders.keys());
+        let inside = all.filter_map(|name| inside(&dir, name));
+        let names: BTreeSet<_> = inside.filter_map(|rest| rest.split('/').next()).collect();
+        Ok(names.into_iter().map(str::to_owned).collect())
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
@@ -272,6 +338,7 @@ impl Disk for MemoryDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let inode = world.inodes.len();
+        world.touch(path);
         world.inodes.push(Inode::default());
         world.live.insert(name.into_owned(), inode);
         Ok(Box::new(MemoryFile { disk: self.clone(), inode }))
@@ -288,6 +355,7 @@ impl Disk for MemoryDisk {
         let mut world = self.world();
         world.change()?;
         let inode = world.live.remove(name(from).as_ref()).ok_or(io::ErrorKind::NotFound)?;
+        world.touch(to);
         world.live.insert(name(to).into_owned(), inode);
         Ok(())
     }
@@ -295,15 +363,25 @@ impl Disk for MemoryDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
         world.change()?;
-        world.live.remove(name(path).as_ref()).map(drop).ok_or(io::ErrorKind::NotFound.into())
+        world.live.remove(name(path).as_ref()).ok_or(io::ErrorKind::NotFound)?;
+        world.touch(path);
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.change()?;
+        let fault = world.step();
         let dir = name(dir);
+        if let Some(Fault::Lossy | Fault::Holes) = fault {
+            world.lapsed.insert(dir.clone().into_owned());
+        }
+        fault.map_or(Ok(()), |fault| Err(fault.error()))?;
+        if world.lapsed.contains(dir.as_ref()) {
+            return Ok(());
+        }
         let here = |name: &str| inside(&dir, name).is_some_and(|rest| !rest.contains('/'));
-        let World { live, durable, .. } = &mut *world;
+        let World { live, durable, folders, .. } = &mut *world;
+        folders.iter_mut().filter(|(name, _)| here(name)).for_each(|(_, durable)| *durable = true);
         durable.retain(|name, inode| !here(name) || live.get(name) == Some(inode));
         for (name, inode) in live.iter().filter(|(name, _)| here(name)) {
             if !durable.contains_key(name) {
@@ -342,6 +420,9 @@ impl File for MemoryFile {
         let live = world.inodes[self.inode].live();
         let rest = usize::try_from(at).ok().and_then(|at| live.get(at..)).unwrap_or_default();
         let read = rest.len().min(buf.len());
+        if world.inodes[self.inode].is_spoiled(at, read) {
+            return Err(Errno::IO.into());
+        }
         buf[..read].copy_from_slice(&rest[..read]);
         Ok(read)
     }
@@ -353,7 +434,7 @@ impl File for MemoryFile {
         let fault = world.step();
         let written = match fault {
             None => fits,
-            Some(Fault::Lossy | Fault::Full) => fits.min(buf.len() / 2),
+            Some(Fault::Lossy | Fault::Holes | Fault::Full) => fits.min(buf.len() / 2),
             Some(Fault::Error | Fault::Interrupted) => 0,
         };
         world.inodes[self.inode].write(&buf[..written], at);
@@ -367,10 +448,12 @@ impl File for MemoryFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut world = self.disk.world();
         let fault = world.step();
+        let number = world.changes;
         let inode = &mut world.inodes[self.inode];
         match fault {
             None => inode.sync(),
             Some(Fault::Lossy) => inode.drop_unsynced(),
+            Some(Fault::Holes) => inode.drop_some_unsynced(number),
             Some(_) => {}
         }
         fault.map_or(Ok(()), |fault| Err(fault.error()))
@@ -386,7 +469,9 @@ impl File for MemoryFile {
     fn forget_cached(&self) -> io::Result<()> {
         let mut world = self.disk.world();
         world.look()?;
-        world.inodes[self.inode].forget_cached();
+        if !world.pinned {
+            world.inodes[self.inode].forget_cached();
+        }
         Ok(())
     }
 }

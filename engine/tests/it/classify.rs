@@ -1,9 +1,10 @@
 //! Torn or corrupt: on every image of a power cut, with and without a bit flipped in what it had made durable, the
 //! journal says which it is, as far as that can be known from the file.
 //!
-//! It can be known of every record that a later batch of the file calls durable, and of all in a file behind which the
-//! head of another one says where it was to begin. What is behind the last such word is cut as if it was torn; that the
-//! stream is then shorter than what was acknowledged is for those to see to whom it was acknowledged. `THINWIRE_IMAGES`
+//! It can be known of every record that a later batch of the file calls durable, of everything in front of a seal, marks
+//! included, and of all in a file behind which the head of another one says where it was to begin. What is behind the last
+//! such word is cut as if it was torn: what was acknowledged since the stream was last sealed, and nothing else. That it
+//! is shorter then is for those to see to whom it was acknowledged. `THINWIRE_IMAGES`
 //! sets how many images there are.
 
 use std::{
@@ -17,15 +18,23 @@ use crate::world::{Model, Random, count, each_seed, interrupted, open, say};
 
 /// The layout of the files, told apart from the code that is tested.
 const HEAD: usize = 68;
-const BATCH_HEAD: usize = 48;
+pub(crate) const BATCH_HEAD: usize = 48;
 
 /// A batch in a file.
-struct Batch {
-    at: usize,
+pub(crate) struct Batch {
+    pub(crate) at: usize,
     end: usize,
     /// The record that is next where it begins.
     first: u64,
-    is_mark: bool,
+    pub(crate) is_mark: bool,
+    pub(crate) is_seal: bool,
+}
+
+impl Batch {
+    /// Whether nothing in it is read but to recover.
+    pub(crate) fn is_no_record(&self) -> bool {
+        self.is_mark || self.is_seal
+    }
 }
 
 fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
@@ -35,12 +44,14 @@ fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// The batches of a sound file.
-fn batches(bytes: &[u8]) -> Vec<Batch> {
+pub(crate) fn batches(bytes: &[u8]) -> Vec<Batch> {
     let (mut at, mut out) = (HEAD + number::<4>(bytes, 56) as usize, Vec::new());
     while at < bytes.len() {
         let end = at + BATCH_HEAD + number::<4>(bytes, at + 8) as usize;
         let first = number::<8>(bytes, at + 16);
-        out.push(Batch { at, end, first, is_mark: bytes[at + 44] == 2 });
+        let is_mark = bytes[at + 44] == 2;
+        let is_seal = !is_mark && number::<4>(bytes, at + 32) == 0;
+        out.push(Batch { at, end, first, is_mark, is_seal });
         at = end;
     }
     out
@@ -108,7 +119,8 @@ fn flipped_before_the_last(
     model.clone().recovered(&stream);
     let read = model.try_read(&stream);
     assert!(image.content(path) == damaged, "what is corrupt was touched");
-    let records_end = batches(sound).iter().filter(|batch| !batch.is_mark).map(|it| it.end).max();
+    let batches = batches(sound);
+    let records_end = batches.iter().filter(|it| !it.is_no_record()).map(|it| it.end).max();
     if Some(bit / 8) >= records_end {
         assert!(read.is_ok());
         return Verdict::Harmless;
@@ -129,9 +141,10 @@ fn flipped_in_the_last(
     let hit = all.iter().position(|batch| (batch.at..batch.end).contains(&(bit / 8)));
     let born_alone = alone && !path.ends_with("00000000000000000001.seg");
     let proven = match hit {
-        Some(hit) if is_followed && all[hit..].iter().any(|batch| !batch.is_mark) => true,
+        Some(hit) if is_followed && all[hit..].iter().any(|batch| !batch.is_no_record()) => true,
         Some(hit) => all[hit + 1..].iter().filter(|later| !later.is_mark).any(|later| {
-            model.synced_before(later.first as usize) >= Some(all[hit].first as usize)
+            let synced = model.synced_before(later.first as usize);
+            later.is_seal || synced >= Some(all[hit].first as usize)
         }),
         // The head: whatever was written behind it came after it was durable, and so does the
         // removal of all segments before it.
@@ -159,6 +172,10 @@ fn flipped_in_the_last(
     };
     // Cut exactly at the batch that was hit: what is before it is there, and those who were told of more see it.
     assert_eq!(held + 1, all[hit].first);
+    let mark = stream.durable_mark().map_or(0, |mark| mark.lsn.get());
+    let (sealed, sealed_mark) = model.sealed;
+    assert!(held as usize >= sealed, "{sealed} records were sealed, {held} are held");
+    assert!(mark >= sealed_mark, "mark {sealed_mark} was sealed, {mark} is held");
     (cut.acked, cut.acked_mark) = (held as usize, 0);
     cut.recovered(&stream);
     cut.read(&stream);

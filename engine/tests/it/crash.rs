@@ -21,6 +21,9 @@ pub(crate) fn life(seed: u64) -> u64 {
     let mut random = Random(seed);
     let (mut disk, mut model, mut cuts, mut survived) = (MemoryDisk::new(), Model::default(), 0, 0);
     while cuts < CUTS {
+        if random.one_in(4) {
+            disk.pin_cache();
+        }
         let (journal, stream) = open(&disk).expect("a power cut alone never halts a stream");
         survived += model.acked as u64;
         model.recovered(&stream);
@@ -29,7 +32,8 @@ pub(crate) fn life(seed: u64) -> u64 {
             model.accounted(&disk, &stream);
         }
         let (before, number) = (disk.operations(), random.below(16) as u64);
-        disk.fail(number, Fault::Error, true);
+        let fault = [Fault::Error, Fault::Error, Fault::Lossy, Fault::Holes][random.below(4)];
+        disk.fail(number, fault, fault == Fault::Error || random.one_in(2));
         for _ in 0..random.below(14) {
             if let Err(error) = act(&stream, &mut model, &mut random) {
                 assert!(disk.operations() - before > number, "{error}, and the disk did not fail");
@@ -45,7 +49,7 @@ pub(crate) fn life(seed: u64) -> u64 {
         cuts += 1;
         disk = disk.power_cut(&mut |n| random.below(n));
         while cuts < CUTS && random.one_in(3) {
-            disk.fail(random.below(5) as u64, Fault::Error, true);
+            disk.fail(random.below(9) as u64, Fault::Error, true);
             drop(open(&disk));
             disk.heal();
             cuts += 1;

@@ -19,9 +19,10 @@ enum Sort {
     Read(Fault),
 }
 
-const SORTS: [Sort; 6] = [
+const SORTS: [Sort; 7] = [
     Sort::Change(Fault::Error),
     Sort::Change(Fault::Lossy),
+    Sort::Change(Fault::Holes),
     Sort::Change(Fault::Full),
     Sort::Change(Fault::Interrupted),
     Sort::Read(Fault::Error),
@@ -51,6 +52,10 @@ fn fails_at(seed: u64, number: u64, sort: Sort, sticky: bool) -> bool {
     let _place = Place(place.clone());
     let mut random = Random(seed);
     let (disk, mut model) = (MemoryDisk::new(), Model::default());
+    // The cache may be believed by force.
+    if random.one_in(2) {
+        disk.pin_cache();
+    }
     // The workload begins with a stream that is there already, half of the time.
     if random.one_in(2) {
         let (_journal, stream) = open(&disk).unwrap();
@@ -116,6 +121,56 @@ fn fails_at(seed: u64, number: u64, sort: Sort, sticky: bool) -> bool {
         expected.read(&stream);
     }
     failed
+}
+
+/// A journal whose first opening is interrupted at some operation, as by a kill, and which is opened again by the next
+/// process; returns whether it was. What that one acknowledges survives the power.
+fn begun_twice(number: u64) -> bool {
+    let (mut random, disk, mut model) = (Random(number), MemoryDisk::new(), Model::default());
+    disk.fail(number, Fault::Error, true);
+    let interrupted = open(&disk).is_err();
+    disk.heal();
+    let (_journal, stream) = open(&disk).unwrap();
+    append(&stream, &mut model, &[100], &mut random).unwrap();
+    model.synced(stream.sync().unwrap());
+    // Whatever can be lost is.
+    let cut = disk.power_cut(&mut |n| n - 1);
+    let (_journal, stream) = open(&cut).unwrap();
+    model.recovered(&stream);
+    interrupted
+}
+
+#[test]
+fn a_journal_that_was_begun_twice_keeps_what_it_acknowledges() {
+    // Making the folders and the first segment, each durably, and what recovery does beside.
+    let interrupted = (0..40).filter(|number| begun_twice(*number)).count();
+    assert!((8..40).contains(&interrupted), "{interrupted} openings were interrupted");
+}
+
+#[test]
+fn a_failed_sync_of_a_new_segments_name_is_final_whatever_its_cause() {
+    for fault in [Fault::Error, Fault::Lossy, Fault::Full] {
+        let (mut random, disk, mut model) = (Random(1), MemoryDisk::new(), Model::default());
+        let (journal, stream) = open(&disk).unwrap();
+        append(&stream, &mut model, &[5_000], &mut random).unwrap();
+        // Behind the group's write and sync, and the new file's creation, write and sync.
+        let before = disk.operations();
+        disk.fail(5, fault, false);
+        let failed = stream.sync();
+        assert!(matches!(failed, Err(Error::Io { operation: "sync", .. })), "{failed:?}");
+        assert_eq!(disk.operations() - before, 6, "{fault:?}: something was tried again");
+        assert!(stream.is_poisoned(), "{fault:?}");
+        drop((journal, stream));
+        // The next process finds the name, and makes it durable for certain.
+        let (_journal, stream) = open(&disk).unwrap();
+        model.recovered(&stream);
+        append(&stream, &mut model, &[9], &mut random).unwrap();
+        model.synced(stream.sync().unwrap());
+        let (_journal, stream) = open(&disk.power_cut(&mut |n| n - 1)).unwrap();
+        model.recovered(&stream);
+        let (_journal, stream) = open(&disk.power_cut(&mut |_| 0)).unwrap();
+        model.recovered(&stream);
+    }
 }
 
 /// A disk that fills up and is freed, again and again.

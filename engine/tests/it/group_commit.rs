@@ -187,6 +187,49 @@ fn all_that_is_staged_during_a_write_is_one_more_write_whatever_the_number_of_pr
 }
 
 #[test]
+fn the_beginning_of_a_transaction_is_worth_no_write_and_who_watches_is_told_of_what_is() {
+    let Place { disk, stream, _dir, _journal } = place();
+    disk.allow(u64::MAX / 2);
+    let mut watch = stream.watch();
+    let mut woken = || {
+        let woken = watch.has_changed().unwrap();
+        watch.mark_unchanged();
+        woken
+    };
+    woken();
+    let begin = Record::Begin { xid: 1, lsn: Lsn::new(1), time: Timestamp::from_micros(0) };
+    let text = |bytes| {
+        let content = vec![b'x'; bytes].into();
+        let prefix = "p".into();
+        Records::one(&Record::Message { transactional: true, lsn: Lsn::new(1), prefix, content })
+    };
+    let commit = || Records::one(&Record::Commit { end: Lsn::new(2) });
+
+    stream.append(Records::one(&begin)).unwrap();
+    assert!(stream.has_staged() && !stream.is_ripe() && woken(), "something waits");
+    stream.append(text(10)).unwrap();
+    assert!(!stream.is_ripe() && !woken(), "nothing that matters has changed");
+    stream.append(commit()).unwrap();
+    assert!(stream.is_ripe() && woken());
+    stream.sync().unwrap();
+    assert!(!stream.is_ripe() && woken());
+
+    stream.append(Records::one(&begin)).unwrap();
+    stream.append(text(10)).unwrap();
+    assert!(!stream.is_ripe());
+    stream.sync().unwrap();
+    woken();
+    // Behind a beginning that is on disk, the rest of it is as little use.
+    stream.append(text(10)).unwrap();
+    assert!(!stream.is_ripe() && woken());
+    stream.append(text(60 << 10)).unwrap();
+    assert!(stream.is_ripe() && woken(), "a long one is shipped before it is whole");
+    stream.sync().unwrap();
+    stream.append(commit()).unwrap();
+    assert!(stream.is_ripe());
+}
+
+#[test]
 fn whose_records_are_durable_does_not_wait_for_those_of_others() {
     let Place { disk, stream, _dir, _journal } = place();
     let (done, finished) = channel();
@@ -194,9 +237,17 @@ fn whose_records_are_durable_does_not_wait_for_those_of_others() {
     sync_aside(&stream, &done);
     disk.await_syncs(1);
     // These have nothing but what is being written. Nothing tells that they wait already, but in this time at least
-    // one of so many does.
+    // one of so many that are about to does.
     let followers = 8;
-    (0..followers).for_each(|_| sync_aside(&stream, &done));
+    let (ready, begun) = channel();
+    for _ in 0..followers {
+        let (stream, done, ready) = (stream.clone(), done.clone(), ready.clone());
+        thread::spawn(move || {
+            ready.send(()).unwrap();
+            done.send(stream.sync().unwrap())
+        });
+    }
+    (0..followers).for_each(|_| begun.recv_timeout(SOON).unwrap());
     thread::sleep(Duration::from_millis(100));
     let second = stream.append(transaction(2)).unwrap();
     sync_aside(&stream, &done);

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests keep their own files")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests own")]
 
+mod cache;
 mod classify;
 mod crash;
 mod errors;
@@ -14,9 +15,12 @@ mod mend;
 mod misplaced;
 mod model;
 mod recovery;
+mod replay;
 mod scope;
+mod sealed;
 mod stale;
 mod tables;
+mod unreadable;
 mod world;
 
 use bytes::Bytes;

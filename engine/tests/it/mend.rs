@@ -17,12 +17,12 @@ use thinwire_engine::{
     },
 };
 
-const DIR: &str = "journal";
+pub(crate) const DIR: &str = "journal";
 const OWN: Origin = Origin::from_bytes([1; 16]);
-const ID: StreamId = StreamId { origin: OWN, epoch: Epoch::from_bytes([2; 16]) };
+pub(crate) const ID: StreamId = StreamId { origin: OWN, epoch: Epoch::from_bytes([2; 16]) };
 
 /// splitmix64.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -33,12 +33,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.next() % n
     }
 }
 
-fn open(disk: &MemoryDisk) -> (Journal, Option<Arc<Stream>>) {
+pub(crate) fn open(disk: &MemoryDisk) -> (Journal, Option<Arc<Stream>>) {
     let options = Options { own: OWN, segment: 64 << 10, budget: 1 << 40 };
     let (journal, unopened) =
         Journal::open(Arc::new(disk.clone()), Path::new(DIR), options).unwrap();
@@ -46,7 +46,7 @@ fn open(disk: &MemoryDisk) -> (Journal, Option<Arc<Stream>>) {
     (journal, stream)
 }
 
-fn transaction(number: u64, random: &mut Random) -> Records {
+pub(crate) fn transaction(number: u64, random: &mut Random) -> Records {
     let mut buf = RecordsBuf::new();
     let time = Timestamp::from_micros(0);
     buf.push(&Record::Begin { xid: 1, lsn: Lsn::new(number), time });
@@ -61,7 +61,7 @@ fn transaction(number: u64, random: &mut Random) -> Records {
 }
 
 /// A journal of several segments with marks between, and all records that it holds, each with its span.
-fn filled(seed: u64) -> (MemoryDisk, Vec<Records>) {
+pub(crate) fn filled(seed: u64) -> (MemoryDisk, Vec<Records>) {
     let (disk, mut random, mut all) = (MemoryDisk::new(), Random(seed), Vec::new());
     let (_journal, stream) = open(&disk);
     let stream = stream.unwrap();
@@ -85,7 +85,7 @@ fn filled(seed: u64) -> (MemoryDisk, Vec<Records>) {
     (disk, all)
 }
 
-fn segments(disk: &MemoryDisk) -> Vec<(std::path::PathBuf, u64)> {
+pub(crate) fn segments(disk: &MemoryDisk) -> Vec<(std::path::PathBuf, u64)> {
     let dir = Path::new(DIR).join(ID.to_string());
     let mut paths: Vec<_> = disk.list(&dir).unwrap().iter().map(|name| dir.join(name)).collect();
     paths.sort();
@@ -100,7 +100,7 @@ fn harm(disk: &MemoryDisk, random: &mut Random, path: &Path, len: u64) {
     }
 }
 
-fn read_all(stream: &Arc<Stream>) -> Result<Vec<Bytes>, Error> {
+pub(crate) fn read_all(stream: &Arc<Stream>) -> Result<Vec<Bytes>, Error> {
     let (mut reader, mut all) = (stream.read(Offset::FIRST)?, Vec::new());
     while let Some(block) = reader.next_block()? {
         all.extend(block.records.iter());
@@ -109,7 +109,7 @@ fn read_all(stream: &Arc<Stream>) -> Result<Vec<Bytes>, Error> {
 }
 
 /// Gives what is wanted out of all records, in pieces of random size.
-fn nurse(mending: &mut Mending, all: &[Records], random: &mut Random) {
+pub(crate) fn nurse(mending: &mut Mending, all: &[Records], random: &mut Random) {
     while let Some(wanted) = mending.wanted() {
         let left = wanted.end.since(wanted.start);
         let (start, mut buf) = (wanted.start.prev().get() as usize, RecordsBuf::new());
@@ -120,7 +120,7 @@ fn nurse(mending: &mut Mending, all: &[Records], random: &mut Random) {
     }
 }
 
-fn expected(all: &[Records]) -> Vec<Bytes> {
+pub(crate) fn expected(all: &[Records]) -> Vec<Bytes> {
     all.iter().flat_map(|record| record.iter().collect::<Vec<_>>()).collect()
 }
 
@@ -478,6 +478,79 @@ fn what_was_given_is_kept_for_the_next_attempt_unless_the_file_is_another() {
     let mending = stream.mend(offset).unwrap();
     stream.trim(stream.watermarks().synced, true).unwrap();
     assert!(matches!(mending.again(), Err(Error::Trimmed { .. })));
+}
+
+#[test]
+fn a_full_disk_costs_nothing_of_what_was_given() {
+    let (mut full, mut kept) = (0, 0);
+    for seed in 0..40 {
+        let (disk, all) = filled(seed % 20);
+        let mut random = Random(seed + 5_000_000);
+        let (journal, stream) = open(&disk);
+        let stream = stream.unwrap();
+        let (path, len) = segments(&disk).remove(1);
+        let sizes: u64 = segments(&disk).iter().map(|(_, len)| len).sum();
+        for part in 1..6 {
+            wipe(&disk, &path, len / 6 * part, len / 6 * part + 5);
+        }
+        assert!(read_all(&stream).is_err());
+        let offset = *stream.damage().borrow().first().unwrap();
+        let (mut mending, mut given) = (stream.mend(offset).unwrap(), 0);
+        let mut room = random.below(len) as usize;
+        disk.limit(Some(disk.used() + room));
+        let mut has_room = |error: Error, mending: &Mending| {
+            assert!(matches!(error, Error::NoSpace { .. }), "seed {seed}: {error}");
+            full += 1;
+            kept += usize::from(mending.has_begun());
+            // What was taken of it counts, so that everybody else goes slower.
+            let held: u64 = segments(&disk).iter().map(|(_, len)| len).sum();
+            assert!((held..held + (70 << 10)).contains(&journal.usage().bytes), "seed {seed}");
+            room += random.below(len / 2) as usize + 1;
+            disk.limit(Some(sizes as usize + room));
+        };
+        loop {
+            while let Err(error) = mending.go_on() {
+                has_room(error, &mending);
+                mending = mending.again().unwrap();
+            }
+            let Some(wanted) = mending.wanted() else { break };
+            match mending.give(&all[wanted.start.prev().get() as usize]) {
+                Ok(()) => given += 1,
+                Err(error) => {
+                    let asked_again = mending.wanted() == Some(wanted);
+                    given += u64::from(!asked_again);
+                    has_room(error, &mending);
+                }
+            }
+        }
+        disk.limit(None);
+        let fetched = mending.finish().unwrap().fetched;
+        assert_eq!(given, fetched, "seed {seed}: what was given is asked for again");
+        assert_eq!(read_all(&stream).unwrap(), expected(&all), "seed {seed}");
+        let held: u64 = segments(&disk).iter().map(|(_, len)| len).sum();
+        assert_eq!(journal.usage().bytes, held, "seed {seed}");
+    }
+    assert!(full > 40 && kept > 20, "the disk was full {full} times, {kept} times in between");
+}
+
+#[test]
+fn what_a_mending_takes_counts_in_the_budget_until_it_is_dropped() {
+    let (disk, all) = filled(3);
+    let (journal, stream) = open(&disk);
+    let stream = stream.unwrap();
+    let (path, len) = segments(&disk).remove(1);
+    wipe(&disk, &path, len / 2, len / 2 + 5);
+    assert!(read_all(&stream).is_err());
+    let before = journal.usage().bytes;
+    let offset = *stream.damage().borrow().first().unwrap();
+    let mut mending = stream.mend(offset).unwrap();
+    assert_eq!(journal.usage().bytes, before);
+    nurse(&mut mending, &all, &mut Random(3));
+    let held: u64 = segments(&disk).iter().map(|(_, len)| len).sum();
+    assert_eq!(journal.usage().bytes, held);
+    assert!(held > before + len / 2);
+    drop(mending);
+    assert_eq!(journal.usage().bytes, before);
 }
 
 #[test]

@@ -33,6 +33,7 @@ enum Action {
     },
     Mark,
     Sync,
+    Seal,
     Trim {
         place: usize,
         pressed: bool,
@@ -74,6 +75,7 @@ impl ReferenceStateMachine for Anything {
             1 => (1..9_u64).prop_map(|gap| Action::AppendBehind { gap }),
             2 => Just(Action::Mark),
             6 => Just(Action::Sync),
+            2 => Just(Action::Seal),
             2 => (place(), any::<bool>())
                 .prop_map(|(place, pressed)| Action::Trim { place, pressed }),
             3 => place().prop_map(|place| Action::Read { place }),
@@ -190,6 +192,10 @@ impl StateMachineTest for Held {
             Action::Sync => {
                 held.model.synced(stream.sync().unwrap());
                 assert_eq!(held.model.acked, held.model.len());
+            }
+            Action::Seal => {
+                stream.seal().unwrap();
+                assert!(stream.has_staged() || stream.is_sealed());
             }
             Action::Trim { place, pressed } => {
                 let upto = Held::at(place, held.model.acked) - 1;

@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "small numbers of the tests own")]
 #![allow(dead_code, unused_imports, reason = "the proofs are tests in another binary")]
 
+mod cache;
 mod classify;
 mod crash;
 mod errors;
@@ -33,10 +34,11 @@ const SEEDS_SOUND: u64 = 60;
 type Proof = (&'static str, fn(u64) -> u64);
 
 /// The quick ones first. A dear one is tried with one of several seeds.
-const PROOFS: [(u64, Proof); 14] = [
+const PROOFS: [(u64, Proof); 15] = [
     (1, ("life", crash::life)),
     (1, ("recovery", recovery::interruptions)),
     (1, ("classify", |seed| classify::image(seed) as u64)),
+    (1, ("decay", cache::decayed)),
     (1, ("fill", errors::fill)),
     (1, ("other life", stale::other_life)),
     (1, ("other stream", stale::other_stream)),

@@ -30,7 +30,7 @@ pub(crate) fn interruptions(seed: u64) -> u64 {
     let mut disk = disk.power_cut(&mut |n| random.below(n));
     let expected = recovered(&disk.copy());
     for _ in 0..DEPTH {
-        disk.fail(random.below(6) as u64, Fault::Error, true);
+        disk.fail(random.below(10) as u64, Fault::Error, true);
         drop(open(&disk));
         disk.heal();
         disk = disk.power_cut(&mut |n| random.below(n));

@@ -2,6 +2,7 @@
 //! model of what it must hold.
 
 use std::{
+    cell::Cell,
     env,
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -57,8 +58,50 @@ impl Random {
     }
 }
 
+thread_local! {
+    /// What this thread has seen of disks and streams, if that is of interest.
+    static TRACE: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+/// A checksum of every disk on which a journal is opened meanwhile, and of what is said then; and of what is returned.
+pub(crate) fn traced(proof: impl FnOnce() -> u64) -> u32 {
+    TRACE.set(Some(0));
+    let returned = proof();
+    trace(&returned.to_le_bytes());
+    TRACE.take().expect("it was begun above")
+}
+
+fn trace(bytes: &[u8]) {
+    TRACE.set(TRACE.get().map(|before| {
+        let mut hasher = crc32fast::Hasher::new_with_initial(before);
+        hasher.update(bytes);
+        hasher.finalize()
+    }));
+}
+
+fn trace_opening(disk: &MemoryDisk, opened: &Result<(Journal, Arc<Stream>), Error>) {
+    if TRACE.get().is_none() {
+        return;
+    }
+    for path in disk.files() {
+        trace(path.to_string_lossy().as_bytes());
+        trace(&disk.content(&path));
+    }
+    let said = match opened {
+        Ok((_, stream)) => format!("{:?} {:?}", stream.watermarks(), stream.tail()),
+        Err(error) => error.to_string(),
+    };
+    trace(format!("{} {said}", disk.operations()).as_bytes());
+}
+
 /// Opens the journal and its stream.
 pub(crate) fn open(disk: &MemoryDisk) -> Result<(Journal, Arc<Stream>), Error> {
+    let opened = try_open(disk);
+    trace_opening(disk, &opened);
+    opened
+}
+
+fn try_open(disk: &MemoryDisk) -> Result<(Journal, Arc<Stream>), Error> {
     let (journal, mut unopened) = Journal::open(Arc::new(disk.clone()), Path::new(DIR), OPTIONS)?;
     match unopened.pop() {
         Some(unopened) => Err(unopened.error),
@@ -135,6 +178,8 @@ pub(crate) struct Model {
     /// The number of the last mark that was staged, and of the last that was acknowledged.
     pub(crate) mark: u64,
     pub(crate) acked_mark: u64,
+    /// The last record, and the last mark, in front of a word that all there is durable.
+    pub(crate) sealed: (usize, u64),
 }
 
 impl Model {
@@ -170,6 +215,13 @@ impl Model {
     pub(crate) fn synced(&mut self, upto: Offset) {
         self.written(upto.get() as usize);
         self.acked_mark = self.mark;
+    }
+
+    /// Takes that the stream was to be sealed.
+    pub(crate) fn sealed(&mut self, stream: &Stream) {
+        if stream.is_sealed() {
+            self.sealed = (self.acked, self.acked_mark);
+        }
     }
 
     fn written(&mut self, upto: usize) {
@@ -250,7 +302,7 @@ impl Model {
 
 /// One random thing that a node does with its stream.
 pub(crate) fn act(stream: &Stream, model: &mut Model, random: &mut Random) -> Result<(), Error> {
-    match random.below(16) {
+    match random.below(18) {
         0..=4 => append(stream, model, &[random.below(90)], random)?,
         5 | 6 => {
             append(stream, model, &[random.below(900), random.below(700), 3], random)?;
@@ -261,6 +313,17 @@ pub(crate) fn act(stream: &Stream, model: &mut Model, random: &mut Random) -> Re
             model.mark += 1;
         }
         9..=14 => model.synced(stream.sync()?),
+        15 | 16 => {
+            match stream.seal() {
+                // Nothing was staged, and nothing is.
+                Err(Error::NoSpace { .. }) => assert!(!stream.has_staged() && !stream.is_sealed()),
+                sealed => {
+                    sealed?;
+                    assert!(stream.has_staged() || stream.is_sealed());
+                }
+            }
+            model.sealed(stream);
+        }
         _ => {
             model.trimmed = model.trimmed.max(random.below(model.acked + 1));
             stream.trim(Offset::new(model.trimmed as u64), true)?;

@@ -182,7 +182,8 @@ pub(crate) fn act(
 ) -> Result<(), Error> {
     match random.below(20) {
         0..=9 => append(stream, random, tell),
-        10..=17 => sync(stream, random, tell),
+        10..=16 => sync(stream, random, tell),
+        17 => stream.seal(),
         18 => trim(stream, random, tell).map(drop),
         _ => mend(stream, random),
     }

@@ -1,6 +1,15 @@
 //! Whatever is done to a journal's files is found, with its place; whatever a journal in use does is not damage.
 
-use std::{fs, path::PathBuf, sync::Arc, thread::sleep, time::Duration};
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::sleep,
+    time::Duration,
+};
 
 use super::*;
 use crate::{
@@ -8,7 +17,7 @@ use crate::{
         Stream,
         tests::{Place, read_all, transaction},
     },
-    storage::disk::RealDisk,
+    storage::{File, Lock, disk::RealDisk},
 };
 
 /// A sound journal of several segments that nobody has open.
@@ -211,24 +220,94 @@ fn a_journal_that_grows_and_is_trimmed_while_it_is_read_is_sound() {
     let (_journal, stream) = place.open().unwrap();
     fill(&stream, 1..=100);
     let dir = place.dir.path().join(place.id().to_string());
+    let rounds = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            for number in 101..=1_500 {
+            // Until it was looked at often enough, but not for ever.
+            let is_wanted = |number: u64| {
+                number <= 1_500 || number <= 100_000 && rounds.load(Ordering::Relaxed) <= 3
+            };
+            for number in (101..).take_while(|number| is_wanted(*number)) {
                 fill(&stream, std::iter::once(number));
                 if number % 50 == 0 {
                     stream.trim(stream.watermarks().synced, true).unwrap();
                 }
             }
         });
-        let mut rounds = 0;
         while !writer.is_finished() {
             for report in damaged(&dir) {
                 assert!(settles(&dir, report.clone()), "{report:?}");
             }
             assert!(list(&RealDisk, &dir).is_ok());
             dumped(&dir, 1).1.unwrap();
-            rounds += 1;
+            rounds.fetch_add(1, Ordering::Relaxed);
         }
-        assert!(rounds > 3, "only {rounds} rounds");
     });
+    let rounds = rounds.into_inner();
+    assert!(rounds > 3, "only {rounds} rounds");
 }
+
+/// The machine's disk, on which a folder is emptied just before it is listed for the last time of `left`.
+#[derive(Debug)]
+struct Emptied {
+    left: AtomicUsize,
+}
+
+impl Disk for Emptied {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.create_dir(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+            for name in RealDisk.list(dir)? {
+                RealDisk.remove(&dir.join(name))?;
+            }
+        }
+        RealDisk.list(dir)
+    }
+    fn create(&self, path: &Path) -> io::Result<Box<dyn File>> {
+        RealDisk.create(path)
+    }
+    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn File>> {
+        RealDisk.open(path, write)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        RealDisk.lock(path)
+    }
+}
+
+#[test]
+fn a_folder_that_is_emptied_while_it_is_looked_at_does_no_harm() {
+    let (place, dir) = journal();
+    let files: Vec<_> =
+        place.segments().into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    for left in 1..8 {
+        for (what, look) in LOOKS.iter().enumerate() {
+            files.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
+            // Whether it was in use is asked of a last one alone, whose head is damaged.
+            let (bytes, last) = files.last().unwrap();
+            fs::write(last, &bytes[1..]).unwrap();
+            look(&Emptied { left: AtomicUsize::new(left) }, &dir);
+            assert!(left > 1 || place.segments().is_empty(), "look {what}");
+        }
+    }
+}
+
+type Look = fn(&Emptied, &Path);
+
+/// Every way to look; what is found depends on when the folder is emptied.
+const LOOKS: [Look; 4] = [
+    |disk, dir| drop(verify(disk, dir)),
+    |disk, dir| drop(list(disk, dir)),
+    |disk, dir| drop(dump(disk, dir, Offset::FIRST, |_, _| true)),
+    |disk, dir| drop(relations_before(disk, dir, Offset::new(u64::MAX))),
+];

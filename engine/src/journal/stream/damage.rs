@@ -72,6 +72,7 @@ impl Stream {
             dir: self.dir.clone(),
             id: self.id,
             base,
+            budget: self.budget.clone(),
             owner: Owner::Stream(self.clone()),
         })
     }

@@ -1,7 +1,7 @@
 //! One file of the disk in memory: what is read, what may still be written, what the device holds, and what of
 //! all that a power cut leaves.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// What a device tears: a sector is written whole or not at all.
 const SECTOR: usize = 512;
@@ -23,6 +23,8 @@ pub(super) struct Inode {
     ghost: Content,
     /// So many bytes from the start are the same in `dirty`, `between` and `durable`.
     clean: usize,
+    /// What the device cannot read.
+    spoiled: Vec<Range<usize>>,
 }
 
 impl Inode {
@@ -41,7 +43,19 @@ impl Inode {
         &self.live
     }
 
+    pub(super) fn spoil(&mut self, bytes: Range<usize>) {
+        self.spoiled.push(bytes);
+    }
+
+    /// Whether the device cannot read some of so many bytes at a place.
+    pub(super) fn is_spoiled(&self, at: u64, len: usize) -> bool {
+        let at = usize::try_from(at).unwrap_or(usize::MAX);
+        self.spoiled.iter().any(|it| it.start < at.saturating_add(len) && at < it.end)
+    }
+
     pub(super) fn write(&mut self, bytes: &[u8], at: usize) {
+        // A device gives other sectors for what is written where it cannot read.
+        self.spoiled.retain(|it| it.end <= at || at + bytes.len() <= it.start);
         self.change(at, |content| {
             let end = content.len().max(at + bytes.len());
             content.resize(end, 0);
@@ -86,6 +100,21 @@ impl Inode {
         self.clean = usize::MAX;
     }
 
+    /// The same for some sectors, another choice for each number; the device took the others, and the length.
+    pub(super) fn drop_some_unsynced(&mut self, number: u64) {
+        let mut content = self.durable[..self.durable.len().min(self.dirty.len())].to_vec();
+        content.resize(self.dirty.len(), 0);
+        let sectors = content.chunks_mut(SECTOR).zip(self.dirty.chunks(SECTOR)).enumerate();
+        for (at, (sector, taken)) in sectors {
+            // Any mixture of the two: which sectors are lost must not depend on their place alone.
+            if (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (at % 64)) & 1 == 0 {
+                sector.copy_from_slice(taken);
+            }
+        }
+        self.durable = Arc::new(content);
+        self.drop_unsynced();
+    }
+
     pub(super) fn forget_cached(&mut self) {
         self.live = self.dirty.clone();
     }
@@ -106,10 +135,17 @@ impl Inode {
         }
     }
 
+    pub(super) fn decay(&mut self, bit: usize) {
+        let live = self.live.clone();
+        self.flip(bit);
+        self.live = live;
+    }
+
     /// What a power cut leaves of it.
     pub(super) fn survivor(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        let (ghost, spoiled) = (self.ghost.clone(), self.spoiled.clone());
         if Arc::ptr_eq(&self.dirty, &self.durable) {
-            return Self { ghost: self.ghost.clone(), ..Self::holding(self.durable.clone()) };
+            return Self { ghost, spoiled, ..Self::holding(self.durable.clone()) };
         }
         let len = self.surviving_len(choose);
         let mut content = self.durable[..self.clean.min(len)].to_vec();
@@ -125,7 +161,7 @@ impl Inode {
             sector.fill(0);
             sector[..chosen.len()].copy_from_slice(chosen);
         }
-        Self { ghost: self.ghost.clone(), ..Self::holding(Arc::new(content)) }
+        Self { ghost, spoiled, ..Self::holding(Arc::new(content)) }
     }
 
     /// Any length that the file had since the last sync, or that a part of what was written gives it.

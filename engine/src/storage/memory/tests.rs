@@ -98,6 +98,76 @@ fn a_failed_sync_loses_what_can_still_be_read_and_the_next_one_succeeds() {
 }
 
 #[test]
+fn a_failed_sync_may_lose_some_sectors_and_keep_the_length() {
+    let mut seen = BTreeSet::new();
+    for number in 0..40 {
+        let disk = MemoryDisk::new();
+        let file = create(&disk);
+        disk.sync_dir(Path::new("d")).unwrap();
+        file.write_all_at(&sectors(b"a"), 0).unwrap();
+        file.sync_data().unwrap();
+        (0..number).for_each(|_| file.sync_data().unwrap());
+        file.write_all_at(&sectors(b"bc"), 0).unwrap();
+        disk.fail(0, Fault::Holes, false);
+        assert!(file.sync_data().is_err());
+        file.sync_data().unwrap();
+        assert_eq!(disk.content(Path::new(FILE)), sectors(b"bc"));
+        seen.extend(outcomes(&disk));
+    }
+    let expected = [b"ac".as_slice(), b"a\0", b"bc", b"b\0"];
+    assert_eq!(seen, expected.map(|bytes| Some(sectors(bytes))).into());
+}
+
+#[test]
+fn what_a_pinned_cache_holds_is_lost_with_the_power_unless_it_is_written_again() {
+    for is_written in [false, true] {
+        let disk = MemoryDisk::new();
+        let file = create(&disk);
+        disk.sync_dir(Path::new("d")).unwrap();
+        disk.pin_cache();
+        file.write_all_at(b"lost", 0).unwrap();
+        disk.fail(0, Fault::Lossy, false);
+        assert!(file.sync_data().is_err());
+        file.forget_cached().unwrap();
+        assert_eq!(file.len().unwrap(), 4);
+        if is_written {
+            file.write_all_at(b"lost", 0).unwrap();
+        }
+        file.sync_data().unwrap();
+        let left = if is_written { b"lost".to_vec() } else { Vec::new() };
+        assert_eq!(outcomes(&disk), BTreeSet::from([Some(left)]));
+    }
+}
+
+#[test]
+fn names_of_which_a_sync_failed_count_as_durable_until_one_in_the_folder_changes() {
+    let (disk, dir) = (MemoryDisk::new(), Path::new("d"));
+    create(&disk);
+    disk.fail(0, Fault::Lossy, false);
+    assert!(disk.sync_dir(dir).is_err());
+    disk.sync_dir(dir).unwrap();
+    assert_eq!(outcomes(&disk), BTreeSet::from([None, Some(Vec::new())]));
+    disk.create(Path::new("e/f")).unwrap();
+    disk.sync_dir(dir).unwrap();
+    assert_eq!(outcomes(&disk).len(), 2, "another folder has changed");
+    disk.create(Path::new("d/g")).unwrap();
+    disk.sync_dir(dir).unwrap();
+    assert_eq!(outcomes(&disk), BTreeSet::from([Some(Vec::new())]));
+}
+
+#[test]
+fn what_decays_is_read_from_the_cache_until_that_is_forgotten() {
+    let disk = MemoryDisk::new();
+    let file = create(&disk);
+    file.write_all_at(b"a", 0).unwrap();
+    file.sync_data().unwrap();
+    disk.decay(Path::new(FILE), 1);
+    assert_eq!(disk.content(Path::new(FILE)), b"a");
+    file.forget_cached().unwrap();
+    assert_eq!(disk.content(Path::new(FILE)), b"c");
+}
+
+#[test]
 fn a_full_disk_takes_what_fits_and_a_failing_one_fails_where_it_is_told() {
     let disk = MemoryDisk::new();
     let file = create(&disk);
