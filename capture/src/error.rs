@@ -113,14 +113,14 @@ pub(crate) mod sqlstate {
     pub(crate) const OBJECT_IN_USE: &str = "55006";
     /// There is no object of this name.
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
-    /// A function that is not there.
-    pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
     /// The object is not in the state that is needed, such as a publication that was not there yet.
     pub(crate) const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
     /// The login may not do it.
     pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
     /// The class of what goes wrong with values, such as a division by zero.
     pub(crate) const DATA_EXCEPTION_CLASS: &str = "22";
+    /// Of that class, what text is told that is not in the encoding of its database, or that UTF-8 does not have.
+    pub(crate) const OF_ENCODING: [&str; 2] = ["22021", "22P05"];
     /// Of that class, what no condition is to blame for: bytes that are no text, text that another encoding does not
     /// have, and settings that the server does not take.
     pub(crate) const OF_NO_CONDITION: [&str; 3] = ["22021", "22P05", "22023"];

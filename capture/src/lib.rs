@@ -71,7 +71,8 @@ pub struct Options {
 /// What to do about schema changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ddl {
-    /// Nothing is installed at the source, and nothing is said of them: one that the target cannot take stops it.
+    /// Nothing is said of them: one that the target cannot take stops it. What is installed at the source sees to it only
+    /// that no update fails for want of an identity.
     #[default]
     Stop,
     /// They travel in their place among the rows, and new tables are captured from their birth.
@@ -141,8 +142,10 @@ impl Capture {
     }
 
     /// Brings the rows of all tables into the stream once more, for a peer that joins: `audience` loads them and
-    /// `carriers` pass them on; nobody else gets them. The answer is where the copy begins, once all of it is in the
-    /// stream; a peer that starts there has everything. It never comes if the capture ends first.
+    /// `carriers` pass them on, and those of other copies that were asked for meanwhile, with which it becomes one; nobody
+    /// else gets them. The answer is where the copy begins, once all of it is in the stream; a peer that starts there has
+    /// everything. It never comes if the capture ends first, or if either are more than
+    /// [`AUDIENCE_MAX`](thinwire_engine::limits::AUDIENCE_MAX).
     pub fn request_copy(
         &self,
         audience: Vec<Origin>,
@@ -150,7 +153,7 @@ impl Capture {
     ) -> oneshot::Receiver<Offset> {
         let (reply, answer) = oneshot::channel();
         let target = copy::Target { audience, carriers };
-        let _ = self.commands.send(Command::Copy(Request { target, reply }));
+        let _ = self.commands.send(Command::Copy(Request { target, replies: vec![reply] }));
         answer
     }
 

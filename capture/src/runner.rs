@@ -3,6 +3,7 @@
 mod admission;
 mod copies;
 mod left;
+mod look;
 mod poll;
 mod proof;
 mod release;
@@ -21,6 +22,7 @@ use std::{
 use thinwire_engine::{
     Error as JournalError,
     journal::{Pressure, Stream},
+    limits::AUDIENCE_MAX,
     model::{Halt, HaltedBy, Offset, RelationId},
     pgoutput::Translator,
 };
@@ -33,6 +35,7 @@ use tokio_postgres::Client;
 use self::{
     admission::{Admitted, admit},
     copies::Copies,
+    look::Look,
     poll::Poller,
     proof::Proof,
     report::Reporter,
@@ -59,11 +62,35 @@ pub(crate) enum Command {
     Retry,
 }
 
-/// A copy for somebody, and who wants to know where it begins.
+/// A copy for somebody, and who want to know where it begins.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) target: Target,
-    pub(crate) reply: oneshot::Sender<Offset>,
+    pub(crate) replies: Vec<oneshot::Sender<Offset>>,
+}
+
+impl Request {
+    /// Whether anybody still wants to know.
+    fn is_wanted(&self) -> bool {
+        self.replies.iter().any(|reply| !reply.is_closed())
+    }
+
+    /// Makes one copy of two, if that is not for more nodes than one may be for; else the other one is given back.
+    fn join(&mut self, mut other: Self) -> Result<(), Self> {
+        let Target { audience, carriers } = &self.target;
+        other.target.audience.retain(|node| !audience.contains(node));
+        other.target.carriers.retain(|node| !carriers.contains(node));
+        if audience.len() + other.target.audience.len() > AUDIENCE_MAX
+            || carriers.len() + other.target.carriers.len() > AUDIENCE_MAX
+        {
+            return Err(other);
+        }
+        self.target.audience.append(&mut other.target.audience);
+        self.target.carriers.append(&mut other.target.carriers);
+        self.replies.retain(|reply| !reply.is_closed());
+        self.replies.append(&mut other.replies);
+        Ok(())
+    }
 }
 
 /// Why a session ended.
@@ -79,6 +106,30 @@ pub(crate) enum Trouble {
     Differs(Box<(Halt, BTreeSet<RelationId>)>),
     /// The journal has no room.
     Full,
+}
+
+/// What becomes of the next schema change that cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Unreadable {
+    /// It halts.
+    #[default]
+    Halts,
+    /// It has halted already, and does so again until somebody says `retry`, be it while we look at it again.
+    Halted,
+    /// It is passed over.
+    Forgiven,
+}
+
+impl Unreadable {
+    fn halted(&mut self, code: &str) {
+        *self = if code == SCHEMA_UNREADABLE { Self::Halted } else { Self::Halts };
+    }
+
+    fn forgive(&mut self) {
+        if *self == Self::Halted {
+            *self = Self::Forgiven;
+        }
+    }
 }
 
 impl From<Error> for Trouble {
@@ -117,8 +168,7 @@ pub(crate) struct Runner {
     sequences: Sequences,
     poller: Poller,
     reporter: Option<Reporter>,
-    /// Whether the next schema change that cannot be read is passed over: somebody said `retry` where one halted us.
-    forgives: bool,
+    unreadable: Unreadable,
     /// Since when the slot has been found in use.
     occupied: Option<Instant>,
     /// Failures in a row.
@@ -140,7 +190,7 @@ impl Runner {
             shared,
             commands,
             reporter: None,
-            forgives: false,
+            unreadable: Unreadable::default(),
             occupied: None,
             failures: 0,
         }
@@ -176,6 +226,11 @@ impl Runner {
                 if is_of_condition(&said, &self.options.choice) =>
             {
                 Trouble::Halt(condition_fails(&said))
+            }
+            Trouble::Weather(Error::Server(said))
+                if sqlstate::OF_ENCODING.contains(&said.code.as_str()) =>
+            {
+                Trouble::Halt(not_utf8(&said))
             }
             Trouble::Differs(differs) => match self.leave(&differs.1).await {
                 Ok(()) => Trouble::Halt(differs.0),
@@ -239,6 +294,8 @@ impl Runner {
             commands: &mut self.commands,
             copies: &mut self.copies,
             sequences: &mut self.sequences,
+            look: Look::default(),
+            inserted: 0,
             reporter,
             incoming,
             appender,
@@ -253,7 +310,7 @@ impl Runner {
             covered: from,
             marked: Instant::now(),
             is_barred,
-            forgives: &mut self.forgives,
+            unreadable: &mut self.unreadable,
         };
         session.run().await
     }
@@ -331,6 +388,7 @@ impl Runner {
         tracing::error!(code = halt.code, detail = halt.detail, "capture is halted");
         self.shared.set_error(Some(halt.detail.clone()));
         self.shared.set_state(State::Halted);
+        self.unreadable.halted(&halt.code);
         self.copies.rest();
         self.options.stream.set_halted(HaltedBy::Capture, Some(halt));
         self.options.pace.recheck
@@ -344,11 +402,7 @@ impl Runner {
                 () = tokio::time::sleep_until(deadline) => return,
                 Some(command) = self.commands.recv() => match command {
                     Command::Copy(request) => self.copies.request(request),
-                    Command::Retry => {
-                        let halt = self.options.stream.halted_by(HaltedBy::Capture);
-                        self.forgives = halt.is_some_and(|it| it.code == SCHEMA_UNREADABLE);
-                        return;
-                    }
+                    Command::Retry => return self.unreadable.forgive(),
                 },
             }
         }
@@ -381,6 +435,17 @@ fn condition_fails(said: &ServerError) -> Halt {
             "a condition in [capture.rows] fails for a row that was changed: {said}; what is logged is read \
              with the condition of its time, so begin anew with one that holds or does not for every row: drop \
              the slot, correct it, run `thinwire init`, and start with another `dir`"
+        ),
+    )
+}
+
+fn not_utf8(said: &ServerError) -> Halt {
+    Halt::new(
+        "not_utf8",
+        format!(
+            "a row was changed whose text is no UTF-8, which PostgreSQL does not send: {said}; what is logged is read as it \
+             was written, so begin anew: give its table text in one encoding, drop the slot, run `thinwire init`, and \
+             start with another `dir`"
         ),
     )
 }
@@ -466,6 +531,21 @@ mod tests {
         for code in ["22021", "22P05", "22023", "55000"] {
             assert!(!is_of_condition(&said(code), &rows), "{code}");
         }
+    }
+
+    #[test]
+    fn only_what_has_halted_us_is_forgiven() {
+        let mut unreadable = Unreadable::default();
+        unreadable.forgive();
+        assert_eq!(unreadable, Unreadable::Halts);
+        unreadable.halted(SCHEMA_UNREADABLE);
+        unreadable.halted("publication_differs");
+        unreadable.forgive();
+        assert_eq!(unreadable, Unreadable::Halts);
+        unreadable.halted(SCHEMA_UNREADABLE);
+        unreadable.forgive();
+        unreadable.forgive();
+        assert_eq!(unreadable, Unreadable::Forgiven);
     }
 
     #[test]

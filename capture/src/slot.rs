@@ -3,7 +3,7 @@
 //! The publication lists its tables one by one, because a list by schema would publish a keyless table the moment it
 //! is created and so break its owner's UPDATEs. It publishes partitioned tables as their roots, because partitions
 //! come and go and the other side may be partitioned otherwise; the price is that TRUNCATE of a single partition is
-//! not published, as dropping one is not.
+//! not published, as dropping one is not. Where schema changes are followed, triggers tell of both.
 //!
 //! The publication's comment says whose it is and where its slot was created. A slot whose confirmed position is
 //! still there was never read from, which is the only state in which an empty journal may begin to read it.
@@ -16,12 +16,14 @@ mod narrow;
 mod plan;
 mod published;
 mod rehearsal;
+mod removal;
 
 pub use check::{Check, check};
 pub(crate) use following::{misjudged, secret};
-pub use init::{InitOptions, Report, drop, init, plan};
+pub use init::{InitOptions, Report, init, plan};
 pub(crate) use inventory::{Entry, SlotState, entries, slot_state};
 pub(crate) use published::{Accepted, Published, published};
+pub use removal::{Removal, drop, plan_drop};
 
 use ring::digest::{SHA256, digest};
 use thinwire_engine::model::Lsn;

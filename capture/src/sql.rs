@@ -57,18 +57,23 @@ pub(crate) fn qualified(schema: &str, name: &str) -> String {
     format!("{}.{}", ident(schema), ident(name))
 }
 
-/// Text as a literal, for the few places that take no parameters. Our sessions have
-/// `standard_conforming_strings` on, so a backslash means nothing.
+/// Text as a literal, for the few places that take no parameters: the same whether or not backslashes mean something to
+/// whoever's session it is.
 pub(crate) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
+    let quoted = text.replace('\'', "''");
+    match quoted.contains('\\') {
+        true => format!("E'{}'", quoted.replace('\\', "\\\\")),
+        false => format!("'{quoted}'"),
+    }
 }
 
-/// The server and who we are: version, level of its log, database, user.
+/// The server and who we are: version, level of its log, database, user, and the encoding of text.
 pub(crate) const SERVER: &str = "\
     SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
            pg_catalog.current_setting('wal_level'), \
            pg_catalog.current_database()::pg_catalog.text, \
-           CURRENT_USER::pg_catalog.text";
+           CURRENT_USER::pg_catalog.text, \
+           pg_catalog.current_setting('server_encoding')";
 
 /// Whether a role may replicate; `rds_replication` is how a hosted service says it.
 pub(crate) const ROLE: &str = "\
@@ -174,6 +179,18 @@ pub(crate) const CONDITION: &str = "\
     FROM pg_catalog.pg_publication_rel AS r \
     JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = $1";
 
+/// Tables of a publication in which no index identifies a row.
+pub(crate) const KEYLESS: &str = "\
+    SELECT pg_catalog.format('%s.%s', n.nspname, c.relname), c.relkind = 'p' OR c.relreplident <> 'f' \
+    FROM pg_catalog.pg_publication_rel AS r \
+    JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid \
+    JOIN pg_catalog.pg_class AS c ON c.oid = r.prrelid \
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace \
+    WHERE p.pubname = $1 AND NOT EXISTS ( \
+        SELECT FROM pg_catalog.pg_index AS i \
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND i.indisunique \
+        AND (i.indisprimary OR i.indisreplident)) ORDER BY 1";
+
 /// The tables as which changes are published.
 pub(crate) const PUBLISHED: &str = "\
     SELECT c.oid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind = 'p' \
@@ -231,6 +248,11 @@ pub(crate) const UNREADABLE: &str = "\
     JOIN pg_catalog.pg_class AS c ON c.oid = t.relid \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ORDER BY 1";
 
+/// Those of some sequences that are there.
+pub(crate) const SEQUENCES_THERE: &str = "\
+    SELECT coalesce(pg_catalog.array_agg(c.oid), '{}') FROM pg_catalog.pg_class AS c \
+    WHERE c.oid = ANY ($1::pg_catalog.oid[]) AND c.relkind = 'S'";
+
 /// A statement that waits for a lock holds up all that come after it, so ours wait only a moment.
 pub(crate) const SHORT_LOCK_TIMEOUT: &str = "SET lock_timeout = '3s'";
 
@@ -256,6 +278,10 @@ pub(crate) const OLDEST_TRANSACTION: &str = "\
 pub(crate) const DROP_SLOT: &str = "\
     SELECT pg_catalog.pg_drop_replication_slot(slot_name) \
     FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+
+pub(crate) fn drop_slot(name: &str) -> String {
+    format!("SELECT pg_catalog.pg_drop_replication_slot({})", literal(name))
+}
 
 pub(crate) fn drop_publication(name: &str) -> String {
     format!("DROP PUBLICATION IF EXISTS {}", ident(name))
@@ -332,9 +358,14 @@ pub(crate) fn create_publication(name: &str, entries: &[String], operations: Ope
     format!("CREATE PUBLICATION {}{list} WITH ({})", ident(name), publish(operations))
 }
 
-/// `verb` is `ADD` or `DROP`; `entries` are made by [`entry`].
-pub(crate) fn alter_publication(name: &str, verb: &str, entries: &[String]) -> String {
-    format!("ALTER PUBLICATION {} {verb} TABLE {}", ident(name), entries.join(", "))
+/// `entries` are made by [`entry`].
+pub(crate) fn add_tables(publication: &str, entries: &[String]) -> String {
+    format!("ALTER PUBLICATION {} ADD TABLE {}", ident(publication), entries.join(", "))
+}
+
+/// `entries` are made by [`entry`].
+pub(crate) fn drop_tables(publication: &str, entries: &[String]) -> String {
+    format!("ALTER PUBLICATION {} DROP TABLE {}", ident(publication), entries.join(", "))
 }
 
 /// Statements that take effect together.
@@ -497,7 +528,7 @@ pub(crate) const REHEARSED: &str = "thinwire rehearsal";
 
 /// Commands of the replication protocol.
 pub(crate) mod replication {
-    use super::{Lsn, ident, literal};
+    use super::{Lsn, ident};
 
     pub(crate) const IDENTIFY_SYSTEM: &str = "IDENTIFY_SYSTEM";
 
@@ -519,24 +550,62 @@ pub(crate) mod replication {
             "START_REPLICATION SLOT {} LOGICAL {from} \
              (proto_version '1', publication_names {}, messages 'true')",
             ident(slot),
-            literal(&ident(publication)),
+            plain(&ident(publication)),
         )
+    }
+
+    /// Text as a literal. The protocol's own commands know no escapes.
+    fn plain(text: &str) -> String {
+        format!("'{}'", text.replace('\'', "''"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use thinwire_cluster::names;
+
     use super::*;
 
     #[test]
     fn names_cannot_end_their_quotes() {
         assert_eq!(ident("a\"; DROP TABLE x; --"), "\"a\"\"; DROP TABLE x; --\"");
         assert_eq!(qualified("s.t", "b'c"), "\"s.t\".\"b'c\"");
-        assert_eq!(literal("it's \\"), "'it''s \\'");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("it's \\"), "E'it''s \\\\'");
         assert!(
             replication::start("thinwire_a", Lsn::new(0x1_0000_0002), "thinwire_'a")
                 .contains("LOGICAL 1/2 (proto_version '1', publication_names '\"thinwire_''a\"'")
         );
+    }
+
+    #[test]
+    fn any_name_is_one_token_whatever_backslashes_mean() {
+        let seed = 3;
+        for (at, name) in names::any(seed).take(100_000).enumerate() {
+            for is_standard in [true, false] {
+                for text in [ident(&name), literal(&name)] {
+                    let read = names::unquoted(&text, is_standard);
+                    assert_eq!(read.as_ref(), Some(&name), "seed {seed}, name {at}: {text}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn any_name_is_read_as_it_is_by_a_server_and_a_nul_is_refused() {
+        let cluster = thinwire_cluster::Cluster::start(Default::default()).unwrap();
+        let seed = 4;
+        let all: Vec<String> = names::any(seed).take(5_000).collect();
+        for is_standard in [true, false] {
+            let read = names::read_back(&cluster, &all, is_standard, ident, literal);
+            assert_eq!(read.unwrap(), all.len(), "seed {seed}, standard strings {is_standard}");
+        }
+        let source = crate::Source::new(cluster.url("postgres").parse().unwrap());
+        let client = source.connect().await.unwrap();
+        for text in [ident("a\0b"), literal("a\0b")] {
+            let refused = client.batch_execute(&format!("SELECT 1 AS a, {text} AS b")).await;
+            assert!(refused.unwrap_err().as_db_error().is_none(), "not even sent");
+        }
     }
 
     #[tokio::test]
@@ -555,8 +624,7 @@ mod tests {
             PUBLICATION_TABLES,
             PUBLISHED,
             COLUMNS,
-            NARROWED,
-            CONDITION,
+            KEYLESS,
             SLOT,
             SLOT_HOLDER,
             END_OWN_SENDER,
@@ -565,6 +633,7 @@ mod tests {
             FLUSHED,
             UNREADABLE,
             OLDEST_TRANSACTION,
+            SEQUENCES_THERE,
             DROP_SLOT,
             CREATE_SLOT,
             COPY_TABLES,
@@ -572,11 +641,19 @@ mod tests {
         ] {
             assert!(client.prepare(query).await.is_ok(), "{query}");
         }
+        // Those that say what was chosen are asked of servers where it can be.
+        let version = client.query_one("show server_version_num", &[]).await.unwrap();
+        if version.get::<_, &str>(0).parse::<u32>().unwrap() >= 150_000 {
+            for query in [NARROWED, CONDITION] {
+                assert!(client.prepare(query).await.is_ok(), "{query}");
+            }
+        }
         client.batch_execute(&schema::install()).await.unwrap();
         for query in [
             schema::IS_INSTALLED,
             schema::EDITION,
             schema::REGISTERED,
+            schema::IS_REGISTERED,
             schema::MAY_ASK,
             schema::CHOSEN,
             schema::SECRET,
@@ -584,6 +661,7 @@ mod tests {
             schema::LEFT_OUT,
             schema::DESCRIBE,
             schema::PUBLISH_MISSING,
+            schema::MAY_PUBLISH_DELAYED,
             schema::PUBLISH_DELAYED,
             schema::SEQUENCES,
         ] {

@@ -23,6 +23,7 @@ use std::{
 use thinwire_engine::{
     Error as JournalError,
     journal::{Pressure, Stream},
+    limits::AUDIENCE_MAX,
     model::{Halt, HaltedBy, Lsn, Offset, RelationId},
     pgoutput::{InTransaction, Message, Translator},
 };
@@ -112,9 +113,19 @@ impl Copies {
         Self { stall, ..Self::default() }
     }
 
-    /// Adds a copy for somebody.
+    /// Adds a copy for somebody. What waits becomes one: each costs as much as all tables.
+    /// One for more nodes than can be named is refused: it could not be written.
     pub(super) fn request(&mut self, request: Request) {
-        self.requests.push_back(request);
+        let Target { audience, carriers } = &request.target;
+        if audience.len().max(carriers.len()) > AUDIENCE_MAX {
+            tracing::warn!("a copy for more than {AUDIENCE_MAX} nodes is not made");
+            return;
+        }
+        let refused = match self.requests.back_mut() {
+            Some(last) => last.join(request).err(),
+            None => Some(request),
+        };
+        self.requests.extend(refused);
     }
 
     /// Why a copy cannot be made, for the stream to show.
@@ -170,6 +181,11 @@ impl Copies {
     /// Whether it was a copy that did not fit since this was asked last: changes may.
     pub(super) fn take_overflow(&mut self) -> bool {
         std::mem::take(&mut self.overflowed)
+    }
+
+    /// Somebody says that what a copy waits for is there.
+    pub(super) fn hurry(&mut self) {
+        self.not_before = None;
     }
 
     /// Lets go of a snapshot, which costs the source, while nothing can be done with it.
@@ -230,7 +246,7 @@ impl Copies {
             return Some(Wanted { tables: missing, doubted, request: None });
         }
         while let Some(request) = self.requests.pop_front() {
-            if !request.reply.is_closed() {
+            if request.is_wanted() {
                 let tables = tables.keys().copied().collect();
                 return Some(Wanted { tables, doubted: None, request: Some(request) });
             }
@@ -321,7 +337,9 @@ impl Copies {
         }
         if let Some(request) = wanted.request {
             // Who asked may have gone.
-            let _ = request.reply.send(begin);
+            for reply in request.replies {
+                let _ = reply.send(begin);
+            }
         }
     }
 
@@ -457,14 +475,66 @@ mod tests {
         codec::Records,
         journal::Tail,
         model::{
-            Column, Copy, CopyTable, Record, Relation, ReplicaIdentity, Row, Timestamp, Value,
+            Column, Copy, CopyTable, Origin, Record, Relation, ReplicaIdentity, Row, Timestamp,
+            Value,
         },
     };
+
+    use tokio::sync::oneshot;
 
     use super::*;
 
     fn wanted() -> Wanted {
         Wanted { tables: vec![RelationId(1)], doubted: None, request: None }
+    }
+
+    fn asked(audience: u16, carrier: u16) -> (Request, oneshot::Receiver<Offset>) {
+        let origin = |number: u16| Origin::from_bytes([number.to_le_bytes()[0]; 16]);
+        let (reply, answer) = oneshot::channel();
+        let (audience, carriers) = (vec![origin(audience)], vec![origin(carrier)]);
+        (Request { target: Target { audience, carriers }, replies: vec![reply] }, answer)
+    }
+
+    #[test]
+    fn copies_that_wait_become_one_and_everybody_is_answered() {
+        let mut copies = Copies::new(Duration::ZERO);
+        let mut answers = Vec::new();
+        for (audience, carrier) in [(1, 9), (2, 9), (1, 8), (3, 9)] {
+            let (request, answer) = asked(audience, carrier);
+            copies.request(request);
+            answers.push(answer);
+        }
+        let request = copies.requests.pop_front().unwrap();
+        assert!(copies.requests.is_empty());
+        let first =
+            |origins: &[Origin]| origins.iter().map(|it| it.as_bytes()[0]).collect::<Vec<_>>();
+        assert_eq!(first(&request.target.audience), [1, 2, 3]);
+        assert_eq!(first(&request.target.carriers), [9, 8]);
+        copies.done(Wanted { request: Some(request), ..wanted() }, Offset::FIRST);
+        for mut answer in answers {
+            assert_eq!(answer.try_recv(), Ok(Offset::FIRST));
+        }
+    }
+
+    #[test]
+    fn a_copy_is_for_no_more_nodes_than_can_be_named() {
+        let (mut request, _answer) = asked(1, 9);
+        let many = (0..u16::MAX).take(AUDIENCE_MAX).map(|number| {
+            let mut bytes = [7; 16];
+            bytes[..2].copy_from_slice(&number.to_le_bytes());
+            Origin::from_bytes(bytes)
+        });
+        request.target.audience = many.collect();
+        let mut copies = Copies::new(Duration::ZERO);
+        copies.request(request);
+        copies.request(asked(200, 9).0);
+        assert_eq!(copies.requests.len(), 2);
+        let nobody = Origin::from_bytes([0; 16]);
+        let (mut one_more, mut answer) = asked(1, 9);
+        one_more.target.audience = vec![nobody; AUDIENCE_MAX + 1];
+        copies.request(one_more);
+        assert_eq!(copies.requests.len(), 2);
+        assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
     }
 
     #[test]

@@ -30,10 +30,9 @@ struct Found {
     differences: Vec<String>,
     /// Of which tables it is not.
     differing: BTreeSet<RelationId>,
-    /// All sequences that have moved, as they were told last.
-    sequences: Vec<Object>,
-    /// Where the source was when it had been asked for them.
-    as_of: Lsn,
+    /// All sequences that have moved, as they were told last, and where the source was when it had been asked for them;
+    /// nothing if it could not say.
+    sequences: Option<(Vec<Object>, Lsn)>,
 }
 
 /// A session that asks, and what it was told.
@@ -92,10 +91,9 @@ impl Poller {
         self.found.borrow().differing.clone()
     }
 
-    /// The sequences that have moved, and where the source was when it was asked for them.
-    pub(super) fn sequences(&self) -> (Vec<Object>, Lsn) {
-        let found = self.found.borrow();
-        (found.sequences.clone(), found.as_of)
+    /// The sequences that have moved, and where the source was when it was asked for them, if it said so.
+    pub(super) fn sequences(&self) -> Option<(Vec<Object>, Lsn)> {
+        self.found.borrow().sequences.clone()
     }
 }
 
@@ -121,9 +119,7 @@ impl Asking {
             shared.set_retained(slot.retained_bytes);
         }
         let follows = options.ddl == Ddl::Replicate;
-        if follows {
-            publish_delayed(client, &options.publication).await?;
-        }
+        publish_delayed(client, &options.publication).await?;
         if follows && round.is_multiple_of(ROUNDS) {
             client.execute(sql::schema::PUBLISH_MISSING, &[&options.publication]).await?;
         }
@@ -132,10 +128,17 @@ impl Asking {
         let Published { tables, differences, differing, .. } = seen;
         let tables = Some(tables.into_iter().collect());
         let mut found = Found { tables, differences, differing, ..Found::default() };
-        if follows {
-            let (moved, as_of) = moved(client, &options.publication, &self.known).await?;
+        if follows
+            && let Some((moved, as_of)) =
+                moved(client, &options.publication, self.known.values()).await?
+        {
             self.known.extend(moved.into_iter().map(|object| (object.id, object)));
-            (found.sequences, found.as_of) = (self.known.values().cloned().collect(), as_of);
+            // Whatever is not there behind that was dropped.
+            let ids: Vec<u32> = self.known.keys().copied().collect();
+            let there = client.query_one(sql::SEQUENCES_THERE, &[&ids]).await?;
+            let there: BTreeSet<u32> = there.try_get::<_, Vec<u32>>(0)?.into_iter().collect();
+            self.known.retain(|id, _| there.contains(id));
+            found.sequences = Some((self.known.values().cloned().collect(), as_of));
         }
         answers.send_replace(found);
         if round.is_multiple_of(ROUNDS) {
@@ -150,21 +153,22 @@ impl Asking {
     }
 }
 
-/// Publishes what was left to later. An earlier edition of what is installed leaves it to the next command.
+/// Publishes what was left to later, or identifies it where nothing is followed, if that is installed.
 async fn publish_delayed(client: &Client, publication: &str) -> Result<()> {
-    match client.execute(sql::schema::PUBLISH_DELAYED, &[&publication]).await.map_err(Error::from) {
-        Err(error) if error.code() == Some(sqlstate::UNDEFINED_FUNCTION) => Ok(()),
-        done => done.map(drop),
+    if client.query_one(sql::schema::MAY_PUBLISH_DELAYED, &[]).await?.try_get(0)? {
+        client.execute(sql::schema::PUBLISH_DELAYED, &[&publication]).await?;
     }
+    Ok(())
 }
 
-/// The sequences that moved, and where the source was after that.
-async fn moved(
+/// The sequences that moved from where they are known to be, and where the source was after that; nothing if somebody
+/// holds one of them.
+pub(super) async fn moved(
     client: &Client,
     publication: &str,
-    known: &BTreeMap<u32, Object>,
-) -> Result<(Vec<Object>, Lsn)> {
-    let at = known.values().filter_map(|object| match &object.body {
+    known: impl Iterator<Item = &Object>,
+) -> Result<Option<(Vec<Object>, Lsn)>> {
+    let at = known.filter_map(|object| match &object.body {
         Body::Sequence(Sequence { value: Some(next), .. }) => Some((object.id, *next)),
         _ => None,
     });
@@ -173,13 +177,13 @@ async fn moved(
     let text: String = match row.map_err(Error::from) {
         Ok(row) => row.try_get(0)?,
         // Somebody alters one.
-        Err(error) if error.code() == Some(sqlstate::LOCK_NOT_AVAILABLE) => "[]".to_owned(),
+        Err(error) if error.code() == Some(sqlstate::LOCK_NOT_AVAILABLE) => return Ok(None),
         Err(error) => return Err(error),
     };
     // Whatever made them is before this.
     let flushed: String = client.query_one(sql::FLUSHED, &[]).await?.try_get(0)?;
     let moved = schema::objects(&text).map_err(|error| Error::Handshake(error.to_string()))?;
-    Ok((moved, flushed.parse().unwrap_or(Lsn::ZERO)))
+    Ok(Some((moved, flushed.parse().unwrap_or(Lsn::ZERO))))
 }
 
 /// In which of several rounds it is looked at what is not urgent.

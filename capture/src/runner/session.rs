@@ -13,10 +13,11 @@ use tokio::{
 };
 
 use super::{
-    Command, SCHEMA_UNREADABLE, Trouble,
+    Command, SCHEMA_UNREADABLE, Trouble, Unreadable,
     admission::{Identity, differs},
     copies::{Copies, Verdict},
     left::missed,
+    look::Look,
     poll::Poller,
     proof::Proof,
     report::Reporter,
@@ -40,6 +41,10 @@ pub(super) struct Session<'a> {
     pub(super) commands: &'a mut mpsc::UnboundedReceiver<Command>,
     pub(super) copies: &'a mut Copies,
     pub(super) sequences: &'a mut Sequences,
+    /// What looks where they are.
+    pub(super) look: Look,
+    /// Rows that the transaction that is read has inserted.
+    pub(super) inserted: u64,
     pub(super) reporter: &'a mut Reporter,
     pub(super) incoming: Incoming,
     pub(super) appender: Appender,
@@ -61,8 +66,8 @@ pub(super) struct Session<'a> {
     pub(super) marked: Instant,
     /// Whether a record that did not fit may still be in the way.
     pub(super) is_barred: bool,
-    /// Whether somebody said to go on where a schema change could not be read.
-    pub(super) forgives: &'a mut bool,
+    /// What becomes of a schema change that cannot be read.
+    pub(super) unreadable: &'a mut Unreadable,
 }
 
 /// What ended a run through what was read.
@@ -110,15 +115,21 @@ impl Session<'_> {
                 if let Some(tables) = self.poller.tables() {
                     self.copies.follow(&self.options.stream, &tables);
                 }
-                let (moved, as_of) = self.poller.sequences();
-                self.sequences.note(moved, as_of);
+                if let Some((moved, as_of)) = self.poller.sequences() {
+                    self.sequences.note(moved, as_of);
+                }
                 self.begin_copy().await;
             }
             Some(command) = self.commands.recv() => {
-                if let Command::Copy(request) = command {
-                    self.copies.request(request);
-                    self.begin_copy().await;
+                match command {
+                    Command::Copy(request) => self.copies.request(request),
+                    // What it is about may not have been met again yet.
+                    Command::Retry => {
+                        self.unreadable.forgive();
+                        self.copies.hurry();
+                    }
                 }
+                self.begin_copy().await;
             }
             error = self.reporter.failed() => return Err(error.into()),
             _ = self.halts.changed() => if let Some(halt) = rolled_back(self.stream()) {
@@ -151,6 +162,34 @@ impl Session<'_> {
         self.appender.push(&Record::Schema(Schema { definitions, ..Schema::default() }));
         self.appender.flush().await?;
         self.sequences.told(&due);
+        Ok(())
+    }
+
+    /// Writes how much of sequences a transaction has used up, before its commit, which is at `end`: if a target takes over
+    /// right behind it, it gives out none of that again.
+    async fn tell_used(&mut self, end: Lsn) -> Result<(), Trouble> {
+        let inserted = std::mem::take(&mut self.inserted);
+        let is_emitted = self.translator.transaction().is_some_and(|it| it.emitted);
+        // What is compared with what the stream holds cannot have more than that.
+        let is_told = self.proof.is_some() && is_emitted && !self.translator.is_resuming();
+        if !self.sequences.is_used_up(inserted) || !is_told {
+            return Ok(());
+        }
+        if !self.sequences.are_known(end)
+            && let Some((moved, as_of)) = self.look.look(self.options, self.sequences).await
+        {
+            self.sequences.note_early(moved, as_of);
+        }
+        let objects = self.sequences.due_early();
+        if objects.is_empty() {
+            return Ok(());
+        }
+        // In one batch with the commit: a part that ended between the two would not come again.
+        self.appender.flush().await?;
+        let definitions = Definitions { objects, dropped: vec![] };
+        let taken = self.translator.schema(&definitions, vec![], vec![], &mut self.records);
+        self.follow(taken.map_err(Error::from)?).await?;
+        self.sequences.told(&definitions.objects);
         Ok(())
     }
 
@@ -238,6 +277,12 @@ impl Session<'_> {
             }
             return self.change(Change { stale, ..Change::default() }).await;
         }
+        match &message {
+            Message::Begin { .. } => self.inserted = 0,
+            Message::Insert { .. } => self.inserted += 1,
+            Message::Commit { end, .. } => self.tell_used(*end).await?,
+            _ => {}
+        }
         let lone = match &message {
             Message::Logical { transactional: false, lsn, .. } => Some(*lsn),
             _ => None,
@@ -274,15 +319,20 @@ impl Session<'_> {
                 return Ok(());
             }
             Told::Failed(_) if !self.translator.is_heeded() => return Ok(()),
-            Told::Failed(_) if *self.forgives => self.all_anew(),
+            Told::Failed(_) if *self.unreadable == Unreadable::Forgiven => self.all_anew(),
             Told::Failed(why) => return Err(Trouble::Halt(unreadable(&why))),
         };
-        *self.forgives = false;
         self.change(change).await
     }
 
     async fn change(&mut self, change: Change) -> Result<(), Trouble> {
         let Change { definitions, born, mut stale, republished } = change;
+        if let Some(transaction) = self.translator.transaction()
+            && self.translator.is_heeded()
+        {
+            self.sequences.forget(&definitions.dropped, transaction.lsn);
+            self.sequences.learn(&definitions.objects);
+        }
         // Where another node changed the rows, it says so itself; it does not know what is published here.
         if !self.translator.is_heeded() {
             stale.clear();
@@ -313,6 +363,8 @@ impl Session<'_> {
                 }
                 if emitted {
                     self.covered = self.covered.max(end);
+                    // What was forgiven was in it.
+                    *self.unreadable = Unreadable::Halts;
                 }
             }
             Step::Restart => {
@@ -385,12 +437,14 @@ impl Session<'_> {
         let target = wanted.target();
         let written = copy::write(&prepared, &target, &mut self.appender, self.shared).await;
         self.appender.set_patience(PATIENCE);
+        let definitions = prepared.definitions.take().unwrap_or_default();
         drop(prepared);
         match written {
             Ok(begin) => {
                 tracing::info!(offset = %begin, "a copy is in the stream");
                 self.translator.refresh(&self.stream().tail());
                 self.copies.done(wanted, begin);
+                self.sequences.learn(&definitions.objects);
                 self.sequences.tell_again();
                 self.stream().set_halted(HaltedBy::Capture, None);
                 self.shared.set_error(None);

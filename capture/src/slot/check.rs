@@ -71,6 +71,10 @@ async fn all(
 ) -> Result<()> {
     let server = inventory::server(client).await?;
     server_itself(&server, checks);
+    if let Some(doubt) = server.doubt() {
+        let cure = "make sure that all of it is UTF-8, or capture a database with an encoding";
+        checks.advises(doubt, cure.into());
+    }
     login(client, source, &server, checks).await?;
     slot(client, name, checks).await?;
     publication(client, name, options, checks).await?;
@@ -218,6 +222,18 @@ async fn following(
     checks: &mut Checks,
 ) -> Result<()> {
     if options.ddl == Ddl::Stop {
+        if options.choice.operations().need_identity() {
+            for (table, is_urgent) in following::unguarded(client, name).await? {
+                let what = format!(
+                    "{table} has no key, and no event trigger looks after its partitions and generated columns"
+                );
+                let cure = "run `thinwire init` as a superuser, or give it a primary key".into();
+                match is_urgent {
+                    true => checks.fails(what, cure),
+                    false => checks.advises(what, cure),
+                }
+            }
+        }
         return Ok(());
     }
     let problem = match following::problem(client, name).await? {

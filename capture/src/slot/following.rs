@@ -1,9 +1,10 @@
-//! What follows schema changes at the source: installed where a node replicates them, taken away with the last that does.
+//! What is installed at the source, where a superuser does it: it follows schema changes for the nodes that replicate
+//! them, and for the others it only sees to it that no update fails for want of an identity.
 
 use tokio_postgres::Client;
 
 use super::{
-    InitOptions,
+    InitOptions, Removal,
     inventory::{Inventory, RunAs},
 };
 use crate::{
@@ -24,6 +25,8 @@ pub(super) struct Following {
     humble_owner: Option<String>,
     /// Whether the node is registered just as it would be now; none if it is not registered.
     is_registered: Option<bool>,
+    /// Whether schema changes are followed for it.
+    follows: bool,
     /// Whether other nodes are.
     has_others: bool,
     /// Whether the login that runs may ask all that it has to.
@@ -58,7 +61,9 @@ pub(super) async fn look(
             following.has_others = true;
             continue;
         }
+        following.follows = row.try_get(4)?;
         let is_same = node == options.node && reader.as_deref() == Some(reader_of(found));
+        let is_same = is_same && following.follows == (options.ddl == Ddl::Replicate);
         following.is_registered = Some(is_same && row.try_get::<_, bool>(2)?);
     }
     // Of another edition, what may be asked is not known.
@@ -76,8 +81,10 @@ pub(super) fn statements(
     options: &InitOptions,
     publication: &str,
 ) -> Result<Vec<String>> {
-    if options.ddl == Ddl::Stop {
-        return Ok(remove(following, publication));
+    let follows = options.ddl == Ddl::Replicate;
+    if !follows && permitted(found, following).is_err() {
+        // Without it nothing is lost but what it would see to.
+        return Ok(if following.follows { remove(following, publication) } else { vec![] });
     }
     let mut out = Vec::new();
     if following.edition.as_deref() != Some(&sql::edition()) {
@@ -87,31 +94,65 @@ pub(super) fn statements(
     let is_new = !out.is_empty();
     if following.is_registered != Some(true) {
         let (patterns, choice) = (options.patterns.to_json(), options.choice.to_json());
-        let reader = reader_of(found);
-        out.push(sql::register(publication, &options.node, reader, &patterns, &choice));
+        let (node, reader) = (&options.node, reader_of(found));
+        let (patterns, choice) = (&patterns, &choice);
+        let it = sql::Registration { publication, node, reader, patterns, choice, follows };
+        out.push(sql::register(it));
     }
     let is_there = found.run_as.as_ref().is_none_or(|it| it.exists);
     if is_there && (is_new || !following.may_ask) {
         out.push(sql::grant_asking(reader_of(found)));
     }
     // Without a slot nobody listens yet, but what tables consist of is remembered with it.
-    if !out.is_empty() {
+    if follows && !out.is_empty() {
         out.push(sql::tell_all(publication));
     }
     Ok(out)
+}
+
+/// The published tables without a key, if nothing sees to it that their updates go on working, or else none; and whether
+/// each has parts, or no whole rows as identity, so that updates may fail although nobody alters it.
+pub(super) async fn unguarded(client: &Client, publication: &str) -> Result<Vec<(String, bool)>> {
+    let edition: Option<String> = client.query_one(sql::EDITION, &[]).await?.try_get(0)?;
+    if edition.as_deref() == Some(&sql::edition()) {
+        let row = client.query_one(sql::IS_REGISTERED, &[&publication]).await.map_err(Error::from);
+        match row {
+            Ok(row) if row.try_get(0)? => return Ok(vec![]),
+            // Who may not look is not registered as the one that captures.
+            Err(error) if error.code() != Some(sqlstate::INSUFFICIENT_PRIVILEGE) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    let rows = client.query(crate::sql::KEYLESS, &[&publication]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// What that means for one of them.
+pub(super) fn unguarded_says(table: &str) -> String {
+    format!(
+        "{table} is published and has no key, and no event trigger sees to it that UPDATEs of partitions that come to it, or \
+         of columns that are generated, go on working: run `thinwire init` with `--admin-url` of a superuser, or give it a \
+         primary key"
+    )
 }
 
 /// Lets what `init` does itself to tables and publication be done by it alone.
 pub(super) async fn hush(client: &Client, publication: &str) -> Result<()> {
     let edition: Option<String> = client.query_one(sql::EDITION, &[]).await?.try_get(0)?;
     if edition.as_deref() == Some(&sql::edition()) {
-        client.execute(sql::HUSH, &[&publication]).await?;
+        match client.execute(sql::HUSH, &[&publication]).await.map_err(Error::from) {
+            // What somebody does who may not is followed like anybody's.
+            Err(error) if error.code() == Some(sqlstate::INSUFFICIENT_PRIVILEGE) => {}
+            done => drop(done?),
+        }
     }
     Ok(())
 }
 
 /// What takes a node's part away.
-pub(super) async fn removal(client: &Client, publication: &str) -> Result<Vec<String>> {
+pub(super) async fn removals(client: &Client, publication: &str) -> Result<Vec<Removal>> {
     if !client.query_one(sql::IS_INSTALLED, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(vec![]);
     }
@@ -122,7 +163,21 @@ pub(super) async fn removal(client: &Client, publication: &str) -> Result<Vec<St
             false => following.has_others = true,
         }
     }
-    Ok(remove(&following, publication))
+    let what = match following.has_others {
+        true => {
+            "what is said of this node in thinwire.captures (other nodes use the event triggers)"
+        }
+        false => "the event triggers, and what they run and know in the schema thinwire",
+    };
+    let mut statements = remove(&following, publication);
+    if !following.has_others {
+        statements.push(sql::DROP_EMPTY_SCHEMA.to_owned());
+    }
+    let what = what.to_owned();
+    Ok(match statements.is_empty() {
+        true => vec![],
+        false => vec![Removal { what, statement: statements.join(";\n") }],
+    })
 }
 
 /// What is wrong with it for the login that runs; nothing if schema changes are followed as they should be.

@@ -1,4 +1,4 @@
-//! Making the publication and the slot, and taking them away.
+//! Making the publication and the slot.
 
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub struct Report {
     pub tables: Vec<String>,
     /// The tables of which rows or columns are chosen, and that are not there at present.
     pub absent: Vec<String>,
+    /// What may go wrong some day, a sentence each.
+    pub doubts: Vec<String>,
 }
 
 /// Makes the source ready to be captured. Safe to repeat; what is right already is left alone.
@@ -62,11 +64,17 @@ pub async fn init(admin: &Source, options: &InitOptions) -> Result<Report> {
             false => run(&client, statement).await?,
         }
     }
+    let mut doubts: Vec<String> = found.server.doubt().into_iter().collect();
+    if options.choice.operations().need_identity() {
+        let tables = following::unguarded(&client, &name_for(&options.node)).await?;
+        doubts.extend(tables.iter().map(|(table, _)| following::unguarded_says(table)));
+    }
     Ok(Report {
         done: statements,
         needed: needed(found.run_as.as_ref()),
         tables,
         absent: absent(&found, &options.choice),
+        doubts,
     })
 }
 
@@ -93,21 +101,6 @@ fn absent(found: &Inventory, choice: &Choice) -> Vec<String> {
     let names = choice.tables().map(|(name, _)| name);
     let absent = names.filter(|(schema, name)| !is_there(schema, name));
     absent.map(|(schema, name)| format!("{schema}.{name}")).collect()
-}
-
-/// Drops the publication and the slot of a node. What is not there is no error.
-///
-/// # Errors
-/// What the server said, for instance that somebody still streams from the slot.
-pub async fn drop(admin: &Source, node: &str) -> Result<()> {
-    let client = admin.connect().await?;
-    let name = name_for(node);
-    for statement in following::removal(&client, &name).await? {
-        client.batch_execute(&statement).await?;
-    }
-    client.execute(sql::DROP_SLOT, &[&name]).await?;
-    client.batch_execute(&sql::drop_publication(&name)).await?;
-    Ok(())
 }
 
 async fn prepare(
@@ -153,7 +146,7 @@ fn needed(run_as: Option<&RunAs>) -> Vec<String> {
 }
 
 /// Runs a statement, again if a lock was not to be had for a moment.
-async fn run(client: &Client, statement: &str) -> Result<()> {
+pub(super) async fn run(client: &Client, statement: &str) -> Result<()> {
     for attempt in 1.. {
         let done = client.batch_execute(statement).await.map_err(Error::from);
         if done.is_err() {

@@ -29,6 +29,7 @@ pub(super) struct Server {
     pub(super) wal_level: String,
     pub(super) database: String,
     pub(super) user: String,
+    pub(super) encoding: String,
 }
 
 /// Something with rows.
@@ -110,6 +111,19 @@ pub(crate) struct SlotState {
     pub(crate) retained_bytes: u64,
 }
 
+impl Server {
+    /// What the encoding of its text leaves open, if anything: every other one can be told in UTF-8.
+    pub(super) fn doubt(&self) -> Option<String> {
+        (self.encoding == "SQL_ASCII").then(|| {
+            format!(
+                "the encoding of the database {} is SQL_ASCII, so its text may be bytes that are no UTF-8: capture halts at a \
+                 row that has some",
+                self.database
+            )
+        })
+    }
+}
+
 impl Entry {
     /// One that is nowhere: all of the table.
     pub(crate) fn whole(table: u32) -> Self {
@@ -168,6 +182,7 @@ pub(super) async fn server(client: &Client) -> Result<Server> {
         wal_level: row.try_get(1)?,
         database: row.try_get(2)?,
         user: row.try_get(3)?,
+        encoding: row.try_get(4)?,
     })
 }
 

@@ -204,7 +204,7 @@ impl Wanted<'_> {
         let mut out = Vec::new();
         let off = self.off(publication);
         if !off.is_empty() {
-            out.push(sql::alter_publication(name, "DROP", &off));
+            out.push(sql::drop_tables(name, &off));
         }
         let on = self.on(publication);
         let told = match self.operations.exceed(publication.operations) {
@@ -218,7 +218,7 @@ impl Wanted<'_> {
         }
         if !on.is_empty() {
             let on: Vec<String> = on.into_iter().map(|it| self.chosen.entry(it)).collect();
-            out.push(sql::alter_publication(name, "ADD", &on));
+            out.push(sql::add_tables(name, &on));
         }
         if publication.operations != self.operations || !publication.is_via_root {
             out.push(sql::set_publication(name, self.operations));
@@ -296,6 +296,7 @@ mod tests {
             wal_level: "logical".into(),
             database: "shop".into(),
             user: "admin".into(),
+            encoding: "UTF8".into(),
         };
         Inventory { server, tables, publication: None, slot: None, run_as: None }
     }

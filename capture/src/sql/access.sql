@@ -27,7 +27,7 @@ DECLARE
     capture thinwire.captures;
     relation oid;
 BEGIN
-    SELECT c.* INTO capture FROM thinwire.captures AS c WHERE c.publication = captured_by;
+    SELECT c.* INTO capture FROM thinwire.captures AS c WHERE c.publication = captured_by AND c.follows;
     IF NOT FOUND THEN
         RETURN;
     END IF;
@@ -41,6 +41,7 @@ BEGIN
     LOOP
         PERFORM thinwire.settle(capture, relation);
     END LOOP;
+    PERFORM thinwire.watch_all(captured_by);
     PERFORM pg_catalog.set_config('thinwire.nested', '', true);
 END
 $function$;
@@ -57,15 +58,22 @@ DECLARE
     capture thinwire.captures;
     tables oid[];
 BEGIN
+    SELECT c.* INTO capture FROM thinwire.captures AS c WHERE c.publication = captured_by;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
     WITH it AS (DELETE FROM thinwire.delayed AS l WHERE l.publication = captured_by RETURNING l.id)
     SELECT pg_catalog.array_agg(DISTINCT it.id) INTO tables FROM it;
     IF tables IS NULL THEN
         RETURN;
     END IF;
-    SELECT c.* INTO STRICT capture FROM thinwire.captures AS c WHERE c.publication = captured_by;
     PERFORM pg_catalog.set_config('thinwire.nested', thinwire.token(capture.secret), true);
-    PERFORM thinwire.tell(capture, pg_catalog.array_fill('pg_catalog.pg_class'::pg_catalog.regclass::oid,
-        ARRAY[pg_catalog.cardinality(tables)]), tables, '{}', '{}');
+    IF capture.follows THEN
+        PERFORM thinwire.tell(capture, pg_catalog.array_fill('pg_catalog.pg_class'::pg_catalog.regclass::oid,
+            ARRAY[pg_catalog.cardinality(tables)]), tables, '{}', '{}');
+    ELSE
+        PERFORM thinwire.settle(capture, t.id) FROM pg_catalog.unnest(tables) AS t (id);
+    END IF;
     PERFORM pg_catalog.set_config('thinwire.nested', '', true);
 END
 $function$;
@@ -75,14 +83,18 @@ $function$;
 CREATE OR REPLACE FUNCTION thinwire.sequences(captured_by name, known oid[], at int8[])
 RETURNS text LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '1s' AS $function$
-    SELECT pg_catalog.jsonb_strip_nulls(coalesce(pg_catalog.jsonb_agg(d.description ORDER BY s.seqrelid), '[]'))::text
+    -- By themselves, because nothing else of the catalog may be asked for its last value.
+    WITH there AS MATERIALIZED (
+        SELECT s.seqmin, s.seqmax, s.seqincrement, c.oid, c.relname, c.relnamespace
+        FROM pg_catalog.pg_sequence AS s
+        JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid AND c.relpersistence = 'p')
+    SELECT pg_catalog.jsonb_strip_nulls(coalesce(pg_catalog.jsonb_agg(d.description ORDER BY c.oid), '[]'))::text
     FROM thinwire.captures AS k
-    CROSS JOIN pg_catalog.pg_sequence AS s
-    JOIN pg_catalog.pg_class AS c ON c.oid = s.seqrelid AND c.relpersistence = 'p'
+    CROSS JOIN there AS c
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     LEFT JOIN ROWS FROM (pg_catalog.unnest(known), pg_catalog.unnest(at)) AS was (id, value) ON was.id = c.oid
-    CROSS JOIN LATERAL (SELECT greatest(s.seqmin, least(s.seqmax,
-        pg_catalog.pg_sequence_last_value(c.oid)::numeric + s.seqincrement))) AS now (value)
+    CROSS JOIN LATERAL (SELECT greatest(c.seqmin, least(c.seqmax,
+        pg_catalog.pg_sequence_last_value(c.oid)::numeric + c.seqincrement))) AS now (value)
     CROSS JOIN LATERAL thinwire.describe(captured_by, 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid) AS d
     WHERE k.publication = captured_by AND thinwire.is_users(n.nspname)
     AND pg_catalog.pg_sequence_last_value(c.oid) IS NOT NULL AND now.value IS DISTINCT FROM was.value
@@ -104,6 +116,7 @@ SET intervalstyle = 'postgres' SET timezone = 'UTC' SET extra_float_digits = 3 S
 SET lc_monetary = 'C' SET xmlbinary = 'base64' SET xmloption = 'content'
 AS $function$
 DECLARE
+    before CONSTANT text := pg_catalog.current_setting('thinwire.nested', true);
     capture thinwire.captures;
     tables oid[];
 BEGIN
@@ -113,6 +126,9 @@ BEGIN
         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = captured_by
         CROSS JOIN LATERAL thinwire.branch(r.prrelid) AS b;
     PERFORM thinwire.note_parts(captured_by, tables);
+    PERFORM pg_catalog.set_config('thinwire.nested', thinwire.token(capture.secret), true);
+    PERFORM thinwire.watch_all(captured_by);
+    PERFORM pg_catalog.set_config('thinwire.nested', coalesce(before, ''), true);
     PERFORM thinwire.emit(capture, pg_catalog.jsonb_build_object(
         'objects', thinwire.definitions(captured_by, pg_catalog.array_fill(
             'pg_catalog.pg_class'::pg_catalog.regclass::oid, ARRAY[pg_catalog.cardinality(tables)]), tables),

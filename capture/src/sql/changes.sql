@@ -90,6 +90,33 @@ RETURNS void LANGUAGE sql AS $function$
     WHERE NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = it.id AND k.publication = captured_by)
 $function$;
 
+-- Why updates or deletes fail of a table of which some only is published, from the catalogs alone: nothing that users
+-- wrote is even planned with our rights.
+CREATE OR REPLACE FUNCTION thinwire.clash(capture thinwire.captures, relation oid)
+RETURNS text LANGUAGE sql STABLE AS $function$
+    SELECT pg_catalog.format('what is published of it does not go with the replica identity of %s', c.oid::pg_catalog.regclass)
+    FROM pg_catalog.pg_publication_rel AS r
+    JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = capture.publication
+    CROSS JOIN LATERAL thinwire.branch(r.prrelid) AS b
+    JOIN pg_catalog.pg_class AS c ON c.oid = b.id AND c.relkind = 'r'
+    CROSS JOIN LATERAL (
+        SELECT coalesce(pg_catalog.array_agg(a.attname), '{}') FROM pg_catalog.pg_index AS i
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid
+            AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+        WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate AND i.indisunique
+        AND (c.relreplident = 'd' AND i.indisprimary OR c.relreplident = 'i' AND i.indisreplident)) AS key (names)
+    CROSS JOIN LATERAL (
+        SELECT coalesce(pg_catalog.array_agg(a.attname) FILTER (
+                   WHERE pg_catalog.to_jsonb(r) -> 'prattrs' @> pg_catalog.to_jsonb(a.attnum)), '{}'),
+               coalesce(pg_catalog.array_agg(a.attname) FILTER (
+                   WHERE pg_catalog.to_jsonb(r) ->> 'prqual' ~ pg_catalog.format(':varattno %s ', a.attnum)), '{}')
+        FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = r.prrelid AND a.attnum > 0) AS of_it (listed, used)
+    WHERE r.prrelid = relation AND thinwire.is_identified(capture)
+    AND (c.relreplident <> 'f' AND (key.names = '{}' OR NOT of_it.used <@ key.names)
+         OR of_it.listed <> '{}' AND (c.relreplident = 'f' OR key.names = '{}' OR NOT key.names <@ of_it.listed))
+    LIMIT 1
+$function$;
+
 -- Puts a table into the publication or takes it out, as patterns and choice say; returns what was done. The publication is
 -- locked for it until the transaction ends, so a transaction that has to wait for another leaves it to later: users who
 -- make tables at the same time wait for each other a moment at most. It is shorter than what deadlocks are looked for
@@ -103,18 +130,31 @@ DECLARE
     -- One for all tables of a statement; one that may not take long is not made to wait for long.
     until CONSTANT timestamptz := pg_catalog.statement_timestamp() + least(
         patience, nullif(pg_catalog.current_setting('statement_timeout')::interval, '0') / 2);
-    is_wanted CONSTANT boolean := thinwire.is_wanted(capture, relation);
     is_listed CONSTANT boolean := EXISTS (
         SELECT FROM pg_catalog.pg_publication_rel AS r
         JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid
         WHERE p.pubname = capture.publication AND r.prrelid = relation);
     chosen CONSTANT jsonb := thinwire.chosen(capture, relation);
     is_narrowed CONSTANT boolean := thinwire.is_narrowed(capture, relation);
+    -- Where nothing is followed, what is published stays so unless statements would fail; that of which some is published
+    -- only stays in any case, because nothing would put it back as it was.
+    is_wanted CONSTANT boolean := CASE WHEN capture.follows THEN thinwire.is_wanted(capture, relation)
+        ELSE is_listed AND (is_narrowed
+            OR NOT (thinwire.is_identified(capture) AND thinwire.is_unpublishable(relation))) END;
+    -- Whole rows as identity do not go with chosen columns.
+    has_list CONSTANT boolean := chosen ->> 'columns' IS NOT NULL OR EXISTS (
+        SELECT FROM pg_catalog.pg_publication_rel AS r
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = capture.publication
+        WHERE r.prrelid = relation AND pg_catalog.to_jsonb(r) ->> 'prattrs' IS NOT NULL AND NOT capture.follows);
     is_partial CONSTANT boolean := chosen IS NOT NULL OR is_narrowed;
     called text;
     why text;
     is_wrong boolean := false;
+    is_identifying boolean := false;
 BEGIN
+    IF NOT (is_listed OR capture.follows) THEN
+        RETURN 'out';
+    END IF;
     IF NOT is_listed AND (NOT is_wanted OR chosen IS NULL AND thinwire.is_withheld(capture, relation)) THEN
         IF chosen IS NOT NULL THEN
             PERFORM thinwire.withhold(capture, relation);
@@ -125,22 +165,25 @@ BEGIN
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation;
     LOOP
         BEGIN
-            -- Whole rows as identity do not go with chosen columns.
-            IF is_wanted AND thinwire.is_identified(capture) AND chosen ->> 'columns' IS NULL THEN
+            IF is_wanted AND thinwire.is_identified(capture) AND NOT has_list THEN
+                is_identifying := true;
                 PERFORM thinwire.identify(relation);
+                is_identifying := false;
             END IF;
             IF is_listed AND NOT is_partial AND thinwire.is_withheld(capture, relation) THEN
                 -- Somebody has decided to publish it, with all of its parts.
                 DELETE FROM thinwire.withheld AS w WHERE w.publication = capture.publication
                 AND w.id IN (SELECT b.id FROM thinwire.branch(relation) AS b);
             END IF;
-            IF is_listed AND is_narrowed THEN
-                why := thinwire.hindrance(capture, relation);
-            ELSIF is_wanted AND chosen IS NULL THEN
+            IF is_listed AND is_narrowed AND capture.follows THEN
+                why := thinwire.clash(capture, relation);
+            ELSIF is_wanted AND chosen IS NULL AND capture.follows THEN
                 why := thinwire.kept_out(capture, relation);
+            ELSIF NOT (is_wanted OR capture.follows) THEN
+                why := 'without a key, its generated columns would make its updates fail';
             END IF;
             IF is_listed THEN
-                IF is_wanted AND why IS NULL AND NOT thinwire.is_too_wide(capture, relation) THEN
+                IF is_wanted AND why IS NULL AND NOT (capture.follows AND thinwire.is_too_wide(capture, relation)) THEN
                     DELETE FROM thinwire.withheld AS w WHERE w.id = relation AND w.publication = capture.publication;
                     RETURN 'kept';
                 END IF;
@@ -167,6 +210,9 @@ BEGIN
             IF is_wrong AND patience > '0' THEN
                 RAISE WARNING 'thinwire cannot change yet how % is published, and its updates and deletes may fail until then: somebody holds the publication %',
                     called, capture.publication;
+            ELSIF is_listed AND is_identifying AND patience > '0' THEN
+                RAISE WARNING 'thinwire cannot see to the replica identity of % yet, and its updates and deletes may fail until then: somebody holds it or a partition of it',
+                    called;
             END IF;
             RETURN 'later';
         END;
@@ -314,20 +360,14 @@ BEGIN
 END
 $function$;
 
--- Whether a table holds anything, as far as that can be seen: of a foreign one it is not known.
+-- Whether a table may hold anything: it has pages, or is a foreign one. Nobody looks for rows: to plan that, the server
+-- would run what the owner of the table wrote for its indexes.
 CREATE OR REPLACE FUNCTION thinwire.has_rows(relation oid)
-RETURNS boolean LANGUAGE plpgsql AS $function$
-DECLARE
-    has_rows boolean := true;
-    called text;
-BEGIN
-    SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) INTO called FROM pg_catalog.pg_class AS c
-    JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = relation AND c.relkind IN ('r', 'p');
-    IF called IS NOT NULL THEN
-        EXECUTE pg_catalog.format('SELECT EXISTS (SELECT FROM %s)', called) INTO has_rows;
-    END IF;
-    RETURN has_rows;
-END
+RETURNS boolean LANGUAGE sql STABLE AS $function$
+    -- By itself, so that no relation but these is measured: each is locked for it.
+    WITH part AS MATERIALIZED (
+        SELECT b.id, c.relkind FROM thinwire.branch(relation) AS b JOIN pg_catalog.pg_class AS c ON c.oid = b.id)
+    SELECT EXISTS (SELECT FROM part WHERE part.relkind = 'f' OR pg_catalog.pg_relation_size(part.id) > 0)
 $function$;
 
 -- Tells of objects: settles the tables among them, and describes what travels. `created` are tables that held nothing
@@ -372,6 +412,9 @@ BEGIN
             IF root <> it.object AND thinwire.settle(capture, root) IN ('removed', 'withdrawn', 'changed') THEN
                 republished := republished || root;
             END IF;
+            IF done NOT IN ('removed', 'later') THEN
+                PERFORM thinwire.watch(it.object);
+            END IF;
         END IF;
         -- What was a part of one that is not captured at present hides as much as that does.
         is_partial := thinwire.is_narrowed(capture, root) OR thinwire.chosen(capture, root) IS NOT NULL
@@ -386,6 +429,7 @@ BEGIN
                 WHERE h.inhrelid = it.object;
             END IF;
             FOREACH part IN ARRAY moved LOOP
+                PERFORM thinwire.unwatch(part) FROM pg_catalog.pg_class AS c WHERE c.oid = part AND NOT c.relispartition;
                 IF is_told AND NOT (root = ANY (stale || republished)) AND thinwire.has_rows(part) THEN
                     stale := stale || root;
                 END IF;
@@ -435,13 +479,26 @@ DECLARE
     objects oid[];
     created oid[];
 BEGIN
-    WITH command AS (
-        SELECT w.class, w.object, c.command_tag
+    WITH RECURSIVE command AS (
+        SELECT w.class, w.object, c.command_tag, c.objsubid <> 0 AS is_column
         FROM pg_catalog.pg_event_trigger_ddl_commands() AS c
         CROSS JOIN LATERAL thinwire.whole(c.classid, c.objid) AS w
         WHERE NOT c.in_extension AND c.schema_name IS DISTINCT FROM 'pg_temp'
+    ), heir (id, is_column) AS (
+        SELECT h.inhrelid, c.is_column FROM command AS c JOIN pg_catalog.pg_inherits AS h ON h.inhparent = c.object
+        WHERE c.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.command_tag = 'ALTER TABLE'
+        UNION
+        SELECT h.inhrelid, r.is_column FROM heir AS r JOIN pg_catalog.pg_inherits AS h ON h.inhparent = r.id
     ), all_of_them AS (
         SELECT c.class, c.object, c.command_tag FROM command AS c
+        UNION
+        -- What a command did to columns it did to those that inherit them. Of most of that partitions need no word, but a
+        -- name that a column has left may be another one's next.
+        SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 'ALTER TABLE' FROM heir AS r
+        JOIN pg_catalog.pg_class AS c ON c.oid = r.id
+        WHERE r.is_column OR NOT c.relispartition AND EXISTS (
+            SELECT FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND pg_catalog.age(a.xmin) <= 0)
         UNION
         SELECT s.class, s.object, c.command_tag FROM command AS c
         CROSS JOIN LATERAL thinwire.contents(c.object) AS s
@@ -521,8 +578,10 @@ BEGIN
         FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
         WHERE d.object_type IN ('table column', 'table constraint', 'default value') AND NOT d.is_temporary
     ) AS t (id) JOIN pg_catalog.pg_class AS c ON c.oid = t.id
-    -- Those that the command was about are told of at its end.
-    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() AS e WHERE e.objid = c.oid);
+    -- Those that the command was about are told of at its end; here too if others may have lost something with them, so
+    -- that nothing is told of these before.
+    WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger_ddl_commands() AS e WHERE e.objid = c.oid)
+    OR EXISTS (SELECT FROM pg_catalog.pg_inherits AS h WHERE h.inhparent = c.oid);
     DELETE FROM thinwire.parts AS p USING pg_catalog.pg_event_trigger_dropped_objects() AS d
     WHERE (p.id = d.objid OR p.part_of = d.objid) AND p.publication = capture.publication
     AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0;
@@ -555,6 +614,44 @@ BEGIN
 END
 $function$;
 
+-- Where schema changes are not followed: whatever has become of the keys of what is published, and whatever partitions
+-- have come to it, its updates and deletes go on working.
+CREATE OR REPLACE FUNCTION thinwire.keep_identified(capture thinwire.captures, event text)
+RETURNS void LANGUAGE plpgsql AS $function$
+DECLARE
+    relation oid;
+BEGIN
+    IF NOT thinwire.is_identified(capture) THEN
+        RETURN;
+    ELSIF event = 'ddl_command_end' THEN
+        FOR relation IN
+            SELECT DISTINCT r.prrelid FROM pg_catalog.pg_event_trigger_ddl_commands() AS c
+            CROSS JOIN LATERAL thinwire.whole(c.classid, c.objid) AS w
+            CROSS JOIN LATERAL thinwire.stem(w.object) AS s
+            JOIN pg_catalog.pg_publication_rel AS r ON r.prrelid = s.id
+            JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = capture.publication
+            WHERE w.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+        LOOP
+            PERFORM thinwire.settle(capture, relation);
+        END LOOP;
+    -- Which table an index was one of that is gone nobody says, so it is seen which of them lack one.
+    ELSIF event = 'sql_drop' AND EXISTS (
+        SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+        WHERE d.object_type IN ('table column', 'table constraint')
+        OR d.object_type = 'index' AND (d.original OR d.normal))
+    THEN
+        FOR relation IN
+            SELECT r.prrelid FROM pg_catalog.pg_publication_rel AS r
+            JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid AND p.pubname = capture.publication
+            WHERE EXISTS (SELECT FROM thinwire.branch(r.prrelid) AS b JOIN pg_catalog.pg_class AS c ON c.oid = b.id
+                          WHERE c.relkind IN ('r', 'p') AND c.relreplident <> 'f' AND NOT thinwire.has_key(c.oid))
+        LOOP
+            PERFORM thinwire.settle(capture, relation);
+        END LOOP;
+    END IF;
+END
+$function$;
+
 -- Entered for every statement. Whatever goes wrong inside is told instead of what was to be told, and the statement
 -- stands. To compile the queries would take longer than to run them.
 CREATE OR REPLACE FUNCTION thinwire.follow()
@@ -571,11 +668,13 @@ DECLARE
     nested CONSTANT text := 'thinwire.nested';
     before CONSTANT text := pg_catalog.current_setting(nested, true);
 BEGIN
-    FOR it IN SELECT c AS capture, thinwire.token(c.secret) AS token FROM thinwire.captures AS c LOOP
+    FOR it IN SELECT c AS capture, c.follows, thinwire.token(c.secret) AS token FROM thinwire.captures AS c LOOP
         CONTINUE WHEN before = it.token;
         BEGIN
             PERFORM pg_catalog.set_config(nested, it.token, true);
-            IF tg_event = 'ddl_command_end' THEN
+            IF NOT it.follows THEN
+                PERFORM thinwire.keep_identified(it.capture, tg_event);
+            ELSIF tg_event = 'ddl_command_end' THEN
                 PERFORM thinwire.tell_command(it.capture);
             ELSIF tg_event = 'sql_drop' THEN
                 PERFORM thinwire.tell_drop(it.capture);
@@ -585,6 +684,10 @@ BEGIN
             PERFORM pg_catalog.set_config(nested, coalesce(before, ''), true);
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT;
+            IF NOT it.follows THEN
+                RAISE WARNING 'thinwire could not see to it that updates go on working after this %: %', tg_tag, problem;
+                CONTINUE;
+            END IF;
             PERFORM thinwire.emit(it.capture, pg_catalog.jsonb_build_object(
                 'objects', '[]'::jsonb, 'born', '[]'::jsonb, 'stale', '[]'::jsonb,
                 'failed', pg_catalog.format('%s: %s', tg_tag, problem)));

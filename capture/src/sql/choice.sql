@@ -144,49 +144,6 @@ RETURNS boolean LANGUAGE sql STABLE AS $function$
              AND it.class = 'pg_catalog.pg_proc'::pg_catalog.regclass)) ~ ':varattno 0 ')
 $function$;
 
--- Why updates or deletes of a table or its partitions fail as it is published now; nothing if they do not. PostgreSQL
--- says so when it prepares them, for which it locks what it looks at; taken back, it lets go of that.
-CREATE OR REPLACE FUNCTION thinwire.hindrance(capture thinwire.captures, relation oid)
-RETURNS text LANGUAGE plpgsql AS $function$
-DECLARE
-    member record;
-    message text;
-    detail text;
-    is_unknown boolean := false;
-BEGIN
-    IF NOT thinwire.is_identified(capture) THEN
-        RETURN NULL;
-    END IF;
-    FOR member IN
-        SELECT n.nspname, c.relname, (SELECT a.attname FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid
-                                      AND a.attnum > 0 AND NOT a.attisdropped LIMIT 1) AS a_column
-        FROM thinwire.branch(relation) AS b
-        JOIN pg_catalog.pg_class AS c ON c.oid = b.id AND c.relkind = 'r'
-        JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-    LOOP
-        BEGIN
-            EXECUTE pg_catalog.format('EXPLAIN DELETE FROM ONLY %I.%I', member.nspname, member.relname);
-            IF member.a_column IS NOT NULL THEN
-                EXECUTE pg_catalog.format('EXPLAIN UPDATE ONLY %I.%I SET %I = DEFAULT',
-                    member.nspname, member.relname, member.a_column);
-            END IF;
-            RAISE EXCEPTION SQLSTATE 'TW002';
-        EXCEPTION
-            WHEN SQLSTATE 'TW002' THEN NULL;
-            -- Somebody changes this one; another may be the one that matters.
-            WHEN lock_not_available THEN is_unknown := true;
-            WHEN invalid_column_reference OR object_not_in_prerequisite_state OR feature_not_supported THEN
-                GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
-                RETURN pg_catalog.concat_ws(': ', message, nullif(detail, ''));
-        END;
-    END LOOP;
-    IF is_unknown THEN
-        RAISE lock_not_available;
-    END IF;
-    RETURN NULL;
-END
-$function$;
-
 -- Whether some of a table only is published.
 CREATE OR REPLACE FUNCTION thinwire.is_narrowed(capture thinwire.captures, relation oid)
 RETURNS boolean LANGUAGE sql STABLE AS $function$
@@ -238,7 +195,7 @@ BEGIN
         -- What stands within two pairs of parentheses was parsed within one by whoever wrote it down here.
         EXECUTE pg_catalog.format('ALTER PUBLICATION %I ADD TABLE ONLY %s%s%s', capture.publication, called, list,
             E' WHERE ((' || (chosen ->> 'rows') || E'\n))');
-        why := thinwire.hindrance(capture, relation);
+        why := thinwire.clash(capture, relation);
         IF why IS NOT NULL THEN
             -- Taken back with what was done here.
             RAISE EXCEPTION SQLSTATE 'TW001' USING MESSAGE = why;

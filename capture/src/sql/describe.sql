@@ -37,6 +37,17 @@ RETURNS TABLE (id oid) LANGUAGE sql STABLE AS $function$
     SELECT part.id FROM part
 $function$;
 
+-- All tables that a table inherits from or is a part of: more of them than any one of these has.
+CREATE OR REPLACE FUNCTION thinwire.forebears(relation oid)
+RETURNS TABLE (id oid) LANGUAGE sql STABLE AS $function$
+    WITH RECURSIVE above (id) AS (
+        SELECT h.inhparent FROM pg_catalog.pg_inherits AS h WHERE h.inhrelid = relation
+        UNION
+        SELECT h.inhparent FROM above AS a JOIN pg_catalog.pg_inherits AS h ON h.inhrelid = a.id
+    )
+    SELECT a.id FROM above AS a
+$function$;
+
 -- Whether an index identifies the old rows of a table.
 CREATE OR REPLACE FUNCTION thinwire.has_key(relation oid)
 RETURNS boolean LANGUAGE sql STABLE AS $function$
@@ -118,12 +129,22 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
         'number', a.attnum, 'name', a.attname,
         'data_type', pg_catalog.format_type(a.atttypid, a.atttypmod),
         'collation', thinwire.collation_of(a.attcollation, t.typcollation),
-        'not_null', a.attnotnull,
+        -- Rows may lack what PostgreSQL 18 has not looked at yet, or does not ask of heirs.
+        'not_null', a.attnotnull AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_constraint AS k
+            WHERE k.conrelid = a.attrelid AND k.contype = 'n' AND k.conkey = ARRAY[a.attnum]
+            AND (NOT k.convalidated OR k.connoinherit)),
         'default', CASE WHEN (SELECT thinwire.has_lists(captured_by)) AND thinwire.speaks_of_hidden(captured_by,
                                 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid) THEN NULL
                         ELSE pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
         'missing', m.value,
         'generated', CASE WHEN a.attgenerated = 's' THEN 'stored' WHEN a.attgenerated = 'v' THEN 'virtual'
+                          -- From PostgreSQL 17 on, partitions have that of their root, and no sequence of their own.
+                          WHEN a.attidentity <> '' AND NOT EXISTS (
+                              SELECT FROM pg_catalog.pg_depend AS s
+                              WHERE s.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND s.deptype = 'i'
+                              AND s.refclassid = s.classid AND s.refobjid = a.attrelid AND s.refobjsubid = a.attnum)
+                          THEN NULL
                           WHEN a.attidentity = 'a' THEN 'identity_always'
                           WHEN a.attidentity = 'd' THEN 'identity_by_default' END,
         'comment', pg_catalog.col_description(a.attrelid, a.attnum)) ORDER BY a.attnum), '[]')
@@ -131,9 +152,9 @@ RETURNS jsonb LANGUAGE sql STABLE AS $function$
     JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid
     LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
     -- What rows have that are older than the column. A partitioned table has none of its own: its partitions say it. It is an
-    -- array of one element; read as text, whatever the element is.
+    -- array of one element, whatever type and separator that has.
     LEFT JOIN (
-        SELECT DISTINCT ON (o.attname) o.attname, (o.attmissingval::text::text[])[1]
+        SELECT DISTINCT ON (o.attname) o.attname, pg_catalog.array_to_string(o.attmissingval, '')
         FROM thinwire.branch(relation) AS b
         JOIN pg_catalog.pg_attribute AS o ON o.attrelid = b.id AND o.atthasmissing AND NOT o.attisdropped
         ORDER BY o.attname, b.id
@@ -324,7 +345,9 @@ RETURNS TABLE (rank int4, description jsonb) LANGUAGE sql AS $function$
         WHERE t.oid = object AND class = 'pg_catalog.pg_type'::pg_catalog.regclass
         UNION ALL
         SELECT CASE WHEN c.relkind = 'S' THEN 3 WHEN c.relkind IN ('v', 'm') THEN 1000
-                    ELSE 5 + (SELECT pg_catalog.count(*)::int4 FROM pg_catalog.pg_partition_ancestors(c.oid)) END,
+                    -- A table that is a part of no other any more comes before the one that it was a part of.
+                    ELSE 5 + 2 * (SELECT pg_catalog.count(*)::int4 FROM thinwire.forebears(c.oid))
+                         + (c.relkind = 'p')::int4 END,
                'pg_class', n.nspname, c.relname, c.relowner,
                CASE WHEN c.relkind IN ('r', 'p') THEN thinwire.table_body(captured_by, c.oid)
                     WHEN c.relkind IN ('v', 'm') THEN thinwire.view_body(c.oid)
@@ -335,7 +358,17 @@ RETURNS TABLE (rank int4, description jsonb) LANGUAGE sql AS $function$
         -- Those that speak of tables' rows come behind the tables.
         SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_type AS t
                                  WHERE t.oid = ANY (p.proargtypes::oid[] || p.prorettype || p.proallargtypes)
-                                 AND t.typtype = 'c') THEN 999 ELSE 4 END,
+                                 AND t.typtype = 'c') THEN 999
+                    -- Those that a domain or range calls come before it, but behind the domains and ranges that they take.
+                    WHEN EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                                 LEFT JOIN pg_catalog.pg_constraint AS k
+                                     ON k.oid = d.objid AND d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
+                                 WHERE d.refclassid = class AND d.refobjid = object
+                                 AND (k.contypid <> 0 OR d.classid = 'pg_catalog.pg_type'::pg_catalog.regclass))
+                    THEN CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_type AS t
+                                           WHERE t.oid = ANY (p.proargtypes::oid[] || p.prorettype || p.proallargtypes)
+                                           AND t.typtype IN ('d', 'r', 'm')) THEN 2 ELSE 1 END
+                    ELSE 4 END,
                'pg_proc', n.nspname, p.proname, p.proowner, thinwire.routine_body(p.oid)
         FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
         WHERE p.oid = object AND class = 'pg_catalog.pg_proc'::pg_catalog.regclass

@@ -76,8 +76,9 @@ async fn every_kind_of_change_arrives_in_commit_order() {
     );
     let model = rig.check(&node, &["public.t", "public.k", "public.empty"]).await;
     assert_eq!(model.rows("public.odd \"name").len(), 2);
-    let texts: Vec<_> = model.messages.iter().map(|(_, text)| text.as_ref()).collect();
-    assert_eq!(texts, [b"inside".as_slice(), b"outside"]);
+    let told: Vec<_> = model.messages.iter().map(|(prefix, text)| (&**prefix, &**text)).collect();
+    // PostgreSQL: 020_messages 1, 2
+    assert_eq!(told, [("app", b"inside".as_slice()), ("app", b"outside")]);
     let records = node.records();
     let unchanged = records.iter().any(|(_, record)| {
         matches!(record, Record::Update { new, .. } if new.0.contains(&Value::Unchanged))
@@ -98,7 +99,14 @@ async fn nothing_is_confirmed_before_it_is_synced() {
     let node = rig.ready().await;
     node.caught_up(&rig.source()).await;
     node.held.store(true, Ordering::SeqCst);
+    // What it had begun when it was held may be durable, and told, only a moment later.
     tokio::time::sleep(Duration::from_millis(300)).await;
+    node.stream.sync().unwrap();
+    node.until("what is durable is confirmed", |node| {
+        let durable = node.stream.durable_mark().map(|mark| mark.lsn);
+        durable.is_some_and(|lsn| node.status().confirmed >= lsn)
+    })
+    .await;
     let before = node.status().confirmed;
     rig.sql("insert into t select generate_series(1, 100)");
     let wal_end = rig.sql("select pg_current_wal_lsn()");
@@ -129,7 +137,8 @@ async fn an_idle_database_is_confirmed_by_marks_alone() {
     node.caught_up(&rig.source()).await;
     assert!(node.status().confirmed > before);
     assert_eq!(node.stream.watermarks().appended, appended, "marks take no offset");
-    assert!(node.stream.durable_mark().unwrap().lsn >= node.status().confirmed);
+    let confirmed = node.status().confirmed;
+    assert!(node.stream.durable_mark().unwrap().lsn >= confirmed);
     // The source forgets what was confirmed.
     rig.sql("checkpoint");
     let retained = rig.sql("select pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) from pg_replication_slots");
@@ -144,8 +153,11 @@ async fn the_server_shuts_down_at_once_and_capture_comes_back_by_itself() {
     let started = std::time::Instant::now();
     rig.cluster.stop().unwrap();
     assert!(started.elapsed() < Duration::from_secs(40), "{:?}", started.elapsed());
-    node.until("it is missed", |node| node.status().last_error.is_some()).await;
-    assert_eq!(node.status().state, State::Connecting);
+    node.until("it is missed", |node| {
+        let status = node.status();
+        status.last_error.is_some() && status.state == State::Connecting
+    })
+    .await;
     assert_eq!(node.halted(), None);
     rig.cluster.start_again().unwrap();
     rig.sql("insert into t values (2)");
@@ -161,6 +173,7 @@ async fn the_server_shuts_down_at_once_and_capture_comes_back_by_itself() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn passwords_are_proven_by_scram_and_a_wrong_one_is_said() {
+    // PostgreSQL: 027_nosuperuser 3
     let rig = Rig::with(options().with_password("sec'ret"), "create table t (id int primary key)");
     let source = Source::new(rig.cluster.tcp_url("shop").parse().unwrap());
     rig.init(&["public.*"]).await;
@@ -184,7 +197,9 @@ async fn passwords_are_proven_by_scram_and_a_wrong_one_is_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pausing_stops_reading_and_resuming_goes_on() {
-    let rig = Rig::new("create table t (id int primary key)");
+    // A server that is not told lets go of the slot after this.
+    let options = options().with("wal_sender_timeout", "8s");
+    let rig = Rig::with(options, "create table t (id int primary key)");
     let node = rig.ready().await;
     node.capture.pause();
     node.until("it is paused", |node| node.status().state == State::Paused).await;
@@ -196,7 +211,7 @@ async fn pausing_stops_reading_and_resuming_goes_on() {
     soon(node.shutdown()).await;
     let started = std::time::Instant::now();
     rig.slot_is_free().await;
-    assert!(started.elapsed() < Duration::from_millis(2_500), "the server was told");
+    assert!(started.elapsed() < Duration::from_secs(7), "the server was told");
 }
 
 #[tokio::test(flavor = "multi_thread")]

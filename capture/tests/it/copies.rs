@@ -203,6 +203,7 @@ async fn tables_that_are_added_one_after_another_are_put_in_their_places() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_was_away_is_copied_again() {
+    // PostgreSQL: 024_add_drop_pub 3
     let rig = Rig::new(BANK);
     let node = rig.ready().await;
     node.until("nothing is left out", |node| node.status().unpublished.is_empty()).await;
@@ -262,8 +263,9 @@ async fn a_copy_that_waits_for_a_long_transaction_does_not_hold_up_changes_for_e
     let long = rig.source().connect().await.unwrap();
     long.batch_execute("begin; insert into public.ledger values (0, 0, 'long')").await.unwrap();
     let mut answer = node.capture.request_copy(vec![Origin::from_bytes([1; 16])], vec![]);
-    let waits = "select count(*) from pg_replication_slots where slot_name like '%copy%'";
-    node.until("the copy waits", |_| rig.sql(waits) == "1").await;
+    let waits = "select slot_name from pg_replication_slots where slot_name like '%copy%'";
+    node.until("the copy waits", |_| !rig.sql(waits).is_empty()).await;
+    let slot = rig.sql(waits);
     let started = std::time::Instant::now();
     rig.sql("insert into ledger values (1, 1, 'short')");
     node.until("the change flows all the same", |node| {
@@ -272,7 +274,8 @@ async fn a_copy_that_waits_for_a_long_transaction_does_not_hold_up_changes_for_e
     .await;
     assert!(started.elapsed() > Duration::from_secs(1), "it waited at first");
     assert!(answer.try_recv().is_err());
-    node.until("the slot is gone", |_| rig.sql(waits) == "0").await;
+    // The next try has another one.
+    node.until("the slot is gone", |_| rig.sql(waits).lines().all(|it| it != slot)).await;
     long.batch_execute("commit").await.unwrap();
     soon(answer).await.unwrap();
     rig.check(&node, &["public.ledger"]).await;
@@ -311,8 +314,11 @@ async fn a_copy_that_is_killed_in_the_middle_is_aborted_and_made_again() {
     rig.init(&["public.*"]).await;
     for stage in 1..=3 {
         let node = rig.node();
+        // It cannot come to its end unseen: whoever is far ahead of the disk waits.
+        node.held.store(true, Ordering::SeqCst);
         let before = node.stream.watermarks().appended.get();
         node.until("a part is copied", |node| {
+            node.stream.sync().unwrap();
             node.stream.watermarks().appended.get() > before + stage * 3_000
         })
         .await;
@@ -336,8 +342,15 @@ async fn a_copy_whose_session_is_killed_is_made_again_while_changes_flow() {
     );
     rig.init(&["public.*"]).await;
     let node = rig.node();
-    node.until("a part is copied", |node| node.stream.watermarks().appended.get() > 3_000).await;
+    // It cannot come to its end unseen: whoever is far ahead of the disk waits.
+    node.held.store(true, Ordering::SeqCst);
+    node.until("a part is copied", |node| {
+        node.stream.sync().unwrap();
+        node.stream.watermarks().appended.get() > 3_000
+    })
+    .await;
     rig.sql("select pg_terminate_backend(pid) from pg_stat_activity where query like 'COPY %'");
+    node.held.store(false, Ordering::SeqCst);
     rig.sql("update big set pad = 'changed' where id = 7");
     node.until("all is copied", Node::has_copied).await;
     let model = rig.check(&node, &["public.big"]).await;
@@ -381,7 +394,7 @@ async fn a_full_journal_holds_the_log_and_goes_on_when_there_is_room() {
     let (mut model, started) = (Model::default(), std::time::Instant::now());
     let mut reader = node.stream.read(Offset::FIRST).unwrap();
     while model.commits < 1 {
-        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", node.status());
+        assert!(started.elapsed() < Duration::from_secs(240), "{:?}", node.status());
         while let Some(block) = reader.next_block().unwrap() {
             let records = block.records.decode(block.first).map(|it| it.unwrap().1);
             records.for_each(|record| {

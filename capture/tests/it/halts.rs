@@ -1,6 +1,6 @@
 //! What cannot be continued is refused by name, and goes on by itself once it is mended.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tempfile::TempDir;
 use thinwire_capture::{State, slot};
@@ -9,10 +9,14 @@ use crate::rig::{Node, Rig, SLOT, init_options, options};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_publication_or_a_slot_it_waits_for_init() {
+    // PostgreSQL: 007_ddl 2
+    // PostgreSQL: 024_add_drop_pub 4
     let rig = Rig::new("create table t (id int primary key)");
     let node = rig.node();
-    node.halts_with("publication_missing").await;
-    assert_eq!(node.status().state, State::Halted);
+    let halt = node.halts_with("publication_missing").await;
+    assert!(halt.detail.contains(SLOT), "{}", halt.detail);
+    // Now and then it looks again.
+    node.until("it stands still", |node| node.status().state == State::Halted).await;
     rig.sql(&format!("create publication {SLOT} for table t"));
     let halt = node.halts_with("slot_missing").await;
     assert!(halt.detail.contains(SLOT), "{}", halt.detail);
@@ -96,9 +100,11 @@ async fn a_second_node_on_the_slot_is_refused_by_name() {
         .unwrap();
     assert!(status.success());
     let first = rig.node();
+    // If it confirmed anything more, the second one would be refused for that.
+    first.held.store(true, Ordering::SeqCst);
     first.until("it streams", |node| node.status().state == State::Streaming).await;
-    let second = Node::start(rig.source(), copied.path(), &rig.cluster);
     let started = std::time::Instant::now();
+    let second = Node::start(rig.source(), copied.path(), &rig.cluster);
     let halt = second.halts_with("slot_in_use").await;
     assert!(started.elapsed() >= Duration::from_secs(6), "it may have been our own ghost");
     assert!(halt.detail.contains("application \"thinwire\""), "{}", halt.detail);
@@ -157,6 +163,7 @@ async fn a_source_that_was_restored_from_an_older_copy_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_logical_wal_it_says_so() {
+    // PostgreSQL: 001_rep_changes 36
     let cluster = options().with("wal_level", "replica");
     let rig = Rig::with(cluster, "create table t (id int primary key)");
     let error = slot::init(&rig.source(), &init_options(&["public.*"])).await.unwrap_err();

@@ -3,9 +3,11 @@
 mod basics;
 mod choice;
 mod copies;
+mod decoding;
 mod disks;
 mod halts;
 mod hostile;
+mod identities;
 mod model;
 mod partitions;
 mod published;

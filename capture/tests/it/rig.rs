@@ -30,6 +30,9 @@ use crate::model::Model;
 pub(crate) const NODE: &str = "shop";
 pub(crate) const SLOT: &str = "thinwire_shop";
 
+/// The first version of which rows and columns can be chosen.
+pub(crate) const NARROWS: u32 = 150_000;
+
 /// A cluster with a database that is captured.
 pub(crate) struct Rig {
     pub(crate) cluster: Cluster,
@@ -39,6 +42,24 @@ pub(crate) struct Rig {
 impl Rig {
     pub(crate) fn new(schema: &str) -> Self {
         Self::with(options(), schema)
+    }
+
+    /// The same where rows and columns of tables can be chosen, which is since PostgreSQL 15; else it says that a test is skipped.
+    pub(crate) fn narrowing(schema: &str) -> Option<Self> {
+        let rig = Self::new("");
+        if rig.version() < NARROWS {
+            let thread = std::thread::current();
+            let test = thread.name().unwrap_or_default();
+            eprintln!("{test}: skipped: rows and columns cannot be chosen before PostgreSQL 15");
+            return None;
+        }
+        rig.sql(schema);
+        Some(rig)
+    }
+
+    /// The server's version, such as 150004.
+    pub(crate) fn version(&self) -> u32 {
+        self.sql("show server_version_num").parse().unwrap()
     }
 
     pub(crate) fn with(options: thinwire_cluster::Options, schema: &str) -> Self {

@@ -1,5 +1,10 @@
 //! `init`, `plan`, `check` and `drop` on real databases.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use thinwire_capture::{
     Patterns, Source,
     slot::{self, Check, InitOptions},
@@ -29,6 +34,7 @@ fn failing(checks: &[Check]) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn init_publishes_what_is_meant_and_a_second_time_does_nothing() {
+    // PostgreSQL: 001_rep_changes 32, 34
     let rig = Rig::new(SCHEMA);
     let patterns = ["*.*", "!public.audit"];
     let planned = slot::plan(&rig.source(), &init_options(&patterns)).await.unwrap();
@@ -136,12 +142,16 @@ async fn the_slot_is_created_once_older_transactions_have_ended() {
     let rig = Rig::new(SCHEMA);
     let long = rig.source().connect().await.unwrap();
     long.batch_execute("begin; insert into public.audit values (1)").await.unwrap();
+    let is_ending = Arc::new(AtomicBool::new(false));
+    let ending = is_ending.clone();
     let later = tokio::spawn(async move {
         tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        ending.store(true, Ordering::SeqCst);
         long.batch_execute("commit").await.unwrap();
     });
     rig.init(&["public.keyed"]).await;
-    assert!(later.is_finished());
+    assert!(is_ending.load(Ordering::SeqCst));
+    later.await.unwrap();
     assert_eq!(rig.sql("select count(*) from pg_replication_slots"), "1");
 }
 
@@ -224,13 +234,41 @@ async fn a_slot_of_somebody_else_is_left_alone() {
     assert!(error.to_string().contains("not Thinwire's"), "{error}");
     let checks = slot::check(&rig.source(), &init_options(&["*.*"])).await;
     assert!(failing(&checks).iter().any(|it| it.contains("not Thinwire's")), "{checks:?}");
+    let error = slot::drop(&rig.source(), NODE).await.unwrap_err();
+    assert!(error.to_string().contains("not Thinwire's"), "{error}");
+    assert_eq!(rig.sql("select count(*) from pg_replication_slots"), "1");
     let other = Source::new("host=/nowhere user=x".parse().unwrap());
     let checks = soon(slot::check(&other, &init_options(&["*.*"]))).await;
     assert_eq!(failing(&checks).len(), 1, "{checks:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_use_or_another_nodes_is_not_dropped() {
+    let rig = Rig::new(SCHEMA);
+    let node = rig.ready().await;
+    let there = "select count(*) from pg_replication_slots, pg_publication, pg_event_trigger";
+    let error = slot::drop(&rig.source(), NODE).await.unwrap_err().to_string();
+    assert!(error.contains(SLOT) && error.contains("stop it first"), "{error}");
+    node.shutdown().await;
+    rig.slot_is_free().await;
+    let comment = rig.sql("select obj_description(oid, 'pg_publication') from pg_publication");
+    let other = comment.replace(&format!(" {NODE};"), " other;");
+    rig.sql(&format!("comment on publication {SLOT} is '{other}'"));
+    let error = slot::drop(&rig.source(), NODE).await.unwrap_err().to_string();
+    assert!(error.contains("belongs to the node \"other\""), "{error}");
+    assert_eq!(rig.sql(there), "3");
+    // What is planned is what is done.
+    rig.sql(&format!("comment on publication {SLOT} is '{comment}'"));
+    let planned = slot::plan_drop(&rig.source(), NODE).await.unwrap();
+    assert_eq!(rig.sql(there), "3");
+    assert_eq!(slot::drop(&rig.source(), NODE).await.unwrap(), planned);
+    assert_eq!(rig.sql(there), "0");
+    assert_eq!(rig.sql("select to_regnamespace('thinwire')"), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slot_that_is_made_and_dropped_at_once_leaves_the_server_as_it_was() {
+    // PostgreSQL: 100_bugs 14
     let rig = Rig::new("create table t (id int primary key); insert into t values (1)");
     let server = rig.cluster.pid();
     for _ in 0..3 {
@@ -248,4 +286,28 @@ async fn a_slot_that_is_made_and_dropped_at_once_leaves_the_server_as_it_was() {
     rig.check(&node, &["public.t"]).await;
     assert_eq!(rig.cluster.pid(), server);
     assert!(!rig.cluster.log_tail().contains("PANIC"), "{}", rig.cluster.log_tail());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_travel_is_named_with_its_number() {
+    let rig = Rig::new(
+        "create role reader; create table t (id int primary key) partition by range (id);
+         create table t1 partition of t default; grant select on t to reader;
+         create function f() returns trigger language plpgsql as 'begin return new; end';
+         create trigger g before insert on t1 for each row execute function f();
+         create trigger h before insert on t for each row execute function f();
+         create policy p on t1; create collation c (locale = 'C'); create unlogged table w ();
+         create function same(text, text) returns bool immutable language sql as 'select true';
+         create operator === (leftarg = text, rightarg = text, function = same);
+         create type pair as (a int, b int); create function first(pair) returns int immutable language sql as 'select $1.a';
+         create cast (pair as int) with function first(pair);
+         create text search configuration conf (copy = simple); select lo_create(0)",
+    );
+    let options = InitOptions { ddl: thinwire_capture::Ddl::Replicate, ..init_options(&["*.*"]) };
+    slot::init(&rig.source(), &options).await.unwrap();
+    let checks = slot::check(&rig.source(), &options).await;
+    let named = checks.iter().find_map(|it| it.what.strip_prefix("not carried with the schema: "));
+    let expected = "1 casts, 1 collations, 1 large objects, 1 operators, 1 privileges of others, 1 row-level policies, \
+                    1 text search objects, 2 triggers, 1 unlogged tables";
+    assert_eq!(named, Some(expected), "{checks:?}");
 }
