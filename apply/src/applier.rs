@@ -21,8 +21,8 @@ use thinwire_engine::{
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
-    Conflicts, Existing, OriginDiffers, Postgres, Sink, Skipped, Target, conflict::ConflictCounts,
-    postgres::Tally,
+    Conflicts, Existing, OriginDiffers, Postgres, Seal, Sink, Skipped, Tables, Target,
+    conflict::ConflictCounts, postgres::Tally,
 };
 use runner::Runner;
 pub use skip::Outcome;
@@ -35,10 +35,14 @@ pub struct Options {
     pub target: Target,
     /// The same database with the login that changes its schema, if that is another.
     pub owner: Option<Target>,
+    /// The tables that it may write to.
+    pub tables: Tables,
     /// The received stream.
     pub stream: Arc<Stream>,
     /// Who we are: copies name whom they are for.
     pub node: Origin,
+    /// What tells how far it was applied by us from what others write there.
+    pub seal: Seal,
     /// What to do when a row is not what a change expects.
     pub conflicts: Conflicts,
     /// What to do when somebody else changed a row last that is to be changed.

@@ -167,7 +167,7 @@ pub(crate) fn sentence(error: &tokio_postgres::Error) -> String {
 
 fn classify_answer(answer: &DbError) -> SinkError {
     let state = answer.code();
-    if is_weather(state) {
+    if is_weather(state) && !is_timed_out(answer) {
         return SinkError::Weather(format!("{} ({})", answer.message(), state.code()));
     }
     let table = answer.table().map(|table| match answer.schema() {
@@ -200,6 +200,11 @@ fn is_weather(state: &SqlState) -> bool {
     ];
     // 57P05 is a session that was ended for being idle.
     passing.contains(state) || state.code().starts_with("08") || state.code() == "57P05"
+}
+
+/// Whether a statement took longer than a trigger allows it: no session of ours limits that, so it would be so each time.
+fn is_timed_out(answer: &DbError) -> bool {
+    *answer.code() == SqlState::QUERY_CANCELED && answer.message().ends_with("statement timeout")
 }
 
 /// Whether a session's prepared statements are gone, which only code that runs in it can bring about.
@@ -238,12 +243,18 @@ fn detail(answer: &DbError) -> String {
         Some("P0") => "a trigger or function raised an error".to_owned(),
         _ => unquoted(answer.message()),
     };
+    let cure =
+        if *answer.code() == SqlState::UNSAFE_NEW_ENUM_VALUE_USAGE { LABEL_CURE } else { "" };
     let constraint = answer.constraint().filter(|name| !said.contains(name));
     let constraint = constraint.map(|name| format!(", constraint {name}")).unwrap_or_default();
     let column = answer.column().filter(|name| !said.contains(name));
     let column = column.map(|name| format!(", column {name}")).unwrap_or_default();
-    format!("{said}{constraint}{column} ({state})")
+    format!("{said}{constraint}{column} ({state}){cure}")
 }
+
+/// PostgreSQL lets a label be used only when the transaction that added it is over.
+const LABEL_CURE: &str =
+    "; add the label here by hand (ALTER TYPE … ADD VALUE), then run `thinwire retry`";
 
 /// A character that one encoding has and another has not.
 const UNTRANSLATABLE: &str = "22P05";
@@ -298,6 +309,8 @@ mod tests {
             ("22P02", "bad_value"),
             ("XX000", "other"),
             ("53400", "other"),
+            // A session of ours can be ended for being idle in a transaction only by what a trigger has set.
+            ("25P03", "other"),
         ] {
             let state = SqlState::from_code(state);
             assert!(!is_weather(&state));

@@ -19,12 +19,16 @@ mod plan;
 mod postgres;
 mod progress;
 mod schema;
+mod seal;
 mod setup;
 pub mod sink;
 mod sql;
+mod tables;
 
 pub use applier::{Applier, ApplierStatus, Options, Outcome, State};
 pub use conflict::{ConflictCounts, Conflicts, Existing, OriginDiffers};
 pub use postgres::{LastSkipped, Postgres, Skipped, Tally, Target};
+pub use seal::Seal;
 pub use setup::{Check, Setup, SetupError, check, check_commit_timestamps, init, plan};
 pub use sink::{Change, Progress, Relations, Sink, SinkError, Skip};
+pub use tables::Tables;

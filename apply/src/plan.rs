@@ -1,8 +1,8 @@
 //! Records to statements: which columns are set, how a row is found, and what the parameters are. Pure.
 //!
 //! A statement is described by its [`Shape`]; two records of one shape use the same prepared statement with other
-//! parameters. Values travel as text, whatever their type: the target's own input function reads what the source's
-//! output function wrote.
+//! parameters. Values are the text that the source's output function wrote, whatever their type; how they go to the
+//! target, so that it reads the same value, is no affair of a plan.
 //!
 //! How a row is found:
 //! - by the key, if the source sent one: the columns of its replica identity, `=` where the value is not null, so that
@@ -47,6 +47,8 @@ pub(crate) struct Column {
     pub(crate) identity_always: bool,
     /// How many of its values travel in one parameter.
     pub(crate) many: Many,
+    /// The object id of its type.
+    pub(crate) type_oid: u32,
 }
 
 /// How many values of a column travel in one parameter.
@@ -140,7 +142,9 @@ pub(crate) enum Shape {
     },
     /// Takes rows in COPY's text format.
     Copy,
-    /// The same, into the staging table.
+    /// Takes rows in COPY's binary format.
+    CopyBinary,
+    /// Takes rows in COPY's text format into the staging table.
     CopyStage,
 }
 

@@ -5,12 +5,15 @@
 //! without waiting for each other's answers; all answers are in, and are what they have to be, before COMMIT is sent.
 
 mod about;
+mod binary;
+mod changes;
 mod gathered;
 mod inserts;
 mod load;
 pub(crate) mod lookup;
 mod objects;
 mod origins;
+mod param;
 mod pipeline;
 mod rivals;
 mod rows;
@@ -22,28 +25,26 @@ pub(crate) mod text;
 
 use std::{fmt, sync::Arc};
 
-use thinwire_engine::model::{Halt, Offset, Origin, Record, RelationId, StreamId, Timestamp};
+use thinwire_engine::model::{Offset, Origin, Record, StreamId, Timestamp};
 
 use crate::{
-    Change, Conflicts, Existing, Options, Progress, Sink, SinkError, Skip,
+    Change, Conflicts, Existing, Options, Progress, Seal, Sink, SinkError, Skip, Tables,
     conflict::{ConflictCounts, is_robbed},
-    plan::{OnExisting, Table},
+    plan::OnExisting,
     progress::Stored,
-    sink::Relations,
-    sql::{self, session as session_sql},
+    sql::session as session_sql,
 };
 use about::About;
-use gathered::{Gathered, Offered};
+use gathered::Gathered;
 use inserts::Inserts;
 use load::Load;
-use lookup::ask;
 use origins::Declared;
+use param::Param;
 use pipeline::Expect;
 use rivals::Suspect;
 use session::Session;
 use skipped::Seen;
 pub use skipped::{LastSkipped, Skipped};
-use text::Text;
 
 /// A database and how to authenticate to it.
 #[derive(Clone, Debug)]
@@ -64,6 +65,8 @@ pub struct Tally {
 /// Applies one stream to a PostgreSQL database.
 pub struct Postgres {
     target: Target,
+    /// The tables that the stream may write to.
+    accepted: Tables,
     stream: StreamId,
     conflicts: Conflicts,
     existing: Existing,
@@ -71,6 +74,8 @@ pub struct Postgres {
     tally: Arc<Tally>,
     /// Whether the open target transaction leaves something out.
     skips: bool,
+    /// Whether it was said that sequences are not started over.
+    told_of_sequences: bool,
     /// Conflicts of the open target transaction.
     counts: ConflictCounts,
     session: Option<Session>,
@@ -82,6 +87,7 @@ pub struct Postgres {
     owner_from: Option<Offset>,
     /// Who we are.
     node: Origin,
+    seal: Seal,
     declared: Declared,
     /// When the open source transaction was committed.
     source_time: Option<Timestamp>,
@@ -100,12 +106,14 @@ impl Postgres {
     pub fn new(options: Options, tally: Arc<Tally>) -> Self {
         Self {
             target: options.target,
+            accepted: options.tables,
             stream: options.stream.id(),
             conflicts: options.conflicts,
             existing: options.existing,
             is_shared: options.is_shared,
             owner: options.owner,
             node: options.node,
+            seal: options.seal,
             declared: Declared {
                 update: options.update_origin_differs,
                 delete: options.delete_origin_differs,
@@ -113,6 +121,7 @@ impl Postgres {
             source_time: None,
             tally,
             skips: false,
+            told_of_sequences: false,
             counts: ConflictCounts::default(),
             session: None,
             robbed: false,
@@ -147,7 +156,8 @@ impl Sink for Postgres {
             return Err(SinkError::refused("commit_timestamps_off", TIMESTAMPS_OFF));
         }
         session.forget_tables();
-        match session.stored(stream.origin).await {
+        let stored = session.stored(stream.origin).await;
+        match stored.and_then(|stored| self.seal.believe(stream.origin, stored, &self.stored)) {
             Ok(stored) => self.stored = stored,
             Err(error) => {
                 self.session = None;
@@ -198,7 +208,7 @@ impl Sink for Postgres {
         if !session.open {
             return Ok(());
         }
-        let undone = session.command("ROLLBACK").await;
+        let undone = session.command(session_sql::ROLLBACK).await;
         match undone {
             Ok(()) => session.open = false,
             Err(_) => self.session = None,
@@ -237,7 +247,7 @@ impl Postgres {
         self.send_progress(progress).await?;
         let session = self.session.as_mut().ok_or_else(disconnected)?;
         session.pipeline.drain(&self.counts).await?;
-        session.command("COMMIT").await?;
+        session.command(&session_sql::commit()).await?;
         session.open = false;
         (self.began, self.suspect) = (None, None);
         self.stored.moved(self.stream.epoch, progress);
@@ -266,8 +276,16 @@ impl Postgres {
             self.session = None;
         }
         if self.session.is_none() {
-            self.session =
-                Some(Session::open(&self.target, self.stream.origin, self.declared, false).await?);
+            self.session = Some(
+                Session::open(
+                    &self.target,
+                    &self.accepted,
+                    self.stream.origin,
+                    self.declared,
+                    false,
+                )
+                .await?,
+            );
         }
         Ok(())
     }
@@ -280,7 +298,9 @@ impl Postgres {
         }
         // The replication origin is held by the session.
         self.session = None;
-        self.session = Some(Session::open(&owner, self.stream.origin, self.declared, true).await?);
+        self.session = Some(
+            Session::open(&owner, &self.accepted, self.stream.origin, self.declared, true).await?,
+        );
         self.open().await
     }
 
@@ -295,177 +315,6 @@ impl Postgres {
         }
         if self.stored.epoch != self.stream.epoch.to_string() {
             session.forget_definitions(self.stream.origin).await?;
-        }
-        Ok(())
-    }
-
-    async fn execute(&mut self, change: Change<'_>) -> Result<(), SinkError> {
-        let Change { offset, record, relations, alone } = change;
-        let Some(record) = self.gather(offset, record, relations, alone).await? else {
-            return Ok(());
-        };
-        match record {
-            Record::Insert { relation, new } => {
-                let (table, staged) = self.insert_into(relation, relations, offset).await?;
-                if !self.inserts.takes(&table) {
-                    self.send_inserts().await?;
-                }
-                if self.inserts.push(&table, staged, offset, new) {
-                    self.send_inserts().await?;
-                }
-                Ok(())
-            }
-            Record::Update { relation, .. } | Record::Delete { relation, .. } => {
-                self.send_waiting().await?;
-                let table = self.table(relation, relations, offset).await?;
-                self.change_row(&table, offset, &record, alone).await
-            }
-            Record::Truncate { relations: ids, restart_identity, .. } => {
-                self.send_waiting().await?;
-                self.truncate(&ids, relations, offset, restart_identity).await
-            }
-            Record::CopyBegin(copy) => {
-                self.load =
-                    Some(Load::new(self.stream, self.existing, self.is_shared, offset, &copy));
-                Ok(())
-            }
-            Record::Relation(relation) => self.enter(relation.id, relations, offset).await,
-            Record::CopyEnd { .. } => self.end_load(relations, offset).await,
-            Record::Schema(schema) => self.alter(schema, offset).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes a change into what is gathered; gives it back if it has to be executed by itself.
-    async fn gather(
-        &mut self,
-        offset: Offset,
-        record: Record,
-        relations: &Relations,
-        alone: bool,
-    ) -> Result<Option<Record>, SinkError> {
-        let (Record::Insert { relation, .. }
-        | Record::Update { relation, .. }
-        | Record::Delete { relation, .. }) = record
-        else {
-            return Ok(Some(record));
-        };
-        if alone || self.load.is_some() {
-            return Ok(Some(record));
-        }
-        let table = self.table(relation, relations, offset).await?;
-        if !Gathered::may_take(&table, &record) {
-            self.send_gathered().await?;
-            return Ok(Some(record));
-        }
-        self.send_inserts().await?;
-        // Where the rows at the target win, an insert may have no effect and the update one.
-        let merges = self.conflicts != Conflicts::KeepLocal;
-        if let Offered::NotYet(record) = self.gathered.offer(&table, offset, record, merges) {
-            let existing = self.on_existing();
-            let session = self.session.as_mut().ok_or_else(disconnected)?;
-            self.gathered.send_table(&table, session, existing, &self.counts).await?;
-            self.gathered.offer(&table, offset, record, merges);
-        }
-        if self.gathered.is_full() {
-            self.send_gathered().await?;
-        }
-        Ok(None)
-    }
-
-    /// The table that a row is added to, and whether it is staged before.
-    async fn insert_into(
-        &mut self,
-        relation: RelationId,
-        relations: &Relations,
-        offset: Offset,
-    ) -> Result<(Arc<Table>, bool), SinkError> {
-        self.enter(relation, relations, offset).await?;
-        match &mut self.load {
-            None => Ok((self.table(relation, relations, offset).await?, false)),
-            Some(load) if load.is_at(relation) => load.row().ok_or_else(|| misplaced(offset)),
-            Some(_) => Err(misplaced(offset)),
-        }
-    }
-
-    /// In a copy, begins with a table that has not had its turn.
-    async fn enter(
-        &mut self,
-        relation: RelationId,
-        relations: &Relations,
-        offset: Offset,
-    ) -> Result<(), SinkError> {
-        let (Some(load), Some(session)) = (&mut self.load, &mut self.session) else {
-            return Ok(());
-        };
-        if !load.awaits(relation) {
-            return Ok(());
-        }
-        let described = relations.get(&relation).ok_or_else(|| misplaced(offset))?;
-        load.leave(session, &mut self.inserts, offset, &self.counts).await?;
-        load.enter(session, described, offset, &self.counts).await
-    }
-
-    async fn end_load(&mut self, relations: &Relations, offset: Offset) -> Result<(), SinkError> {
-        let (Some(mut load), Some(session)) = (self.load.take(), &mut self.session) else {
-            return Ok(());
-        };
-        load.leave(session, &mut self.inserts, offset, &self.counts).await?;
-        for relation in load.unentered(relations) {
-            load.enter(session, &relation, offset, &self.counts).await?;
-            load.leave(session, &mut self.inserts, offset, &self.counts).await?;
-        }
-        Ok(())
-    }
-
-    async fn table(
-        &mut self,
-        relation: RelationId,
-        relations: &Relations,
-        offset: Offset,
-    ) -> Result<Arc<Table>, SinkError> {
-        let relation = relations.get(&relation).ok_or_else(|| misplaced(offset))?;
-        if !self.session.as_ref().is_some_and(|session| session.knows(relation)) {
-            // What waits is for the table as it was described before.
-            self.send_waiting().await?;
-        }
-        let session = self.session.as_mut().ok_or_else(disconnected)?;
-        Ok(session.table(relation, offset, &self.counts).await?.table)
-    }
-
-    async fn truncate(
-        &mut self,
-        ids: &[RelationId],
-        relations: &Relations,
-        offset: Offset,
-        restart_identity: bool,
-    ) -> Result<(), SinkError> {
-        let session = self.session.as_mut().ok_or_else(disconnected)?;
-        let mut found = Vec::new();
-        for id in ids {
-            let relation = relations.get(id).ok_or_else(|| misplaced(offset))?;
-            found.push(session.table(relation, offset, &self.counts).await?);
-        }
-        session.pipeline.drain(&self.counts).await?;
-        session.command(sql::catalog::EMPTY_PATH).await?;
-        let client = session.client.clone();
-        let oids: Vec<_> = found.iter().map(|found| found.oid.clone()).collect();
-        let oids = vec![format!("{{{}}}", oids.join(","))];
-        let tables: Vec<_> = found.iter().map(|found| &*found.table).collect();
-        let Some(about) = found.first().map(|found| About::table(offset, &found.table)) else {
-            return Ok(());
-        };
-        let texts = if ask(&client, sql::catalog::IS_REFERRED_TO, oids.clone()).await? {
-            // TRUNCATE is refused then, even where nothing checks references.
-            tables.iter().map(|table| sql::delete_all(table)).collect()
-        } else {
-            let restart =
-                restart_identity && ask(&client, sql::catalog::OWNS_SEQUENCES, oids).await?;
-            vec![sql::truncate(&tables, restart)]
-        };
-        for text in texts {
-            let done = client.batch_execute(&text).await;
-            done.map_err(|error| about.failed(&error))?;
         }
         Ok(())
     }
@@ -509,7 +358,7 @@ impl Postgres {
         let session = self.session.as_mut().ok_or_else(disconnected)?;
         let (mark, marked) = match (progress.lsn, progress.time) {
             (Some(lsn), Some(time)) => {
-                let params = vec![Text::of(lsn.to_string()), Text::of(time.micros().to_string())];
+                let params = vec![Param::of(lsn.to_string()), Param::of(time.micros().to_string())];
                 (session_sql::MARK_SOURCE, params)
             }
             _ => (session_sql::MARK_NOTHING, Vec::new()),
@@ -523,14 +372,17 @@ impl Postgres {
         let offset = i64::try_from(progress.offset.get()).map_err(|_| {
             SinkError::refused("journal_corrupt", "an offset that no stream reaches")
         })?;
+        let mut next = self.stored.clone();
+        next.moved(self.stream.epoch, progress);
         let moved = vec![
-            Text::of(self.stream.origin.to_string()),
-            Text::of(self.stream.epoch.to_string()),
-            Text::of(offset.to_string()),
-            Text::maybe(progress.lsn.map(|lsn| lsn.to_string())),
-            Text::maybe(progress.time.map(|time| time.micros().to_string())),
-            Text::of(self.stored.epoch.clone()),
-            Text::of(self.stored.progress.offset.to_string()),
+            Param::of(self.stream.origin.to_string()),
+            Param::of(self.stream.epoch.to_string()),
+            Param::of(offset.to_string()),
+            Param::maybe(progress.lsn.map(|lsn| lsn.to_string())),
+            Param::maybe(progress.time.map(|time| time.micros().to_string())),
+            Param::of(self.stored.epoch.clone()),
+            Param::of(self.stored.progress.offset.to_string()),
+            Param::of(self.seal.of(self.stream.origin, &next)),
         ];
         let Session { client, pipeline, statements, .. } = session;
         let expectations = [Expect::Anything, Expect::Moved];
@@ -549,9 +401,4 @@ const TIMESTAMPS_OFF: &str = "update_origin_differs or delete_origin_differs is 
 
 fn disconnected() -> SinkError {
     SinkError::Weather("not connected to the database".to_owned())
-}
-
-fn misplaced(offset: Offset) -> SinkError {
-    let halt = Halt::new("journal_corrupt", "a row of a table that is not being copied");
-    SinkError::Refused(Box::new(Halt { offset: Some(offset), ..halt }))
 }

@@ -2,7 +2,7 @@
 //!
 //! One row an origin. It is moved only from where we believe it is, so that of two who apply the same stream, however
 //! that came about, one does not commit. A new epoch takes the row over with its first commit and the old one is
-//! noted as superseded: it can never take it back.
+//! noted as superseded: it can never take it back. What it says is believed only with the node's [`Seal`](crate::Seal) on it.
 
 use thinwire_engine::model::{Epoch, Halt, Lsn, Offset, StreamId, Timestamp};
 
@@ -17,12 +17,19 @@ pub(crate) struct Stored {
     pub(crate) progress: Progress,
     /// Epochs that were replaced.
     pub(crate) superseded: Vec<String>,
+    /// The seal on it, as it was read.
+    pub(crate) seal: Option<String>,
 }
 
 impl Stored {
     /// There is no row: no epoch has that name.
     pub(crate) fn nothing() -> Self {
-        Self { epoch: String::new(), progress: Progress::default(), superseded: Vec::new() }
+        Self {
+            epoch: String::new(),
+            progress: Progress::default(),
+            superseded: Vec::new(),
+            seal: None,
+        }
     }
 
     /// What the row means for a stream.
@@ -45,7 +52,8 @@ impl Stored {
     pub(crate) fn moved(&mut self, epoch: Epoch, progress: Progress) {
         let epoch = epoch.to_string();
         if self.epoch != epoch {
-            self.superseded.push(std::mem::replace(&mut self.epoch, epoch));
+            let before = std::mem::replace(&mut self.epoch, epoch);
+            self.superseded.extend(Some(before).filter(|before| !before.is_empty()));
         }
         self.progress = progress;
     }
@@ -63,6 +71,12 @@ pub(crate) fn parse(
     let time = time.and_then(|micros| micros.parse::<i64>().ok());
     let time = time.map(|micros| Timestamp::from_micros(micros - EPOCH_2000));
     Ok(Progress { offset, lsn, time })
+}
+
+/// A refusal that is about the table.
+pub(crate) fn refused(code: &str, detail: impl Into<String>) -> SinkError {
+    let table = Some("thinwire.applied".to_owned());
+    SinkError::Refused(Box::new(Halt { table, ..Halt::new(code, detail) }))
 }
 
 /// Microseconds from 1970 to 2000, the beginning of PostgreSQL's time.
@@ -91,6 +105,8 @@ mod tests {
         assert!(stored.progress_of(stream(1)).is_err());
         assert_eq!(stored.progress_of(stream(2)), Ok(progress));
         assert!(stored.progress_of(stream(3)).is_ok());
+        // As the database has it, which never heard of an epoch before the first.
+        assert_eq!(stored.superseded, [stream(1).epoch.to_string()]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use thinwire_engine::model::{Body, Definitions, Dropped, Kind, Object, Sequence, Table};
 
+use crate::tables::is_reserved as is_reserved_schema;
 pub(crate) use step::{Alter, Named, Step};
 pub(crate) use table::{completed, freed};
 
@@ -98,7 +99,7 @@ pub(crate) fn ids(definitions: &Definitions) -> Vec<u32> {
 /// Whether an object is one of PostgreSQL's or ours: no stream may tell what those are.
 pub(crate) fn is_reserved(object: &Object) -> bool {
     let name = if object.body.kind() == Kind::Schema { &object.name } else { &object.schema };
-    name.starts_with("pg_") || matches!(&**name, "information_schema" | "thinwire" | "")
+    is_reserved_schema(name)
 }
 
 /// Brings an object under the name that it has at the source.

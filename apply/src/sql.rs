@@ -63,6 +63,9 @@ pub(crate) fn statement(table: &Table, shape: &Shape) -> String {
             origins::of_rows(table, &source, *lock, key.len() + 1)
         }
         Shape::Copy => format!("COPY {} ({}) FROM STDIN", name_of(table), columns(table)),
+        Shape::CopyBinary => {
+            format!("COPY {} ({}) FROM STDIN (FORMAT binary)", name_of(table), columns(table))
+        }
         Shape::CopyStage => format!("COPY {STAGE} ({}) FROM STDIN", columns(table)),
     }
 }

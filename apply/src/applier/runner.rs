@@ -321,6 +321,11 @@ impl<S: Sink> Runner<S> {
                 wish.over(Ok(()));
                 Ok(())
             }
+            // It is refused as it is halted: of a single record, the one looks like the other.
+            Err(Trouble::Halt(halt)) => {
+                wish.over(Err(format!("it was not left out: {}", halt.detail)));
+                Err(Trouble::Halt(halt))
+            }
             Err(trouble) => {
                 self.shared.standing().put_back(wish);
                 Err(trouble)
@@ -430,7 +435,6 @@ impl<S: Sink> Runner<S> {
         }
         self.moved = true;
         self.known = Some(progress.offset);
-        self.stream.set_applied(progress.offset);
         self.shared.applied(batch.transactions, batch.rows);
         if self.careful.is_some() && self.careful_to <= progress.offset {
             self.careful = None;
@@ -439,6 +443,8 @@ impl<S: Sink> Runner<S> {
         if self.halted.as_ref().is_some_and(over) {
             self.unhalt();
         }
+        // Who waits for this finds the rest told.
+        self.stream.set_applied(progress.offset);
         Ok(())
     }
 

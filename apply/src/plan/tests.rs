@@ -40,6 +40,7 @@ pub(crate) fn table(columns: &[&str], identity: ReplicaIdentity) -> Table {
                     true => Many::Texts("pg_catalog".into(), "_json".into()),
                     false => Many::Array("pg_catalog".into(), "_text".into()),
                 },
+                type_oid: 25,
             })
             .collect(),
         extra: vec!["extra".into()],

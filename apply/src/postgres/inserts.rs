@@ -2,11 +2,11 @@
 
 use std::{pin::pin, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use thinwire_engine::model::{Offset, Row, Value};
 
-use super::{about::About, pipeline::Expect, session::Session, text::put_copy_row};
+use super::{about::About, binary, pipeline::Expect, session::Session, text::put_copy_row};
 use crate::{
     SinkError,
     conflict::ConflictCounts,
@@ -121,7 +121,13 @@ async fn copy(
     counts: &ConflictCounts,
 ) -> Result<(), SinkError> {
     let about = about(table, &rows);
-    let shape = if staged { Shape::CopyStage } else { Shape::Copy };
+    let types = binary::types(table)
+        .filter(|types| !staged && rows.iter().all(|(_, row)| binary::has_row(row, types)));
+    let shape = match &types {
+        _ if staged => Shape::CopyStage,
+        Some(_) => Shape::CopyBinary,
+        None => Shape::Copy,
+    };
     let statement = session.statement(table, &shape, &about, counts).await?;
     session.pipeline.drain(counts).await?;
     let mut offsets = Vec::with_capacity(rows.len());
@@ -135,18 +141,27 @@ async fn copy(
     let sink = session.client.copy_in::<_, Bytes>(&statement).await;
     let mut sink = pin!(sink.map_err(|error| about.failed(&error))?);
     let mut buffer = BytesMut::with_capacity(2 * PIECE_BYTES);
+    if types.is_some() {
+        buffer.put_slice(binary::COPY_BEGIN);
+    }
     for (offset, row) in rows {
         offsets.push(offset);
         if row.0.contains(&Value::Unchanged) {
             return Err(about.at(offset).refused("journal_corrupt", UNCHANGED));
         }
-        put_copy_row(&row, &mut buffer);
+        match &types {
+            Some(types) => binary::put_copy_row(&row, types, &mut buffer),
+            None => put_copy_row(&row, &mut buffer),
+        }
         drop(row);
         // A long line goes in pieces, so that no buffer behind this one has to hold it.
         while buffer.len() >= PIECE_BYTES {
             let piece = buffer.split_to(PIECE_BYTES).freeze();
             sink.feed(piece).await.map_err(|error| failed(&error, &offsets))?;
         }
+    }
+    if types.is_some() {
+        buffer.put_slice(binary::COPY_END);
     }
     let sent = sink.feed(buffer.freeze()).await;
     sent.map_err(|error| failed(&error, &offsets))?;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use thinwire_engine::model::{Halt, Offset, Relation};
 use tokio_postgres::{Client, Row};
 
-use super::{about::About, text::Text};
+use super::{about::About, param::Param};
 use crate::{
-    SinkError,
+    SinkError, Tables,
     plan::{Column, Equality, Many, Table, Unique},
     sql::catalog,
 };
@@ -20,10 +20,11 @@ pub(super) struct Found {
     pub(super) oid: String,
 }
 
-/// Looks a table up. Refuses one that is not there, is no table, or lacks columns.
+/// Looks a table up. Refuses one that streams may not write to, is not there, is no table, or lacks columns.
 pub(super) async fn table(
     client: &Client,
     relation: &Arc<Relation>,
+    accepted: &Tables,
     offset: Offset,
 ) -> Result<Found, SinkError> {
     let refuse = |code: &str, detail: String| {
@@ -32,8 +33,11 @@ pub(super) async fn table(
         SinkError::Refused(Box::new(halt))
     };
     client.batch_execute(catalog::EMPTY_PATH).await.map_err(failed)?;
-    let names = [relation.schema.clone(), relation.name.clone()];
-    let rows = query(client, catalog::TABLE, names.into()).await?;
+    let name = [&*relation.schema, &*relation.name];
+    let rows = query(client, catalog::TABLE, name.map(str::to_owned).into()).await?;
+    let root = rows.first().map(root_of).transpose()?;
+    let root = root.as_ref().map_or(name, |root| root.each_ref().map(|it| &**it));
+    accepted.accept(name, root, offset)?;
     let Some(row) = rows.first() else {
         let detail = "the table does not exist in the database; create it".to_owned();
         return Err(refuse("missing_table", detail));
@@ -79,6 +83,20 @@ pub(super) async fn table(
     Ok(Found { table: Arc::new(table), oid })
 }
 
+/// The schema and name of what a table is part of, which is itself unless it is a partition; none if it is not there. No
+/// other statement may be under way, and the search path is empty.
+pub(super) async fn root(
+    client: &Client,
+    [schema, name]: [&str; 2],
+) -> Result<Option<[String; 2]>, SinkError> {
+    let names = vec![schema.to_owned(), name.to_owned()];
+    query(client, catalog::TABLE, names).await?.first().map(root_of).transpose()
+}
+
+fn root_of(row: &Row) -> Result<[String; 2], SinkError> {
+    Ok([text(row, 4)?, text(row, 5)?])
+}
+
 struct Here {
     name: String,
     generated: bool,
@@ -99,10 +117,11 @@ async fn columns(client: &Client, oid: &str) -> Result<Vec<Here>, SinkError> {
             let is_array: bool = row.try_get(5).map_err(failed)?;
             let many = if is_array { Many::Array } else { Many::Texts };
             let many = many(text(row, 6)?, text(row, 7)?);
+            let type_oid = row.try_get(8).map_err(failed)?;
             Ok(Here {
                 name: text(row, 0)?,
                 generated: row.try_get(1).map_err(failed)?,
-                column: Column { equality, identity_always, many },
+                column: Column { equality, identity_always, many, type_oid },
             })
         })
         .collect()
@@ -130,7 +149,7 @@ pub(crate) async fn query(
     params: Vec<String>,
 ) -> Result<Vec<Row>, SinkError> {
     use futures_util::TryStreamExt;
-    let params: Vec<_> = params.into_iter().map(Text::of).collect();
+    let params: Vec<_> = params.into_iter().map(Param::of).collect();
     let rows = client.query_raw(sql, params).await.map_err(failed)?;
     rows.try_collect().await.map_err(failed)
 }

@@ -15,9 +15,9 @@ use super::{
     about::{About, shortened},
     disconnected,
     lookup::text,
+    param::Param,
     pipeline::Expect,
     session::Session,
-    text::Text,
 };
 use crate::{
     OriginDiffers, SinkError,
@@ -94,7 +94,7 @@ impl Postgres {
         asked.params.push(Value::Bytes(own.clone().into()));
         session.pipeline.drain(&self.counts).await?;
         let statement = session.statement(table, &asked.shape, about, &self.counts).await?;
-        let params: Vec<_> = asked.params.into_iter().map(Text).collect();
+        let params: Vec<_> = asked.params.into_iter().map(Param).collect();
         let rows = session.client.query_raw(&statement, params).await;
         let rows: Vec<Row> = match rows {
             Ok(rows) => rows.try_collect().await.map_err(|error| about.failed(&error))?,

@@ -8,7 +8,7 @@ use tokio_postgres::{Client, Error, Statement};
 use super::{
     about::About,
     origins::{DIFFERS, key_of, tell},
-    text::Text,
+    param::Param,
 };
 use crate::{
     SinkError,
@@ -66,7 +66,7 @@ impl Pipeline {
         about: About,
         counts: &ConflictCounts,
     ) -> Result<(), SinkError> {
-        let params: Vec<_> = planned.params.into_iter().map(Text).collect();
+        let params: Vec<_> = planned.params.into_iter().map(Param).collect();
         self.send_text(client, statement, params, expect, about);
         if self.waiting.len() >= STATEMENTS_MAX || self.bytes >= BYTES_MAX {
             self.drain_to(STATEMENTS_MAX / 2, BYTES_MAX / 2, counts).await?;
@@ -79,11 +79,11 @@ impl Pipeline {
         &mut self,
         client: &Arc<Client>,
         statement: Statement,
-        params: Vec<Text>,
+        params: Vec<Param>,
         expect: Expect,
         about: About,
     ) {
-        let bytes = params.iter().map(Text::bytes_len).sum();
+        let bytes = params.iter().map(Param::bytes_len).sum();
         let client = client.clone();
         let (asks, of) = (matches!(expect, Expect::Ours { .. }), about.clone());
         let mut answer: Awaited = match asks {

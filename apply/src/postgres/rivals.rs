@@ -10,7 +10,7 @@ use super::{
     about::shortened,
     disconnected,
     lookup::{failed, query, text},
-    text::Text,
+    param::Param,
 };
 use crate::{
     Change, SinkError,
@@ -139,7 +139,7 @@ async fn look(
     let mut rivals = Vec::new();
     for index in indexes(client, &oid).await? {
         let text = sql::rival(&schema, &name, &index, &new, &named_by);
-        let params: Vec<_> = planned.params.iter().cloned().map(Text).collect();
+        let params: Vec<_> = planned.params.iter().cloned().map(Param).collect();
         let rows = client.query_raw(&text, params).await.map_err(failed)?;
         let rows: Vec<_> = rows.try_collect().await.map_err(failed)?;
         let Some(row) = rows.first() else { continue };

@@ -9,9 +9,9 @@ use super::{
     Postgres,
     about::About,
     disconnected,
+    param::Param,
     pipeline::{Expect, MISSING},
     session::Session,
-    text::Text,
 };
 use crate::{
     Conflicts, SinkError,
@@ -81,7 +81,7 @@ impl Postgres {
         let session = self.session.as_mut().ok_or_else(disconnected)?;
         session.pipeline.drain(&self.counts).await?;
         let statement = session.statement(table, &planned.shape, about, &self.counts).await?;
-        let params: Vec<_> = planned.params.into_iter().map(Text).collect();
+        let params: Vec<_> = planned.params.into_iter().map(Param).collect();
         let hit = session.client.execute_raw(&statement, params).await;
         hit.map_err(|error| about.failed(&error))
     }

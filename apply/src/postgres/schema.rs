@@ -4,13 +4,17 @@
 //! What was told is kept in `thinwire.definitions`, in the same transaction. If another login changes the schema than
 //! applies rows, the transaction is begun again by that one as soon as there is something to change.
 
-use std::{collections::BTreeMap, sync::Arc};
+mod accepted;
+mod turns;
+
+use std::sync::Arc;
 
 use thinwire_engine::model::{
     Body, Definitions, Halt, Kind, Object, Offset, RelationId, Schema, StreamId,
 };
 use tokio_postgres::{Client, error::SqlState};
 use tracing::{info, warn};
+use turns::Made;
 
 use super::{
     Postgres, disconnected,
@@ -18,7 +22,7 @@ use super::{
     objects::here,
 };
 use crate::{
-    SinkError,
+    SinkError, Tables,
     conflict::classify,
     schema::{self, Here, Known, Misfit, Named, Occasion, Step},
     sql::{
@@ -48,6 +52,7 @@ impl Postgres {
         };
         let work = Work {
             client: session.client.clone(),
+            accepted: self.accepted.clone(),
             stream: self.stream,
             offset,
             occasion: if self.load.is_some() { Occasion::Copy } else { Occasion::Change },
@@ -71,6 +76,7 @@ impl Postgres {
 /// One record's work.
 struct Work {
     client: Arc<Client>,
+    accepted: Tables,
     stream: StreamId,
     offset: Offset,
     occasion: Occasion,
@@ -83,14 +89,38 @@ struct Work {
 }
 
 /// What a statement is about.
+#[derive(Clone)]
 struct Subject {
     name: String,
     /// If it is a table: its id at the source, its schema and its name.
     table: Option<(RelationId, [String; 2])>,
 }
 
-/// Steps that wait until all objects are there.
-type Late = Vec<(Subject, Vec<Attempt>)>;
+/// Why something could not be done, and the server's word for it.
+struct Failure {
+    state: Option<SqlState>,
+    error: SinkError,
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        Self { state: None, error }
+    }
+}
+
+impl From<Failure> for SinkError {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+impl Failure {
+    /// Whether the server's word for it begins like one of these.
+    fn is_one_of(&self, states: &[&str]) -> bool {
+        let state = self.state.as_ref().map_or("", SqlState::code);
+        states.iter().any(|it| state.starts_with(it))
+    }
+}
 
 impl Work {
     async fn run(&self, definitions: &Definitions) -> Result<(), SinkError> {
@@ -102,30 +132,21 @@ impl Work {
             return Err(self.refused(&Subject::of(object).name, why));
         }
         let mut known = self.told(definitions).await?;
+        self.accept(definitions, &known).await?;
         for told in &definitions.objects {
             if let Some(known) = known.get(told.body.kind(), told.id) {
                 self.steps(told, &schema::freed(known, told)).await?;
             }
         }
-        let (mut late, mut before) = (Late::new(), BTreeMap::new());
-        for (at, told) in definitions.objects.iter().enumerate() {
-            if schema::awaits_table(told, &known, definitions) {
-                continue;
-            }
-            let was = known.get(told.body.kind(), told.id).cloned();
-            let made = self.object(was.as_ref(), told, &known, definitions, &mut late).await?;
-            self.remember(was.as_ref(), told).await?;
-            known.insert(remembered(told));
-            before.insert(at, (was, made));
-        }
+        let all = self.make(&mut known, definitions).await?;
         self.drop(&mut known, definitions).await?;
-        for (told, attempts) in late {
-            self.attempt(&told, attempts).await?;
-        }
-        for (at, told) in definitions.objects.iter().enumerate() {
-            if let Some((was, made)) = before.get(&at) {
-                self.late(was.as_ref(), *made, told, &known).await?;
+        for (at, made) in &all {
+            for attempts in &made.references {
+                self.attempt(&Subject::of(&definitions.objects[*at]), attempts).await?;
             }
+        }
+        for (at, made) in &all {
+            self.late(made, &definitions.objects[*at], &known).await?;
         }
         self.client.batch_execute(sql::WAIT).await.map_err(failed)
     }
@@ -153,18 +174,17 @@ impl Work {
         Ok(known)
     }
 
-    /// Makes an object what it is told to be. Returns whether it was not here.
+    /// Makes an object what it is told to be, but for what a table lacks when its columns are there.
     async fn object(
         &self,
-        was: Option<&Object>,
+        was: Option<Object>,
         told: &Object,
         known: &Known,
         definitions: &Definitions,
-        late: &mut Late,
-    ) -> Result<bool, SinkError> {
+    ) -> Result<Made, Failure> {
         let named = Named::of(told);
         let mut found = here(&self.client, &named).await?;
-        if let Some(was) = was
+        if let Some(was) = &was
             && found == Here::Nothing
             && (&was.schema, &was.name) != (&told.schema, &told.name)
             && here(&self.client, &Named::of(was)).await? != Here::Nothing
@@ -172,9 +192,10 @@ impl Work {
             self.steps(told, &schema::renamed(was, told)).await?;
             found = here(&self.client, &named).await?;
         }
-        let made = found == Here::Nothing;
-        if !made && was == Some(&remembered(told)) {
-            return Ok(false);
+        let is_new = found == Here::Nothing;
+        let mut made = Made { is_new, ..Made::default() };
+        if !is_new && was.as_ref() == Some(&remembered(told)) {
+            return Ok(Made { was, ..made });
         }
         let mut identities = known.identities(told.id);
         identities.extend(definitions.objects.iter().filter_map(|object| {
@@ -183,22 +204,28 @@ impl Work {
         }));
         // What is told now counts.
         identities.reverse();
-        let steps = schema::shaped(self.occasion, was, told, &found, &identities);
+        let steps = schema::shaped(self.occasion, was.as_ref(), told, &found, &identities);
         let steps = steps.map_err(|Misfit(why)| self.refused(&Subject::of(told).name, why))?;
         self.steps(told, &steps).await?;
-        self.note_rows(was, told, made).await?;
-        if !matches!(told.body, Body::Table(_)) || (!made && was.is_none()) {
-            return Ok(made);
-        }
-        if let Here::Table(table) = here(&self.client, &named).await? {
-            for step in schema::completed(was, told, &table) {
+        self.note_rows(was.as_ref(), told, is_new).await?;
+        let is_table = matches!(told.body, Body::Table(_));
+        if is_table
+            && (is_new || was.is_some())
+            && let Here::Table(table) = here(&self.client, &named).await?
+        {
+            let before = was.as_ref().filter(|_| !is_new);
+            for step in schema::completed(before, told, &table) {
+                let attempts = attempts(&step, None);
                 match step.is_reference() {
-                    true => late.push((Subject::of(told), attempts(&step, None))),
-                    false => self.steps(told, &[step]).await?,
+                    true => made.references.push(attempts),
+                    false => made.rest.push_back(attempts),
                 }
             }
         }
-        Ok(made)
+        if !made.rest.is_empty() || !made.references.is_empty() {
+            self.needs_owner()?;
+        }
+        Ok(Made { was, ..made })
     }
 
     /// Remembers that the rows of a table come from this stream alone: it made the table, or loaded it under another name.
@@ -224,31 +251,27 @@ impl Work {
         Ok(())
     }
 
-    async fn late(
-        &self,
-        was: Option<&Object>,
-        made: bool,
-        told: &Object,
-        known: &Known,
-    ) -> Result<(), SinkError> {
+    async fn late(&self, made: &Made, told: &Object, known: &Known) -> Result<(), SinkError> {
+        let was = made.was.as_ref();
         let Body::Sequence(sequence) = &told.body else { return Ok(()) };
         let owner = sequence.owned_by.and_then(|(table, _)| known.get(Kind::Table, table));
         let mut steps = schema::late(was, told, owner);
         // One that was here before it was told of belongs to whom it belongs.
-        steps.retain(|step| made || was.is_some() || matches!(step, Step::Value { .. }));
+        steps.retain(|step| made.is_new || was.is_some() || matches!(step, Step::Value { .. }));
         if steps.is_empty() || here(&self.client, &Named::of(told)).await? == Here::Nothing {
             return Ok(());
         }
-        self.steps(told, &steps).await
+        Ok(self.steps(told, &steps).await?)
     }
 
     async fn drop(&self, known: &mut Known, definitions: &Definitions) -> Result<(), SinkError> {
-        for step in schema::drops(known, &definitions.dropped) {
+        let dropped = self.droppable(known, definitions).await?;
+        for step in schema::drops(known, &dropped) {
             let Step::Drop(objects) = &step else { continue };
             let names: Vec<_> = objects.iter().map(bare).collect();
             self.needs_owner()?;
             let about = Subject { name: names.join(", "), table: None };
-            self.attempt(&about, attempts(&step, None)).await?;
+            self.attempt(&about, &attempts(&step, None)).await?;
         }
         for gone in &definitions.dropped {
             let Some(kind) = known.kind_of(gone) else {
@@ -281,7 +304,7 @@ impl Work {
         query(&self.client, sql::REMEMBER, params).await.map(drop)
     }
 
-    async fn steps(&self, told: &Object, steps: &[Step<'_>]) -> Result<(), SinkError> {
+    async fn steps(&self, told: &Object, steps: &[Step<'_>]) -> Result<(), Failure> {
         for step in steps {
             if step.needs_owner() {
                 self.needs_owner()?;
@@ -299,7 +322,7 @@ impl Work {
                 );
             }
             let attempts = attempts(step, self.grants_to.as_deref());
-            self.attempt(&Subject::of(told), attempts).await?;
+            self.attempt(&Subject::of(told), &attempts).await?;
         }
         Ok(())
     }
@@ -326,18 +349,16 @@ impl Work {
     }
 
     /// Tries one way after the other.
-    async fn attempt(&self, about: &Subject, attempts: Vec<Attempt>) -> Result<(), SinkError> {
-        if let [only] = &attempts[..] {
-            return self.execute(about, only).await.map_err(|(_, error)| error);
+    async fn attempt(&self, about: &Subject, attempts: &[Attempt]) -> Result<(), Failure> {
+        if let [only] = attempts {
+            return self.execute(about, only).await;
         }
-        let mut failure: Option<(String, SinkError)> = None;
+        let mut failure: Option<Failure> = None;
         for attempt in attempts {
             match &failure {
                 None => self.client.batch_execute(sql::SAVE).await.map_err(failed)?,
-                Some((state, _)) if !attempt.behind.iter().any(|it| state.starts_with(it)) => {
-                    continue;
-                }
-                Some((_, why)) => {
+                Some(failure) if !failure.is_one_of(attempt.behind) => continue,
+                Some(Failure { error: why, .. }) => {
                     self.client.batch_execute(sql::UNDO).await.map_err(failed)?;
                     if attempt.empties && !self.may_empty(about).await? {
                         continue;
@@ -345,15 +366,15 @@ impl Work {
                     info!(stream = %self.stream, object = about.name, %why, "trying it another way");
                 }
             }
-            match self.execute(about, &attempt).await {
-                Ok(()) => return self.client.batch_execute(sql::KEEP).await.map_err(failed),
-                Err((Some(state), error @ SinkError::Refused(_))) => {
-                    failure.get_or_insert((state, error));
+            match self.execute(about, attempt).await {
+                Ok(()) => return Ok(self.client.batch_execute(sql::KEEP).await.map_err(failed)?),
+                Err(refused) if matches!(refused.error, SinkError::Refused(_)) => {
+                    failure.get_or_insert(refused);
                 }
-                Err((_, error)) => return Err(error),
+                Err(other) => return Err(other),
             }
         }
-        failure.map_or(Ok(()), |(_, error)| Err(error))
+        failure.map_or(Ok(()), Err)
     }
 
     /// Whether the rows of a table are this stream's alone, and are copied again.
@@ -363,23 +384,18 @@ impl Work {
         Ok(self.stale.contains(id) && ask(&self.client, WAS_LOADED, params).await?)
     }
 
-    async fn execute(
-        &self,
-        about: &Subject,
-        attempt: &Attempt,
-    ) -> Result<(), (Option<String>, SinkError)> {
+    async fn execute(&self, about: &Subject, attempt: &Attempt) -> Result<(), Failure> {
         for text in &attempt.texts {
             let shown = shown(text, attempt.value.as_deref());
             if text.contains('\0') {
-                return Err((
-                    None,
-                    self.refused(&about.name, format!("{shown}: it holds a zero byte")),
-                ));
+                return Err(self
+                    .refused(&about.name, format!("{shown}: it holds a zero byte"))
+                    .into());
             }
             // As one that is prepared, it is a single statement or none.
             if let Err(error) = self.client.execute(text, &[]).await {
-                let state = error.code().map(|state| state.code().to_owned());
-                return Err((state, self.failure(about, &shown, &error)));
+                let state = error.code().cloned();
+                return Err(Failure { state, error: self.failure(about, &shown, &error) });
             }
         }
         Ok(())

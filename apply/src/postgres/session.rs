@@ -2,9 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use thinwire_engine::model::{Halt, Offset, Origin, Relation, RelationId};
+use thinwire_engine::model::{Offset, Origin, Relation, RelationId};
 use tokio::{task::AbortHandle, time::sleep};
-use tokio_postgres::{Client, NoTls, Statement, error::SqlState};
+use tokio_postgres::{Client, Error, NoTls, Statement, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
 
@@ -17,7 +17,7 @@ use super::{
     statements::Statements,
 };
 use crate::{
-    SinkError,
+    SinkError, Tables,
     conflict::{ConflictCounts, classify, sentence},
     plan::{Shape, Table},
     progress::{self, Stored},
@@ -30,6 +30,7 @@ pub(super) struct Session {
     pub(super) pipeline: Pipeline,
     pub(super) statements: Statements,
     tables: HashMap<RelationId, Found>,
+    accepted: Tables,
     begin: String,
     /// Who changed which row last; none if the target does not know.
     pub(super) origins: Option<Origins>,
@@ -51,10 +52,33 @@ impl Drop for Session {
 
 /// Connects, with the settings of a session that applies.
 pub(crate) async fn connect(target: &Target) -> Result<(Client, AbortHandle), SinkError> {
+    dial(target, sql::options()).await.map_err(unreachable)
+}
+
+/// The same under the replica role, which the session begins with: taken later, and anew in each target transaction, it would
+/// each time cost the server the plans of all statements.
+async fn connect_as_replica(target: &Target) -> Result<(Client, AbortHandle), SinkError> {
+    match dial(target, sql::replica_options()).await {
+        // It may have been given for good.
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            connect(target).await
+        }
+        dialled => dialled.map_err(unreachable),
+    }
+}
+
+fn unreachable(error: Error) -> SinkError {
+    match classify(&error) {
+        SinkError::Weather(_) => SinkError::Weather(sentence(&error)),
+        refused => refused,
+    }
+}
+
+async fn dial(target: &Target, options: String) -> Result<(Client, AbortHandle), Error> {
     let mut config = target.config.clone();
     // Later options win.
-    let own = config.get_options().map(|options| format!("{options} ")).unwrap_or_default();
-    config.options(format!("{own}{}", sql::options()));
+    let own = config.get_options().map(|own| format!("{own} ")).unwrap_or_default();
+    config.options(format!("{own}{options}"));
     config.application_name("thinwire apply");
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
@@ -64,17 +88,13 @@ pub(crate) async fn connect(target: &Target) -> Result<(Client, AbortHandle), Si
     if config.get_tcp_user_timeout().is_none() {
         config.tcp_user_timeout(TCP_TIMEOUT);
     }
-    let connected = match &target.tls {
+    match &target.tls {
         Some(tls) => {
             let tls = MakeRustlsConnect::new((**tls).clone());
             config.connect(tls).await.map(|(client, connection)| (client, run(connection)))
         }
         None => config.connect(NoTls).await.map(|(client, connection)| (client, run(connection))),
-    };
-    connected.map_err(|error| match classify(&error) {
-        SinkError::Weather(_) => SinkError::Weather(sentence(&error)),
-        refused => refused,
-    })
+    }
 }
 
 fn run<S, T>(connection: tokio_postgres::Connection<S, T>) -> AbortHandle
@@ -95,11 +115,12 @@ impl Session {
     /// that did is left.
     pub(super) async fn open(
         target: &Target,
+        accepted: &Tables,
         origin: Origin,
         declared: Declared,
         is_owner: bool,
     ) -> Result<Self, SinkError> {
-        let (client, connection) = connect(target).await?;
+        let (client, connection) = connect_as_replica(target).await?;
         let begin = prepare(&client).await?;
         hold_origin_of_another(&client, origin).await?;
         let own = query(&client, origins_sql::OWN, vec![origin_name(origin)]).await?;
@@ -110,6 +131,7 @@ impl Session {
             pipeline: Pipeline::default(),
             statements: Statements::default(),
             tables: HashMap::new(),
+            accepted: accepted.clone(),
             begin,
             is_owner,
             open: false,
@@ -121,19 +143,26 @@ impl Session {
     pub(super) async fn stored(&mut self, origin: Origin) -> Result<Stored, SinkError> {
         let rows = query(&self.client, sql::READ_PROGRESS, vec![origin.to_string()]).await;
         let rows = rows.map_err(|error| match error {
-            SinkError::Refused(halt) if halt.code == "missing_table" => {
-                let detail = "the database is not prepared for applying; run `thinwire init`";
-                let table = Some("thinwire.applied".to_owned());
-                SinkError::Refused(Box::new(Halt { table, ..Halt::new("missing_table", detail) }))
-            }
+            SinkError::Refused(halt) if halt.code == "missing_table" => progress::refused(
+                "missing_table",
+                "the database is not prepared for applying; run `thinwire init`",
+            ),
+            // It was prepared by a Thinwire that did not seal what it wrote.
+            SinkError::Refused(halt) if halt.code == "missing_column" => progress::refused(
+                "missing_column",
+                "the table has no column seal; run `thinwire init`",
+            ),
             other => other,
         })?;
+        // Whoever committed it may not have waited for the disk.
+        self.command(sql::SETTLE).await?;
         let Some(row) = rows.first() else { return Ok(Stored::nothing()) };
         let of = |column| row.try_get::<_, Option<&str>>(column).map_err(failed);
         Ok(Stored {
             epoch: text(row, 0)?,
             progress: progress::parse(&text(row, 1)?, of(3)?, of(4)?)?,
             superseded: row.try_get(2).map_err(failed)?,
+            seal: row.try_get(5).map_err(failed)?,
         })
     }
 
@@ -175,7 +204,7 @@ impl Session {
         }
         self.pipeline.drain(counts).await?;
         self.statements.forget(relation.id);
-        let found = lookup::table(&self.client, relation, offset).await?;
+        let found = lookup::table(&self.client, relation, &self.accepted, offset).await?;
         self.tables.insert(relation.id, found.clone());
         Ok(found)
     }
@@ -202,18 +231,12 @@ impl Session {
     }
 }
 
-/// Finds out what the login may, and returns the command that opens a target transaction.
+/// Sees that the session has the replica role, and returns the command that opens a target transaction.
 async fn prepare(client: &Client) -> Result<String, SinkError> {
     let rows = query(client, sql::VERSION, Vec::new()).await?;
     let version = rows.first().map(|row| row.try_get(0)).transpose().map_err(failed)?;
-    let version = version.unwrap_or_default();
-    match client.batch_execute(sql::TAKE_REPLICA_ROLE).await {
-        Ok(()) => return Ok(sql::begin(true, version)),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
-        Err(error) => return Err(failed(error)),
-    }
     if ask(client, sql::HAS_REPLICA_ROLE, Vec::new()).await? {
-        return Ok(sql::begin(false, version));
+        return Ok(sql::begin(version.unwrap_or_default()));
     }
     let detail =
         "the login may not set session_replication_role; run `thinwire init` with --admin-url";

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use super::{
     Postgres, disconnected,
     lookup::{ask, failed, query, text},
+    param::Param,
     session::Session,
-    text::Text,
 };
 use crate::{SinkError, Skip, sql::skipped as sql};
 
@@ -55,18 +55,18 @@ impl Postgres {
         session.pipeline.drain(&self.counts).await?;
         let halted_at = skip.halt.offset.unwrap_or(skip.first);
         let params = vec![
-            Text::of(stream.origin.to_string()),
-            Text::of(stream.epoch.to_string()),
-            Text::of(halted_at.to_string()),
-            Text::of(skip.first.to_string()),
-            Text::of(skip.last.to_string()),
-            Text::maybe(skip.lsn.map(|lsn| lsn.to_string())),
-            Text::maybe(skip.xid.map(|xid| xid.to_string())),
-            Text::maybe(skip.time.map(|time| time.micros().to_string())),
-            Text::of(skip.halt.code.clone()),
-            Text::maybe(skip.halt.table.clone()),
-            Text::of(skip.halt.detail.clone()),
-            Text::of(skip.by.clone()),
+            Param::of(stream.origin.to_string()),
+            Param::of(stream.epoch.to_string()),
+            Param::of(halted_at.to_string()),
+            Param::of(skip.first.to_string()),
+            Param::of(skip.last.to_string()),
+            Param::maybe(skip.lsn.map(|lsn| lsn.to_string())),
+            Param::maybe(skip.xid.map(|xid| xid.to_string())),
+            Param::maybe(skip.time.map(|time| time.micros().to_string())),
+            Param::of(skip.halt.code.clone()),
+            Param::maybe(skip.halt.table.clone()),
+            Param::of(skip.halt.detail.clone()),
+            Param::of(skip.by.clone()),
         ];
         let noted = session.client.execute_raw(sql::NOTE, params).await;
         noted.map(drop).map_err(|error| match failed(error) {

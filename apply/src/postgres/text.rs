@@ -1,69 +1,7 @@
-//! Values as text: as parameters of any type, and as lines of COPY.
-
-use std::error::Error;
+//! Values as text: lines of COPY, and elements of arrays.
 
 use bytes::{BufMut, BytesMut};
 use thinwire_engine::model::{Row, Value};
-use tokio_postgres::types::{Format, IsNull, ToSql, Type};
-
-/// A parameter in text form, whatever type the statement gives it: the server's input function reads it.
-pub(crate) struct Text(pub(crate) Value);
-
-impl Text {
-    /// A parameter that is not a value of a row.
-    pub(crate) fn of(text: impl Into<String>) -> Self {
-        Self(Value::Bytes(text.into().into()))
-    }
-
-    /// The same, or null.
-    pub(crate) fn maybe(text: Option<String>) -> Self {
-        text.map_or(Self(Value::Null), Self::of)
-    }
-
-    /// How many bytes it is.
-    pub(crate) fn bytes_len(&self) -> usize {
-        match &self.0 {
-            Value::Bytes(bytes) => bytes.len(),
-            Value::Null | Value::Unchanged => 0,
-        }
-    }
-}
-
-/// Says nothing: the client logs parameters.
-impl std::fmt::Debug for Text {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl ToSql for Text {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        match &self.0 {
-            Value::Null => Ok(IsNull::Yes),
-            Value::Unchanged => Err("an unchanged value is not a parameter".into()),
-            Value::Bytes(bytes) => {
-                out.put_slice(bytes);
-                Ok(IsNull::No)
-            }
-        }
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-
-    fn to_sql_checked(
-        &self,
-        of: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
-        self.to_sql(of, out)
-    }
-
-    fn encode_format(&self, _: &Type) -> Format {
-        Format::Text
-    }
-}
 
 /// Appends a row as a line of COPY's text format.
 pub(crate) fn put_copy_row(row: &Row, out: &mut BytesMut) {
@@ -136,10 +74,5 @@ mod tests {
         );
         assert_eq!(line(vec![text("\\."), text("\\\\")]), "\\\\.\t\\\\\\\\\n");
         assert_eq!(line(vec![]), "\n");
-    }
-
-    #[test]
-    fn parameters_do_not_show_in_logs() {
-        assert_eq!(format!("{:?}", Text::of("secret")), "…");
     }
 }

@@ -11,7 +11,7 @@ use super::{
 pub(super) fn changed<'a>(known: Option<&'a Object>, told: &'a Object) -> Vec<Step<'a>> {
     let before = known.map(|known| &known.body);
     match (before, &told.body) {
-        (None, Body::View { .. } | Body::Routine { .. }) => vec![Step::Replace(told)],
+        (None, Body::View { .. } | Body::Routine { .. }) => vec![Step::Adopt(told)],
         (Some(before), Body::View { .. } | Body::Routine { .. }) if *before != told.body => {
             vec![Step::Replace(told)]
         }

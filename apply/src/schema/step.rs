@@ -33,6 +33,8 @@ pub(crate) enum Step<'a> {
     },
     /// A view or routine is made, or made anew in its place.
     Replace(&'a Object),
+    /// The same of one that somebody else has made: it stays as it is if this server does not understand what is told.
+    Adopt(&'a Object),
     /// Objects of one kind go.
     Drop(Vec<Named<'a>>),
     /// An object gets another name.
@@ -137,7 +139,10 @@ pub(crate) enum Alter<'a> {
     Default(&'a TableColumn),
     /// No default, whatever is told.
     NoDefault(&'a str),
+    /// Whether it may have nulls, and in all that is part of the table or inherits from it.
     NotNull(&'a TableColumn),
+    /// It may have nulls in this table. Heirs are told of by themselves: from PostgreSQL 18 on, they keep a NOT NULL of their own.
+    Nullable(&'a str),
     Expression(&'a TableColumn),
     NoExpression(&'a str),
     AddIdentity {

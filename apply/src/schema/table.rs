@@ -35,7 +35,8 @@ pub(crate) fn freed<'a>(known: &'a Object, told: &'a Object) -> Vec<Step<'a>> {
     steps(Named::of(known), alters)
 }
 
-/// Constraints, indexes and the replica identity of a table whose columns are as they are told to be.
+/// Constraints, indexes and the replica identity of a table whose columns are as they are told to be, but for the defaults of
+/// one that was made without.
 pub(crate) fn completed<'a>(
     known: Option<&'a Object>,
     told: &'a Object,
@@ -43,7 +44,15 @@ pub(crate) fn completed<'a>(
 ) -> Vec<Step<'a>> {
     let Some(now) = table(told) else { return Vec::new() };
     let before = known.and_then(table);
-    let mut alters = constraints(before, now, here);
+    let mut alters = Vec::new();
+    if before.is_none() {
+        let lacks = |new: &&TableColumn| {
+            let default = column(here, &new.name).and_then(|held| held.default.as_ref());
+            new.generated.is_none() && new.default.is_some() && new.default.as_ref() != default
+        };
+        alters.extend(now.columns.iter().filter(lacks).map(Alter::Default));
+    }
+    alters.extend(constraints(before, now, here));
     alters.extend(indexes(before, now, here));
     let chosen = |table: &'a Table| (table.identity, &table.identity_index);
     let was = before.map_or((ReplicaIdentity::Default, &None), chosen);
@@ -112,7 +121,8 @@ fn changed<'a>(
     for (old, new) in kept {
         let held = column(here, &old.name).or_else(|| column(here, &new.name));
         if let Some(held) = held {
-            alters.extend(recast(old, new, held, identities));
+            let is_whole = now.partition_key.is_some();
+            alters.extend(recast(old, new, held, identities, is_whole));
         }
     }
     let new = now.columns.iter().filter(|new| by_number(before, new.number).is_none());
@@ -135,12 +145,13 @@ fn added<'a>(column: &'a TableColumn, identities: &[(i16, &'a Object)]) -> Vec<A
     alters
 }
 
-/// What differs in a column that stays.
+/// What differs in a column that stays, of a table that is partitioned or not.
 fn recast<'a>(
     old: &TableColumn,
     new: &'a TableColumn,
     held: &TableColumn,
     identities: &[(i16, &'a Object)],
+    is_whole: bool,
 ) -> Vec<Alter<'a>> {
     let mut alters = Vec::new();
     let form = |it: &TableColumn| (it.data_type.clone(), it.collation.clone());
@@ -153,7 +164,10 @@ fn recast<'a>(
         alters.push(Alter::Type(new));
     }
     if old.not_null != new.not_null && held.not_null != new.not_null {
-        alters.push(Alter::NotNull(new));
+        alters.push(match new.not_null || is_whole {
+            true => Alter::NotNull(new),
+            false => Alter::Nullable(&new.name),
+        });
     }
     let had_default = default.is_some();
     alters.extend(regenerated(old, new, held, had_default, identities));
@@ -180,9 +194,10 @@ fn regenerated<'a>(
     identities: &[(i16, &'a Object)],
 ) -> Vec<Alter<'a>> {
     use Generated::{IdentityAlways, IdentityByDefault, Stored, Virtual};
-    if old.generated == new.generated && old.default == new.default
-        || (held.generated == new.generated && held.default == new.default)
-    {
+    // A server that knows no virtual columns stores their values.
+    let by_whom = |it: &TableColumn| it.generated.map(|it| if it == Virtual { Stored } else { it });
+    let same = |one: &TableColumn| by_whom(one) == by_whom(new) && one.default == new.default;
+    if same(old) || same(held) {
         return Vec::new();
     }
     match (held.generated, new.generated) {
@@ -354,7 +369,7 @@ fn indexes<'a>(before: Option<&'a Table>, now: &'a Table, here: &Table) -> Vec<A
 fn form(index: &Index) -> (bool, &str) {
     let definition = &*index.definition;
     let method = definition.split_once(" USING ").map_or(definition, |(_, method)| method);
-    (definition.starts_with("CREATE UNIQUE "), method)
+    (definition.split(' ').nth(1) == Some("UNIQUE"), method)
 }
 
 fn identity<'a>(column: &TableColumn, identities: &[(i16, &'a Object)]) -> Option<&'a Object> {

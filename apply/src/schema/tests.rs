@@ -29,16 +29,7 @@ fn object(id: u32, name: &str, body: Body) -> Object {
 }
 
 fn table(columns: Vec<TableColumn>) -> Table {
-    Table {
-        columns,
-        constraints: Vec::new(),
-        indexes: Vec::new(),
-        identity: ReplicaIdentity::Default,
-        identity_index: None,
-        partition_key: None,
-        partition_of: None,
-        inherits: Vec::new(),
-    }
+    Table { columns, ..Table::default() }
 }
 
 /// Numbers from a seed.
@@ -148,6 +139,10 @@ fn run(model: &mut Table, steps: &[Step<'_>]) {
             Alter::NotNull(new) => {
                 let at = at(model, &new.name);
                 model.columns[at].not_null = new.not_null;
+            }
+            Alter::Nullable(name) => {
+                let at = at(model, name);
+                model.columns[at].not_null = false;
             }
             Alter::AddIdentity { column, .. } => {
                 let at = at(model, &column.name);

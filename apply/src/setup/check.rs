@@ -1,8 +1,8 @@
 //! Every precondition of applying, each with what it takes to meet it.
 
 use super::{
-    GRANTABLE_PARAMETERS, OLDEST, Server, Setup, SetupError, forbidden_tables, has_replica_role,
-    open, role, server,
+    GRANTABLE_PARAMETERS, Named, OLDEST, Server, Setup, SetupError, forbidden_tables,
+    has_replica_role, open, role, server, surplus_tables, unsealed,
 };
 use crate::{
     Target,
@@ -101,6 +101,16 @@ async fn login(
     let names = || vec![login.clone()];
     let usable = server.is_prepared() && ask(client, setup_sql::MAY_USE_OURS, names()).await?;
     checks.push(Check::new("tables of the schema thinwire at the target", usable, RUN_INIT));
+    if usable {
+        let unsealed = unsealed(client, server, setup).await?;
+        let origins: Vec<_> = unsealed.iter().map(|(origin, _)| origin.to_string()).collect();
+        let cure = format!(
+            "thinwire.applied says of {} what this node did not write; see that it is right, then run `thinwire init`, which \
+             takes over what is there",
+            origins.join(", ")
+        );
+        checks.push(Check::new("applied offsets of the target", origins.is_empty(), &cure));
+    }
     let forbidden = query(client, setup_sql::MISSING_FUNCTIONS, names()).await?;
     checks.push(Check::new("functions of replication origins", forbidden.is_empty(), RUN_INIT));
     let replica = has_replica_role(client, login, server.version).await?;
@@ -116,18 +126,22 @@ async fn login(
         );
         checks.push(Check::warning("rights of the login that applies", cure));
     }
-    let tables = forbidden_tables(client, login).await?;
+    let what = "rights on tables of the target";
+    let tables = forbidden_tables(client, login, &setup.tables).await?;
     if !tables.is_empty() {
-        let mut named: Vec<_> =
-            tables.iter().map(|table| format!("{}.{}", table.schema, table.name)).collect();
-        named.truncate(NAMED_MAX);
-        let more = tables.len() - named.len();
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let cure = format!(
-            "{login} may not read and write the rows of {}{more}; if they are to be applied, {RUN_INIT}",
-            named.join(", ")
+            "{login} may not read and write the rows of {}; if they are to be applied, {RUN_INIT}",
+            names_of(&tables)
         );
-        checks.push(Check::warning("rights on tables of the target", cure));
+        checks.push(Check::warning(what, cure));
+    }
+    let tables = surplus_tables(client, login, &setup.tables).await?;
+    if !tables.is_empty() {
+        let cure = format!(
+            "{login} may write to {}, which [apply] tables leaves out; to take that back, {RUN_INIT}",
+            names_of(&tables)
+        );
+        checks.push(Check::warning(what, cure));
     }
     for row in query(client, setup_sql::SECURED_TABLES, names()).await? {
         let cure = format!(
@@ -137,6 +151,15 @@ async fn login(
         checks.push(Check::warning("row security at the target", cure));
     }
     Ok(())
+}
+
+/// Tables for people: the first few, and how many more.
+fn names_of(tables: &[Named]) -> String {
+    let names = tables.iter().map(|table| format!("{}.{}", table.schema, table.name));
+    let names: Vec<_> = names.take(NAMED_MAX).collect();
+    let more = tables.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", names.join(", "))
 }
 
 const RUN_INIT: &str = "run `thinwire init`, with --admin-url if the login may not";

@@ -5,20 +5,23 @@
 pub(crate) const EMPTY_PATH: &str = "SET LOCAL search_path = ''";
 
 /// A table by schema and name: its object id and kind, whether nothing but the change itself happens when a row of it
-/// changes under the replica role, and how many of its indexes may let one row forbid another.
+/// changes under the replica role, how many of its indexes may let one row forbid another, and schema and name of what it
+/// is part of, which is itself unless it is a partition.
 pub(crate) const TABLE: &str = "\
 SELECT c.oid::pg_catalog.text, c.relkind::pg_catalog.text, \
 c.relkind = 'r' AND NOT c.relhasrules AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger \
 WHERE tgrelid = c.oid AND tgenabled IN ('R', 'A')), \
 (SELECT pg_catalog.count(*) FROM pg_catalog.pg_index WHERE indrelid = c.oid \
-AND (indisunique OR indisexclusion)) FROM pg_catalog.pg_class c \
+AND (indisunique OR indisexclusion)), rn.nspname::pg_catalog.text, r.relname::pg_catalog.text FROM pg_catalog.pg_class c \
 JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+JOIN pg_catalog.pg_class r ON r.oid = coalesce(pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid, c.oid) \
+JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace \
 WHERE n.nspname::pg_catalog.text OPERATOR(pg_catalog.=) $1 AND c.relname::pg_catalog.text OPERATOR(pg_catalog.=) $2";
 
 /// The columns of a table: name, whether it is generated, whether it is an identity column that is GENERATED ALWAYS,
 /// the schema of the operator that its default operator class compares it with, whether values that this finds equal are
-/// certainly the same, whether there is an array type for many of its values whose separator is a comma, and schema and
-/// name of that or else of its own type.
+/// certainly the same, whether there is an array type for many of its values whose separator is a comma, schema and
+/// name of that or else of its own type, and the object id of its own type.
 ///
 /// Domains are seen through. Arrays, ranges and enums are compared by PostgreSQL's own `=`, arrays if their elements
 /// can be. Two types use another's operator class by binary coercion and may be given as that type's text. The types
@@ -47,7 +50,7 @@ JOIN pg_catalog.pg_namespace n ON n.oid = p.oprnamespace \
 WHERE c.opcdefault AND c.opcintype = b.typ ORDER BY m.amname LIMIT 1) op ON true) \
 SELECT a.attname::pg_catalog.text, a.attgenerated <> '', a.attidentity = 'a', e.nspname, \
 e.is_identity AND coalesce(l.collisdeterministic, true), \
-own.typarray <> 0 AND own.typdelim = ',', mn.nspname::pg_catalog.text, many.typname::pg_catalog.text \
+own.typarray <> 0 AND own.typdelim = ',', mn.nspname::pg_catalog.text, many.typname::pg_catalog.text, own.oid \
 FROM pg_catalog.pg_attribute a JOIN equal e ON e.attnum = a.attnum \
 LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation \
 JOIN pg_catalog.pg_type own ON own.oid = a.atttypid \
@@ -72,6 +75,12 @@ pub(crate) const IS_REFERRED_TO: &str = "\
 SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE contype = 'f' \
 AND confrelid = ANY ($1::pg_catalog.text[]::pg_catalog.oid[]) \
 AND conrelid <> ALL ($1::pg_catalog.text[]::pg_catalog.oid[]))";
+
+/// Whether any sequence belongs to one of these tables.
+pub(crate) const HAVE_SEQUENCES: &str = "\
+SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid \
+WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND s.relkind = 'S' AND d.deptype IN ('a', 'i') \
+AND d.refobjid = ANY ($1::pg_catalog.text[]::pg_catalog.oid[]))";
 
 /// Whether we may start the sequences of tables over: only their owner may.
 pub(crate) const OWNS_SEQUENCES: &str = "\

@@ -124,3 +124,10 @@ pub(crate) const SAVE: &str = "SAVEPOINT thinwire_step";
 pub(crate) const UNDO: &str = "ROLLBACK TO SAVEPOINT thinwire_step";
 /// Keeps it.
 pub(crate) const KEEP: &str = "RELEASE SAVEPOINT thinwire_step";
+
+/// What the making of one object may be undone to.
+pub(crate) const SAVE_TURN: &str = "SAVEPOINT thinwire_turn";
+/// Undoes it.
+pub(crate) const UNDO_TURN: &str = "ROLLBACK TO SAVEPOINT thinwire_turn";
+/// Keeps it.
+pub(crate) const KEEP_TURN: &str = "RELEASE SAVEPOINT thinwire_turn";

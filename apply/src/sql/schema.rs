@@ -28,8 +28,12 @@ pub(crate) struct Attempt {
 pub(crate) fn attempts(step: &Step<'_>, login: Option<&str>) -> Vec<Attempt> {
     let one = |text: String| vec![Attempt { texts: vec![text], ..Attempt::default() }];
     match step {
-        Step::Create { object, identities } => one(create(object, identities)),
+        Step::Create { object, identities } => ways_to_create(object, identities),
         Step::Replace(object) => replace(object),
+        Step::Adopt(object) => {
+            let kept = Attempt { behind: &NOT_UNDERSTOOD, ..Attempt::default() };
+            [replace(object), vec![kept]].concat()
+        }
         Step::Drop(objects) => drop_all(objects),
         Step::Rename { object, to } => {
             one(format!("ALTER {} RENAME TO {}", named(object), ident(to)))
@@ -99,6 +103,49 @@ pub(crate) fn bare(object: &Named<'_>) -> String {
 fn name_of(object: &Object) -> String {
     bare(&Named { arguments: None, ..Named::of(object) })
 }
+
+/// A table whose defaults need what is not there yet, and which may itself be needed by that, is made without them.
+fn ways_to_create(object: &Object, identities: &[(i16, &Object)]) -> Vec<Attempt> {
+    let made = |object: &Object| vec![create(object, identities)];
+    let mut ways = vec![Attempt { texts: made(object), ..Attempt::default() }];
+    let mut bare = object.clone();
+    if let Body::Table(table) = &mut bare.body {
+        let plain = table.columns.iter_mut().filter(|column| column.generated.is_none());
+        plain.for_each(|column| column.default = None);
+    }
+    if bare != *object {
+        ways.push(Attempt { texts: made(&bare), behind: &LACKS_ANOTHER, ..Attempt::default() });
+    }
+    let mut plainer = object.clone();
+    if let Body::Table(table) = &mut plainer.body {
+        table.columns.iter_mut().for_each(|column| *column = stored(column));
+    }
+    if plainer != *object {
+        ways.push(Attempt {
+            texts: made(&plainer),
+            behind: &[NO_SUCH_SYNTAX],
+            ..Attempt::default()
+        });
+    }
+    ways
+}
+
+/// A column whose values are stored where they would be made anew for each reader: for servers that know no other way.
+fn stored(column: &TableColumn) -> TableColumn {
+    let generated = match column.generated {
+        Some(Generated::Virtual) => Some(Generated::Stored),
+        other => other,
+    };
+    TableColumn { generated, ..column.clone() }
+}
+
+/// What is missing when another object is, or a column of it: type or collation, function, table, column, schema.
+pub(crate) const LACKS_ANOTHER: [&str; 5] = ["42704", "42883", "42P01", "42703", "3F000"];
+
+/// What an older server says to the words of a newer one.
+const NO_SUCH_SYNTAX: &str = "42601";
+/// And to its options.
+const NOT_UNDERSTOOD: [&str; 3] = [NO_SUCH_SYNTAX, "22023", "0A000"];
 
 fn create(object: &Object, identities: &[(i16, &Object)]) -> String {
     let name = name_of(object);
@@ -373,14 +420,7 @@ fn ways(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
     let on = |what: String| one(format!("ALTER TABLE {name} {what}"));
     let set = |column: &str, what: &str| on(format!("ALTER COLUMN {} {what}", ident(column)));
     match alter {
-        Alter::AddColumn { column, identity } => {
-            let missing = column.missing.as_ref().filter(|_| column.generated.is_none());
-            let missing = missing.map(|text| format!("{}::{}", literal(text), column.data_type));
-            let default = missing.as_deref().or(column.default.as_deref());
-            let new = self::column(column, default, *identity);
-            let texts = vec![format!("ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {new}")];
-            vec![Attempt { texts, value: missing, ..Attempt::default() }]
-        }
+        Alter::AddColumn { column, identity } => add_column(&name, column, *identity),
         Alter::DropColumn(gone) => on(format!("DROP COLUMN IF EXISTS {}", ident(gone))),
         Alter::RenameColumn { from, to } => {
             on(format!("RENAME COLUMN {} TO {}", ident(from), ident(to)))
@@ -393,6 +433,9 @@ fn ways(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
         Alter::NoDefault(column) => set(column, "DROP DEFAULT"),
         Alter::NotNull(column) => {
             set(&column.name, if column.not_null { "SET NOT NULL" } else { "DROP NOT NULL" })
+        }
+        Alter::Nullable(column) => {
+            one(format!("ALTER TABLE ONLY {name} ALTER COLUMN {} DROP NOT NULL", ident(column)))
         }
         Alter::Expression(column) => {
             let expression = column.default.as_deref().unwrap_or("NULL");
@@ -436,6 +479,25 @@ fn ways(table: &Named<'_>, alter: &Alter<'_>) -> Vec<Attempt> {
     }
 }
 
+/// Adds a column, first with the value that older rows have.
+fn add_column(table: &str, column: &TableColumn, identity: Option<&Object>) -> Vec<Attempt> {
+    let missing = column.missing.as_ref().filter(|_| column.generated.is_none());
+    let missing = missing.map(|text| format!("{}::{}", literal(text), column.data_type));
+    let default = missing.as_deref().or(column.default.as_deref());
+    let add = |column: &TableColumn| {
+        let new = self::column(column, default, identity);
+        vec![format!("ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {new}")]
+    };
+    let value = missing.clone();
+    let mut ways = vec![Attempt { texts: add(column), value, ..Attempt::default() }];
+    let plainer = stored(column);
+    if plainer != *column {
+        let behind = &[NO_SUCH_SYNTAX];
+        ways.push(Attempt { texts: add(&plainer), behind, ..Attempt::default() });
+    }
+    ways
+}
+
 fn constrain(table: &str, new: &Constraint) -> Vec<Attempt> {
     let attempt = |more, behind| {
         let (name, definition) = (ident(&new.name), &new.definition);
@@ -447,6 +509,10 @@ fn constrain(table: &str, new: &Constraint) -> Vec<Attempt> {
         // Rows that were copied at different times are not held against it; nor is a table that is not here.
         attempts.push(attempt(" NOT VALID", &["23503"]));
         attempts.push(Attempt { behind: &["42P01", "3F000"], ..Attempt::default() });
+    }
+    if new.definition.ends_with(" NOT ENFORCED") {
+        // It keeps out no row, so a server that knows no such constraint does without.
+        attempts.push(Attempt { behind: &[NO_SUCH_SYNTAX], ..Attempt::default() });
     }
     attempts
 }

@@ -42,19 +42,37 @@ pub(crate) fn options() -> String {
     SETTINGS.iter().map(option).collect::<Vec<_>>().join(" ")
 }
 
-/// Opens a target transaction, with the replica role if the login may take it. A trigger of somebody's may have left
-/// settings behind that change how the next transaction is read, so all of them go back to what they were.
-pub(crate) fn begin(takes_role: bool, version: i32) -> String {
+/// The same with the replica role. Only with PostgreSQL 15 may an ordinary login be allowed to take it; before that the
+/// login must have been given it for good.
+pub(crate) fn replica_options() -> String {
+    format!("{} -c session_replication_role=replica", options())
+}
+
+/// Gives a target transaction up.
+pub(crate) const ROLLBACK: &str = "ROLLBACK";
+
+/// Opens a target transaction. A trigger of somebody's may have left settings behind that change how the next transaction is
+/// read, so all of them go back to what they were. What it changes is visible before it is durable, as with PostgreSQL's
+/// own logical replication: nobody has to wait for the disk who only wants to see.
+pub(crate) fn begin(version: i32) -> String {
     // BEGIN stands alone: with options, it could fail and leave what follows outside of a transaction.
-    let mut text =
-        "BEGIN; SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; RESET ALL".to_owned();
-    if takes_role {
-        text.push_str("; SET LOCAL session_replication_role = replica");
-    }
+    let mut text = "BEGIN; SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; RESET ALL; \
+         SET LOCAL synchronous_commit = off"
+        .to_owned();
     if version >= TRANSACTION_TIMEOUT {
         text.push_str("; SET LOCAL transaction_timeout = 0");
     }
     text
+}
+
+/// Makes durable all that was committed before: a message that nobody reads is the least that the server waits with for its
+/// log, in a transaction that does wait.
+pub(crate) const SETTLE: &str = "\
+SET LOCAL synchronous_commit = on; SELECT pg_catalog.pg_logical_emit_message(true, 'thinwire', '')";
+
+/// Commits, and then makes it durable.
+pub(crate) fn commit() -> String {
+    format!("COMMIT; {SETTLE}")
 }
 
 /// The first PostgreSQL that can end a long transaction.
@@ -64,11 +82,7 @@ const TRANSACTION_TIMEOUT: i32 = 170_000;
 pub(crate) const VERSION: &str =
     "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4";
 
-/// The replica role. Only with PostgreSQL 15 may an ordinary login be allowed to take it; before that the login must have
-/// been given it for good.
-pub(crate) const TAKE_REPLICA_ROLE: &str = "SET session_replication_role = replica";
-
-/// Whether the session has it.
+/// Whether the session has the replica role.
 pub(crate) const HAS_REPLICA_ROLE: &str = "\
 SELECT pg_catalog.current_setting('session_replication_role') OPERATOR(pg_catalog.=) 'replica'";
 
@@ -95,17 +109,17 @@ pub(crate) const MARK_NOTHING: &str = "SELECT pg_catalog.pg_replication_origin_x
 /// What is known of an origin's stream.
 pub(crate) const READ_PROGRESS: &str = "\
 SELECT epoch, \"offset\"::pg_catalog.text, superseded, lsn::pg_catalog.text, \
-pg_catalog.trunc(EXTRACT(EPOCH FROM commit_time) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.text \
+pg_catalog.trunc(EXTRACT(EPOCH FROM commit_time) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.text, seal \
 FROM thinwire.applied WHERE origin OPERATOR(pg_catalog.=) $1";
 
 /// Moves an origin's stream from where we believe it is: no row if it is not there.
 pub(crate) const MOVE_PROGRESS: &str = "\
-INSERT INTO thinwire.applied AS known (origin, epoch, \"offset\", lsn, commit_time) \
+INSERT INTO thinwire.applied AS known (origin, epoch, \"offset\", lsn, commit_time, seal) \
 VALUES ($1, $2, $3, $4, pg_catalog.timestamptz '2000-01-01 00:00:00+00' \
-OPERATOR(pg_catalog.+) ($5::pg_catalog.int8 OPERATOR(pg_catalog.*) pg_catalog.interval '1 microsecond')) \
+OPERATOR(pg_catalog.+) ($5::pg_catalog.int8 OPERATOR(pg_catalog.*) pg_catalog.interval '1 microsecond'), $8) \
 ON CONFLICT (origin) DO UPDATE SET epoch = EXCLUDED.epoch, \"offset\" = EXCLUDED.\"offset\", \
 lsn = coalesce(EXCLUDED.lsn, known.lsn), commit_time = coalesce(EXCLUDED.commit_time, known.commit_time), \
-updated_at = pg_catalog.now(), superseded = CASE WHEN known.epoch OPERATOR(pg_catalog.=) EXCLUDED.epoch \
+seal = EXCLUDED.seal, updated_at = pg_catalog.now(), superseded = CASE WHEN known.epoch OPERATOR(pg_catalog.=) EXCLUDED.epoch \
 THEN known.superseded ELSE pg_catalog.array_append(known.superseded, known.epoch) END \
 WHERE known.epoch OPERATOR(pg_catalog.=) $6 AND known.\"offset\" OPERATOR(pg_catalog.=) $7";
 

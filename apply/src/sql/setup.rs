@@ -5,6 +5,11 @@ use super::{ident, literal};
 /// A session that prepares does not wait for locks for ever: somebody watches it.
 pub(crate) const SETTINGS: &str = "SET lock_timeout = '10s'; SET enable_seqscan = on";
 
+/// Statements that take effect together.
+pub(crate) fn at_once(statements: &[String]) -> String {
+    format!("BEGIN; {}; COMMIT", statements.join("; "))
+}
+
 /// The schema of our own tables.
 pub(crate) const CREATE_SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS thinwire";
 
@@ -17,7 +22,27 @@ epoch pg_catalog.text NOT NULL, \
 lsn pg_catalog.pg_lsn, \
 commit_time pg_catalog.timestamptz, \
 superseded pg_catalog.text[] NOT NULL DEFAULT '{}', \
-updated_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()) WITH (fillfactor = 50)";
+updated_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(), \
+seal pg_catalog.text) WITH (fillfactor = 50)";
+
+/// The same of a table that was made without.
+pub(crate) const ADD_SEAL: &str = "ALTER TABLE thinwire.applied ADD COLUMN seal pg_catalog.text";
+
+/// What is known of an origin's stream: epoch, offset, replaced epochs, and the seal if there is such a column.
+pub(crate) const READ_SEALED: &str = "\
+SELECT epoch, \"offset\"::pg_catalog.text, superseded, pg_catalog.to_jsonb(a) ->> 'seal' \
+FROM thinwire.applied a WHERE origin OPERATOR(pg_catalog.=) $1";
+
+/// Seals what is known of an origin's stream, if it still is that.
+pub(crate) fn seal(origin: &str, epoch: &str, offset: &str, seal: &str) -> String {
+    format!(
+        "UPDATE thinwire.applied SET seal = {} WHERE origin OPERATOR(pg_catalog.=) {} \
+         AND epoch OPERATOR(pg_catalog.=) {} AND \"offset\" OPERATOR(pg_catalog.=) {offset}::pg_catalog.int8",
+        literal(seal),
+        literal(origin),
+        literal(epoch)
+    )
+}
 
 /// Which tables' rows came from which stream.
 pub(crate) const CREATE_LOADED: &str = "\
@@ -42,7 +67,8 @@ object_name pg_catalog.text NOT NULL, \
 definition pg_catalog.bytea NOT NULL, \
 PRIMARY KEY (origin, kind, id))";
 
-/// Which of our objects are there, and what the server is: schema, applied, loaded, definitions, version, recovery, skipped.
+/// Which of our objects are there, and what the server is: schema, applied, loaded, definitions, version, recovery, skipped,
+/// column for seals.
 pub(crate) const STATE: &str = "\
 SELECT pg_catalog.to_regnamespace('thinwire') IS NOT NULL, \
 pg_catalog.to_regclass('thinwire.applied') IS NOT NULL, \
@@ -50,7 +76,9 @@ pg_catalog.to_regclass('thinwire.loaded') IS NOT NULL, \
 pg_catalog.to_regclass('thinwire.definitions') IS NOT NULL, \
 pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
 pg_catalog.pg_is_in_recovery(), \
-pg_catalog.to_regclass('thinwire.skipped') IS NOT NULL";
+pg_catalog.to_regclass('thinwire.skipped') IS NOT NULL, \
+EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass('thinwire.applied') \
+AND attname = 'seal' AND NOT attisdropped)";
 
 /// What a login is: superuser, and the very one that asks.
 pub(crate) const LOGIN: &str = "\
@@ -63,12 +91,12 @@ SELECT pg_catalog.has_schema_privilege($1, 'thinwire', 'USAGE') AND \
 FROM pg_catalog.unnest(ARRAY['thinwire.applied', 'thinwire.loaded', 'thinwire.definitions', 'thinwire.skipped']) t, \
 pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p)";
 
-/// The functions of replication origins that a login may not execute, as a grant names them.
+/// The functions of replication origins, and the one that waits for the disk, that a login may not execute, as a grant names them.
 pub(crate) const MISSING_FUNCTIONS: &str = "\
 SELECT pg_catalog.format('pg_catalog.%I(%s)', proname, pg_catalog.pg_get_function_identity_arguments(oid)) \
 FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespace \
 AND proname IN ('pg_replication_origin_create', 'pg_replication_origin_session_setup', \
-'pg_replication_origin_xact_setup', 'pg_replication_origin_xact_reset') \
+'pg_replication_origin_xact_setup', 'pg_replication_origin_xact_reset', 'pg_logical_emit_message') \
 AND NOT pg_catalog.has_function_privilege($1, oid, 'EXECUTE') ORDER BY 1";
 
 /// Whether a login may take the replica role: PostgreSQL 15 and later.
@@ -81,24 +109,74 @@ SELECT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_ro
 WHERE r.rolname = $1 AND 'session_replication_role=replica' = ANY (s.setconfig) AND s.setdatabase IN \
 (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())))";
 
-/// The tables of users whose rows a login may not read and write: schema, table, and whether we may grant that.
-pub(crate) const FORBIDDEN_TABLES: &str = "\
-SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, pg_catalog.pg_has_role(c.relowner, 'USAGE') \
+/// The tables of users of which something holds: schema, table, whether we may grant rights on it and take them back, and
+/// schema and name of what it is part of, which is itself unless it is a partition.
+macro_rules! tables_where {
+    ($condition:literal) => {
+        concat!(
+            "\
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, pg_catalog.pg_has_role(c.relowner, 'USAGE'), \
+rn.nspname::pg_catalog.text, t.relname::pg_catalog.text \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+JOIN pg_catalog.pg_class t ON t.oid = coalesce(pg_catalog.pg_partition_root(c.oid)::pg_catalog.oid, c.oid) \
+JOIN pg_catalog.pg_namespace rn ON rn.oid = t.relnamespace \
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' \
-AND n.nspname !~ '^(pg_|thinwire)' AND NOT (\
-pg_catalog.has_schema_privilege($1, n.oid, 'USAGE') AND \
-(SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege($1, c.oid, p)) \
-FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p)) ORDER BY 1, 2";
+AND n.nspname !~ '^(pg_|thinwire)' AND ",
+            $condition,
+            " ORDER BY 1, 2"
+        )
+    };
+}
 
-/// The sequences of users that a login may not move on and that we may let it, as a grant names them.
-pub(crate) const FORBIDDEN_SEQUENCES: &str = "\
-SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c \
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+/// The sequences of users of which something holds and whose rights we may grant and take back: as a grant names them, and
+/// the table to which each belongs, or of which that is part, or else itself, schema and name.
+macro_rules! sequences_where {
+    ($condition:literal) => {
+        concat!(
+            "\
+SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), \
+coalesce(o.nspname, n.nspname)::pg_catalog.text, coalesce(t.relname, c.relname)::pg_catalog.text \
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid \
+AND d.refclassid = d.classid AND d.deptype IN ('a', 'i') \
+LEFT JOIN pg_catalog.pg_class t \
+ON t.oid = coalesce(pg_catalog.pg_partition_root(d.refobjid)::pg_catalog.oid, d.refobjid) \
+LEFT JOIN pg_catalog.pg_namespace o ON o.oid = t.relnamespace \
 WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' \
-AND n.nspname !~ '^(pg_|thinwire)' AND pg_catalog.pg_has_role(c.relowner, 'USAGE') \
-AND NOT (pg_catalog.has_sequence_privilege($1, c.oid, 'SELECT') \
-AND pg_catalog.has_sequence_privilege($1, c.oid, 'UPDATE')) ORDER BY 1";
+AND n.nspname !~ '^(pg_|thinwire)' AND pg_catalog.pg_has_role(c.relowner, 'USAGE') AND ",
+            $condition,
+            " ORDER BY 1"
+        )
+    };
+}
+
+/// Those whose rows a login may not read and write.
+pub(crate) const FORBIDDEN_TABLES: &str = tables_where!(
+    "NOT (pg_catalog.has_schema_privilege($1, n.oid, 'USAGE') AND \
+(SELECT pg_catalog.bool_and(pg_catalog.has_table_privilege($1, c.oid, p)) \
+FROM pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p))"
+);
+
+/// Those whose rows a login was allowed to read and write, by itself and in all ways.
+pub(crate) const GRANTED_TABLES: &str = tables_where!(
+    "5 = (SELECT pg_catalog.count(DISTINCT a.privilege_type) \
+FROM pg_catalog.aclexplode(c.relacl) a JOIN pg_catalog.pg_roles r ON r.oid = a.grantee \
+WHERE r.rolname = $1 AND r.oid <> c.relowner \
+AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE'))"
+);
+
+/// Those that a login may not move on.
+pub(crate) const FORBIDDEN_SEQUENCES: &str = sequences_where!(
+    "NOT (pg_catalog.has_sequence_privilege($1, c.oid, 'SELECT') \
+AND pg_catalog.has_sequence_privilege($1, c.oid, 'UPDATE'))"
+);
+
+/// Those that a login was allowed to move on.
+pub(crate) const GRANTED_SEQUENCES: &str = sequences_where!(
+    "3 = (SELECT pg_catalog.count(DISTINCT a.privilege_type) \
+FROM pg_catalog.aclexplode(c.relacl) a JOIN pg_catalog.pg_roles r ON r.oid = a.grantee \
+WHERE r.rolname = $1 AND r.oid <> c.relowner AND a.privilege_type IN ('SELECT', 'USAGE', 'UPDATE'))"
+);
 
 /// The tables whose row security applies to a login.
 pub(crate) const SECURED_TABLES: &str = "\
@@ -157,6 +235,20 @@ pub(crate) fn set_role_setting(login: &str, database: &str) -> String {
 /// Lets a login move a sequence on; the sequence as the catalog wrote it.
 pub(crate) fn grant_sequence(sequence: &str, login: &str) -> String {
     format!("GRANT SELECT, USAGE, UPDATE ON SEQUENCE {sequence} TO {}", ident(login))
+}
+
+/// Takes back what lets a login move a sequence on.
+pub(crate) fn revoke_sequence(sequence: &str, login: &str) -> String {
+    format!("REVOKE SELECT, USAGE, UPDATE ON SEQUENCE {sequence} FROM {}", ident(login))
+}
+
+/// Takes back what lets a login write the rows of a table. It may still read them: the same login may capture the table.
+pub(crate) fn revoke_table(schema: &str, table: &str, login: &str) -> String {
+    format!(
+        "REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON {} FROM {}",
+        super::qualified(schema, table),
+        ident(login)
+    )
 }
 
 /// The database that we are connected to.

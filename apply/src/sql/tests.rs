@@ -1,5 +1,6 @@
 //! The texts, and that no name gets out of its quotes.
 
+use thinwire_cluster::names;
 use thinwire_engine::model::{OldRow, ReplicaIdentity};
 
 use super::*;
@@ -94,6 +95,13 @@ fn a_row_is_made_anew_with_all_that_it_had() {
 }
 
 #[test]
+fn rows_are_copied_as_text_or_in_binary() {
+    let copy = "COPY \"public\".\"t\" (\"id\", \"a\") FROM STDIN";
+    assert_eq!(statement(&keyed(), &Shape::Copy), copy);
+    assert_eq!(statement(&keyed(), &Shape::CopyBinary), format!("{copy} (FORMAT binary)"));
+}
+
+#[test]
 fn staged_rows_are_merged_by_the_key() {
     assert_eq!(
         merge_stage(&keyed()),
@@ -116,4 +124,28 @@ fn no_name_gets_out_of_its_quotes() {
     assert_eq!(literal("a'b"), "'a''b'");
     assert_eq!(literal("a\\'b"), r"E'a\\''b'");
     assert_eq!(qualified("a.b", "c"), r#""a.b"."c""#);
+}
+
+#[test]
+fn any_name_is_one_token_whatever_backslashes_mean() {
+    let seed = 5;
+    for (at, name) in names::any(seed).take(100_000).enumerate() {
+        for is_standard in [true, false] {
+            for text in [ident(&name), literal(&name)] {
+                let read = names::unquoted(&text, is_standard);
+                assert_eq!(read.as_ref(), Some(&name), "seed {seed}, name {at}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn any_name_is_read_as_it_is_by_a_server() {
+    let cluster = thinwire_cluster::Cluster::start(Default::default()).unwrap();
+    let seed = 6;
+    let all: Vec<String> = names::any(seed).take(5_000).collect();
+    for is_standard in [true, false] {
+        let read = names::read_back(&cluster, &all, is_standard, ident, literal);
+        assert_eq!(read.unwrap(), all.len(), "seed {seed}, standard strings {is_standard}");
+    }
 }

@@ -177,10 +177,23 @@ async fn a_row_that_is_refused_in_a_copy_is_named() {
     assert_eq!(database.sql("select count(*) from t"), "5000");
 }
 
+/// Holds up the last row of many until somebody says that a connection was killed.
+const HELD_UP: &str = "
+    create sequence killed;
+    create function hold_up() returns trigger language plpgsql as $$ begin
+      while not (select is_called from public.killed) loop
+        perform pg_catalog.pg_sleep(0.01);
+      end loop;
+      return new; end $$;
+    create trigger hold_up before insert on t for each row
+      when (new.id = 149999) execute function hold_up();
+    alter table t enable always trigger hold_up";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_killed_while_loading_costs_time_only() {
     for existing in [Existing::Replace, Existing::Merge] {
-        let database = Database::new(&format!("{TABLE}; insert into t values (1, 'old')")).await;
+        let rows = "insert into t values (1, 'old')";
+        let database = Database::new(&format!("{TABLE}; {rows}; {HELD_UP}")).await;
         let (feed, t) = (Feed::new(), table());
         let rows: Vec<_> = (0..150_000).map(|id| format!("{id}|some text of the row")).collect();
         let rows: Vec<_> = rows.iter().map(String::as_str).collect();
@@ -195,6 +208,9 @@ async fn a_connection_that_is_killed_while_loading_costs_time_only() {
                 let mut killed = 0;
                 while killed < 4 && !over.load(Ordering::Relaxed) {
                     killed += database.sql(kill).parse::<u32>().unwrap();
+                    if killed > 0 {
+                        database.sql("select nextval('killed')");
+                    }
                     assert!(["1", "150000"].contains(&&*database.sql("select count(*) from t")));
                     std::thread::sleep(Duration::from_millis(30));
                 }
@@ -210,4 +226,47 @@ async fn a_connection_that_is_killed_while_loading_costs_time_only() {
         applier.shutdown().await;
         assert_eq!(database.sql("select count(*), count(distinct a) from t"), "150000|1");
     }
+}
+
+#[tokio::test]
+async fn rows_of_plain_types_with_large_values_are_the_same_whatever_their_form() {
+    let database = Database::new(
+        "create table t (id int primary key, flag bool, small int2, large int8, ref oid, key uuid, value bytea)",
+    )
+    .await;
+    let (feed, names) = (Feed::new(), ["id*", "flag", "small", "large", "ref", "key", "value"]);
+    let t = Table::new(1, "public.t", &names);
+    let key = "00112233-4455-6677-8899-aabbccddeeff";
+    let large = "5c6e09".repeat(30_000);
+    let edges = ["t|-32768|-9223372036854775808|4294967295", "f|32767|9223372036854775807|0"];
+    let row = |id: usize, of: &str| format!("{id}|{}|{of}", edges[id % 2]);
+    let rows: Vec<_> = (0..30).map(|id| row(id, &format!("{key}|\\x{large}"))).collect();
+    let mut rows: Vec<_> = rows.iter().map(String::as_str).collect();
+    rows.push("30|~|~|~|~|~|~");
+    feed.copy(&t, &rows);
+    // One that is not as the server writes it has its neighbours go as text, too.
+    let mut more: Vec<_> = (40..300).map(|id| t.insert(&row(id, &format!("{key}|\\x")))).collect();
+    more.push(t.insert(&row(300, &format!("{{{key}}}|\\x5C0A"))));
+    feed.transaction(&more);
+    database.apply_all(&feed).await;
+    let expected = format!(
+        "select count(*), count(*) filter (where id < 30 and value = '\\x{large}' and key = '{key}'), \
+         count(*) filter (where flag and small = -32768 and large = -9223372036854775808 and ref = 4294967295), \
+         count(*) filter (where not flag and small = 32767 and large = 9223372036854775807 and ref = 0), \
+         count(*) filter (where id >= 40 and value = '\\x' and key = '{key}'), \
+         count(*) filter (where value = '\\x5c0a' and key = '{key}'), count(*) filter (where key is null) from t"
+    );
+    assert_eq!(database.sql(&expected), "292|30|146|145|260|1|1");
+
+    // A row that is refused is found among its neighbours.
+    database.sql("alter table t add check (small <> 7)");
+    let last = feed.last();
+    let many =
+        |id: usize| t.insert(&format!("{id}|t|{}|1|1|{key}|\\xff", if id == 1200 { 7 } else { 8 }));
+    feed.transaction(&(1000..1300).map(many).collect::<Vec<_>>());
+    let applier = database.apply(&feed);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!((&*halt.code, halt.key.as_deref()), ("constraint", Some("id=1200")));
+    assert_eq!(halt.offset.map(|offset| offset.get()), Some(last.get() + 202));
+    applier.shutdown().await;
 }

@@ -12,6 +12,7 @@ use thinwire_apply::State;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 
 use crate::{
@@ -70,21 +71,56 @@ async fn a_killed_server_holds_a_prefix_and_nothing_twice() {
     assert_eq!(check_prefix(&database), Some(last));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_loses_although_it_said_commit_is_applied_again() {
-    // Acknowledged commits are lost where the configuration does not wait for the disk; our session does wait.
+/// A database on a server that writes its log only when somebody waits for it.
+async fn lazy() -> Database {
     let database = Database::on(Arc::new(new_cluster()), TABLES).await;
     database.cluster.set("synchronous_commit", "off").unwrap();
-    let feed = Feed::new();
-    let applier = database.apply(&feed);
-    transactions(&feed, 1, 500);
-    applied(&applier, &feed.stream).await;
+    database.cluster.set("wal_writer_delay", "10s").unwrap();
+    database
+}
+
+/// The server dies at once, and comes back with what it has written.
+fn die(database: &Database) {
     tokio::task::block_in_place(|| {
         database.cluster.kill9().unwrap();
         database.cluster.start_again().unwrap();
     });
-    assert_eq!(check_prefix(&database), Some(500));
-    assert_eq!(database.offset(&feed), feed.last().to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_to_be_applied_survives_the_server() {
+    let database = lazy().await;
+    let feed = Feed::new();
+    let applier = database.apply(&feed);
+    for last in 1..=5 {
+        transactions(&feed, last, last);
+        applied(&applier, &feed.stream).await;
+        die(&database);
+        assert_eq!(check_prefix(&database), Some(last));
+        assert_eq!(database.offset(&feed), feed.last().to_string());
+    }
+    applier.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_found_to_be_applied_survives_the_server_too() {
+    let database = lazy().await;
+    let feed = Feed::new();
+    let applier = database.apply(&feed);
+    transactions(&feed, 1, 1);
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    // As if the answer to a commit had been lost on its way.
+    transactions(&feed, 2, 2);
+    let last = feed.last().to_string();
+    database.sql(&format!(
+        "insert into ledger values (2, 2); update counter set n = 2; update thinwire.applied set \"offset\" = {last}"
+    ));
+    database.seal(&feed).await;
+    let applier = database.apply(&feed);
+    applied(&applier, &feed.stream).await;
+    die(&database);
+    assert_eq!(check_prefix(&database), Some(2));
     applier.shutdown().await;
 }
 
@@ -165,6 +201,17 @@ impl Cutter {
         });
         cutter
     }
+
+    /// Waits until there were more cuts than so many, or all of a stream is applied.
+    pub async fn has_cut(&self, cuts: u64, feed: &Feed) {
+        let deadline = Instant::now() + Duration::from_secs(240);
+        while self.cuts.load(Ordering::SeqCst) == cuts
+            && feed.stream.watermarks().applied < feed.last()
+        {
+            assert!(Instant::now() < deadline, "neither cut nor applied");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }
 
 async fn pass(
@@ -183,13 +230,14 @@ async fn pass(
             },
             read = server.read(&mut from) => {
                 let Ok(count @ 1..) = read else { return };
-                let before = left.load(Ordering::SeqCst);
-                if before < count as u64 && !off.load(Ordering::SeqCst) {
+                let passes = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+                    left.checked_sub(count as u64)
+                });
+                if passes.is_err() && !off.load(Ordering::SeqCst) {
                     // What the server has done, it has done; only we do not hear of it.
                     cuts.fetch_add(1, Ordering::SeqCst);
                     return;
                 }
-                left.store(before.saturating_sub(count as u64), Ordering::SeqCst);
                 if client.write_all(&from[..count]).await.is_err() { return }
             }
         }
@@ -211,17 +259,11 @@ async fn an_answer_that_is_lost_anywhere_is_asked_for_and_never_guessed() {
     let mut last = 0;
     // A target transaction is answered with some hundred bytes; the cut wanders over them.
     for step in 0..30 {
+        let cuts = cutter.cuts.load(Ordering::SeqCst);
+        cutter.left.store(step * 17 % 240, Ordering::SeqCst);
         transactions(&feed, last + 1, last + 3);
         last += 3;
-        cutter.left.store(step * 17 % 240, Ordering::SeqCst);
-        let cuts = cutter.cuts.load(Ordering::SeqCst);
-        let deadline = std::time::Instant::now() + Duration::from_millis(400);
-        while cutter.cuts.load(Ordering::SeqCst) == cuts
-            && feed.stream.watermarks().applied < feed.last()
-            && std::time::Instant::now() < deadline
-        {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        cutter.has_cut(cuts, &feed).await;
         cutter.left.store(u64::MAX, Ordering::SeqCst);
         applied(&applier, &feed.stream).await;
     }

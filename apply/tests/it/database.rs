@@ -9,14 +9,18 @@ use std::{
 };
 
 use thinwire_apply::{
-    Applier, Conflicts, Existing, Options, OriginDiffers, Setup, State, Target, init,
+    Applier, Conflicts, Existing, Options, OriginDiffers, Seal, Setup, SetupError, State, Tables,
+    Target, plan,
 };
 use thinwire_cluster::Cluster;
 use thinwire_engine::{
     journal::Stream,
-    model::{Halt, Offset},
+    model::{Halt, Offset, Origin},
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, sleep},
+};
 
 use crate::feed::{Feed, NODE};
 
@@ -27,6 +31,24 @@ pub fn new_cluster() -> Cluster {
         .with("max_connections", "100")
         .with("max_replication_slots", "1000");
     Cluster::start(options).unwrap()
+}
+
+/// What we seal with.
+pub fn seal() -> Seal {
+    Seal::new(b"the only secret of this node")
+}
+
+/// For a login that applies no stream yet.
+pub fn setup_of(login: &str, tables: Tables) -> Setup {
+    Setup { login: login.to_owned(), owner: None, tables, streams: Vec::new(), seal: None }
+}
+
+/// Prepares a database, one at a time: who may take the replica role stands in one row of the whole
+/// cluster, which PostgreSQL refuses to change for two at once.
+pub async fn init(admin: &Target, setup: &Setup) -> Result<Vec<Origin>, SetupError> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+    let _turn = ONE_AT_A_TIME.lock().await;
+    thinwire_apply::init(admin, setup).await
 }
 
 /// A database.
@@ -43,7 +65,7 @@ impl Database {
 
     pub async fn on(cluster: Arc<Cluster>, sql: &str) -> Self {
         let database = Self::bare(cluster, sql);
-        let setup = Setup { login: "postgres".into(), owner: None, streams: Vec::new() };
+        let setup = setup_of("postgres", Tables::default());
         init(&database.target(), &setup).await.unwrap();
         database
     }
@@ -79,8 +101,10 @@ impl Database {
         Options {
             target: self.target(),
             owner: None,
+            tables: Tables::default(),
             stream: feed.stream.clone(),
             node: NODE,
+            seal: seal(),
             conflicts: Conflicts::Stop,
             update_origin_differs: OriginDiffers::Apply,
             delete_origin_differs: OriginDiffers::Apply,
@@ -98,6 +122,18 @@ impl Database {
         let applier = self.apply(feed);
         applied(&applier, &feed.stream).await;
         applier.shutdown().await;
+    }
+
+    /// Seals an applied offset that a test has written, as `init` would, in a session like any other.
+    pub async fn seal(&self, feed: &Feed) {
+        let setup = Setup {
+            streams: vec![feed.id.origin],
+            seal: Some(seal()),
+            ..setup_of("postgres", Tables::default())
+        };
+        for text in plan(&self.target(), &setup).await.unwrap() {
+            self.sql(&text);
+        }
     }
 
     /// The applied offset that the database holds.
@@ -147,6 +183,15 @@ pub async fn in_state(applier: &Applier, state: State) {
     let deadline = Instant::now() + Duration::from_secs(240);
     while applier.status().state != state {
         assert!(Instant::now() < deadline, "not {state:?}: {:?}", applier.status());
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits until an applier says that something has gone wrong, in such words.
+pub async fn said(applier: &Applier, words: &str) {
+    let deadline = Instant::now() + Duration::from_secs(240);
+    while !applier.status().last_error.is_some_and(|error| error.contains(words)) {
+        assert!(Instant::now() < deadline, "not {words}: {:?}", applier.status());
         sleep(Duration::from_millis(2)).await;
     }
 }

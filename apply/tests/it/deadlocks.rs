@@ -5,13 +5,22 @@ use crate::{
     feed::{Feed, Table},
 };
 
-/// Rows whose first change in a transaction takes so long that the other stream surely holds what comes next.
-const SLOW: &str = "
+/// Rows whose first change in a transaction lasts until the other stream holds what comes next. What
+/// a sequence says is seen at once, and stays when a transaction is undone, so that one that is run
+/// again waits for nobody.
+const MEETING: &str = "
     create table a (id int primary key, v text); create table b (id int primary key, v text);
     insert into a select i, 'old' from generate_series(1, 2) i; insert into b select i, 'old' from generate_series(1, 2) i;
-    create function dawdle() returns trigger language plpgsql as $$ begin perform pg_catalog.pg_sleep(3); return new; end $$;
-    create trigger dawdle after insert or update on a for each row execute function dawdle(); alter table a enable always trigger dawdle;
-    create trigger dawdle after insert or update on b for each row execute function dawdle(); alter table b enable always trigger dawdle";
+    create sequence a_held; create sequence b_held;
+    create function meet() returns trigger language plpgsql as $$ begin
+      perform pg_catalog.nextval(('public.' || tg_table_name::text || '_held')::regclass);
+      while not (select a.is_called and b.is_called from public.a_held a, public.b_held b) loop
+        perform pg_catalog.pg_sleep(0.01);
+      end loop;
+      return new; end $$;
+    create trigger meet after insert or update on a for each row execute function meet();
+    create trigger meet after insert or update on b for each row execute function meet();
+    alter table a enable always trigger meet; alter table b enable always trigger meet";
 
 fn tables() -> [Table; 2] {
     [Table::new(1, "public.a", &["id*", "v"]), Table::new(2, "public.b", &["id*", "v"])]
@@ -51,7 +60,8 @@ async fn both(database: &Database, one: &Feed, two: &Feed) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_streams_that_wait_for_rows_of_each_other_both_get_through() {
-    let database = Database::new(SLOW).await;
+    // PostgreSQL: 015_stream 5
+    let database = Database::new(MEETING).await;
     let (one, two, [a, b]) = (Feed::new(), Feed::new(), tables());
     one.transaction(&[a.relation(), b.relation(), a.update("1|one"), b.update("1|one")]);
     two.transaction(&[a.relation(), b.relation(), b.update("1|two"), a.update("1|two")]);
@@ -64,7 +74,8 @@ async fn two_streams_that_wait_for_rows_of_each_other_both_get_through() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_empties_tables_and_one_that_writes_to_them_both_get_through() {
-    let database = Database::new(SLOW).await;
+    // PostgreSQL: 015_stream 6
+    let database = Database::new(MEETING).await;
     let (one, two, [a, b]) = (Feed::new(), Feed::new(), tables());
     // Truncating waits for whoever has added a row, and the other for whoever truncates.
     one.transaction(&[a.relation(), b.relation(), a.insert("8|one"), b.truncate()]);

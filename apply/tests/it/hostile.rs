@@ -1,10 +1,10 @@
 //! A database whose owners of tables mean harm: their code runs with the rights of the login that applies, which has none
 //! to speak of, and nothing that they plant is ever found.
 
-use thinwire_apply::{Applier, Options, Setup, check, init};
+use thinwire_apply::{Applier, Check, Options, Setup, State, Tables, check, plan};
 
 use crate::{
-    database::{Database, applied, halted},
+    database::{Database, applied, halted, in_state, init, seal, setup_of},
     feed::{Feed, Table},
 };
 
@@ -65,9 +65,14 @@ const PLACES: &str = "
 
 /// A login of its own for applying, prepared as documented.
 async fn prepared(database: &Database) -> (String, Setup) {
-    let login = format!("applier_{}", database.name);
+    prepared_for(database, "applier", Tables::default()).await
+}
+
+/// The same, for some tables only.
+async fn prepared_for(database: &Database, name: &str, tables: Tables) -> (String, Setup) {
+    let login = format!("{name}_{}", database.name);
     database.sql(&format!("create role {login} login"));
-    let setup = Setup { login: login.clone(), owner: None, streams: Vec::new() };
+    let setup = setup_of(&login, tables);
     init(&database.target(), &setup).await.unwrap();
     (login, setup)
 }
@@ -79,9 +84,10 @@ async fn code_of_the_owners_of_tables_gains_nothing_wherever_it_runs() {
         Database::shared(),
         &format!("revoke create on schema public from public; {places} {} {PLACES}", attack()),
     );
-    let (login, _) = prepared(&database).await;
     // What is not replicated is nothing that the login has to read.
     database.sql("create schema private; create table private.diary (v text)");
+    let tables = Tables::only(|schema, _| schema == "public");
+    let (login, _) = prepared_for(&database, "applier", tables).await;
     let (feed, t) = (Feed::new(), Table::new(1, "public.t", &["id*", "v"]));
     feed.copy(&t, &["1|1", "2|2"]);
     let target = database.target_as(&login);
@@ -99,6 +105,42 @@ async fn code_of_the_owners_of_tables_gains_nothing_wherever_it_runs() {
     assert_eq!(database.sql(&format!("{rights} where rolname = '{login}'")), "f|f");
     assert_eq!(database.sql("select count(*) from pg_roles where rolname = 'accomplice'"), "0");
     assert_eq!(database.offset(&feed), feed.last().to_string());
+}
+
+#[tokio::test]
+async fn code_of_one_owner_does_not_reach_the_tables_of_another_who_has_a_login_of_its_own() {
+    let database = Database::bare(
+        Database::shared(),
+        "create schema a; create table a.t (id int primary key); create table a.gains (attempt text);
+         create schema b; create table b.t (id int primary key)",
+    );
+    let (one, _) = prepared_for(&database, "one", Tables::only(|schema, _| schema == "a")).await;
+    let (other, _) =
+        prepared_for(&database, "other", Tables::only(|schema, _| schema == "b")).await;
+    database.sql(&format!(
+        "create function a.reach() returns trigger language plpgsql as $$
+         declare attempt text; begin
+           foreach attempt in array array['select * from b.t', 'insert into b.t values (7)', 'update b.t set id = 8',
+             'delete from b.t', 'truncate b.t', 'drop table b.t', 'copy b.t to stdout', 'set role {other}',
+             'set session authorization {other}', 'create trigger a before insert on b.t execute function a.reach()']
+           loop begin
+             execute attempt; insert into a.gains values (attempt);
+           exception when others then null; end; end loop;
+           insert into a.gains values ('tried'); return new; end $$;
+         create trigger reach before insert on a.t for each row execute function a.reach();
+         alter table a.t enable always trigger reach"
+    ));
+    for (login, schema) in [(&other, "b"), (&one, "a"), (&other, "b")] {
+        let (feed, t) = (Feed::new(), Table::new(1, &format!("{schema}.t"), &["id*"]));
+        let id = database.sql(&format!("select count(*) from {schema}.t"));
+        feed.transaction(&[t.relation(), t.insert(&id)]);
+        let target = database.target_as(login);
+        let applier = Applier::start(Options { target, ..database.options(&feed) });
+        applied(&applier, &feed.stream).await;
+        applier.shutdown().await;
+    }
+    assert_eq!(database.sql("select * from a.gains"), "tried");
+    assert_eq!(database.sql("select string_agg(id::text, ',' order by id) from b.t"), "0,1");
 }
 
 #[tokio::test]
@@ -174,6 +216,32 @@ async fn a_trigger_that_takes_the_statements_of_the_session_each_time_stops_the_
 }
 
 #[tokio::test]
+async fn a_trigger_that_limits_how_long_statements_may_take_stops_the_stream() {
+    let database = Database::bare(
+        Database::shared(),
+        "create table t (id int primary key, v text);
+         create function hurry() returns trigger language plpgsql as $$ begin
+           if new.id > 1 then perform pg_catalog.pg_sleep(5); end if;
+           perform pg_catalog.set_config('statement_timeout', '20', true); return new; end $$;
+         create trigger hurry before insert on t for each row execute function hurry();
+         alter table t enable always trigger hurry",
+    );
+    let (login, _) = prepared(&database).await;
+    let (feed, t) = (Feed::new(), Table::new(1, "public.t", &["id*", "v"]));
+    feed.append(&[t.relation()]);
+    feed.transaction(&[t.insert("1|x"), t.delete("1|~"), t.insert("2|x")]);
+    let applier =
+        Applier::start(Options { target: database.target_as(&login), ..database.options(&feed) });
+    let halt = halted(&applier, &feed.stream).await;
+    assert!(halt.detail.contains("statement timeout"), "{halt:?}");
+    database.sql("alter table t disable trigger hurry");
+    applier.retry();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(database.sql("select id from t"), "2");
+}
+
+#[tokio::test]
 async fn a_trigger_that_moves_the_progress_stops_the_stream() {
     let database = Database::bare(
         Database::shared(),
@@ -203,6 +271,99 @@ async fn a_trigger_that_moves_the_progress_stops_the_stream() {
         assert_eq!(database.sql("select count(*) from t"), "0", "{step}");
         assert_eq!(database.offset(&feed), before, "{step}");
     }
+}
+
+/// What brings every origin's stream forward by as many records as each new row says.
+const FORWARD: &str = "
+    create function forward() returns trigger language plpgsql as $$ begin
+      execute 'update thinwire.applied set \"offset\" = \"offset\" + ' || new.v; return new; end $$;
+    create constraint trigger forward after insert on t initially deferred for each row execute function forward();
+    alter table t enable always trigger forward;";
+
+#[tokio::test]
+async fn a_trigger_that_moves_the_progress_once_it_is_written_has_nothing_skipped() {
+    let table = "create table t (id int primary key, v text);";
+    let database = Database::bare(Database::shared(), &format!("{table} {FORWARD}"));
+    let (login, setup) = prepared(&database).await;
+    let (feed, t) = (Feed::new(), Table::new(1, "public.t", &["id*", "v"]));
+    feed.append(&[t.relation()]);
+    let options = || Options { target: database.target_as(&login), ..database.options(&feed) };
+    let applier = Applier::start(options());
+    let reached = feed.transaction(&[t.insert("1|3")]);
+    applied(&applier, &feed.stream).await;
+    let moved = reached.get() + 3;
+    assert_eq!(database.offset(&feed), moved.to_string());
+    feed.transaction(&[t.insert("2|0")]);
+    feed.transaction(&[t.insert("3|0")]);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!((&*halt.code, halt.table.as_deref()), ("progress_moved", Some("thinwire.applied")));
+    let told =
+        |known| format!("record {moved} as the last that is applied, and this node{known} did");
+    let was = told(format!(", which was at record {reached},"));
+    assert!(halt.detail.contains(&was), "{halt:?}");
+    applier.shutdown().await;
+    // Nor by one that knows nothing but what the database says.
+    let applier = Applier::start(options());
+    in_state(&applier, State::Halted).await;
+    let halt = halted(&applier, &feed.stream).await;
+    assert!(halt.detail.contains(&told(String::new())), "{halt:?}");
+    assert_eq!(database.sql("select id from t"), "1");
+
+    database.sql(&format!("update thinwire.applied set \"offset\" = {reached}"));
+    applier.retry();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(*feed.stream.halted().borrow(), None);
+    assert_eq!(database.sql("select id from t order by id"), "1\n2\n3");
+    // What it holds elsewhere is for a person to believe.
+    database.sql("update thinwire.applied set seal = null");
+    let setup = Setup { streams: vec![feed.id.origin], seal: Some(seal()), ..setup };
+    let doubts = |checks: Vec<Check>| checks.iter().filter(|check| !check.ok).count();
+    assert_eq!(doubts(check(&database.target_as(&login), &setup).await), 1);
+    for taken_over in [vec![feed.id.origin], vec![]] {
+        assert_eq!(init(&database.target(), &setup).await.unwrap(), taken_over);
+    }
+    assert_eq!(plan(&database.target(), &setup).await.unwrap(), Vec::<String>::new());
+    assert_eq!(doubts(check(&database.target_as(&login), &setup).await), 0);
+    feed.transaction(&[t.insert("4|0")]);
+    let applier = Applier::start(options());
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(database.sql("select max(id) from t"), "4");
+}
+
+#[tokio::test]
+async fn a_trigger_that_one_stream_fires_has_nothing_of_another_skipped() {
+    let tables =
+        "create table t (id int primary key, v text); create table u (id int primary key);";
+    let database = Database::bare(Database::shared(), &format!("{tables} {FORWARD}"));
+    let (login, _) = prepared(&database).await;
+    let (t, u) = (Table::new(1, "public.t", &["id*", "v"]), Table::new(1, "public.u", &["id*"]));
+    let (one, other) = (Feed::new(), Feed::new());
+    let start = |feed: &Feed| {
+        let target = database.target_as(&login);
+        Applier::start(Options { target, ..database.options(feed) })
+    };
+    let reached = other.transaction(&[u.relation(), u.insert("1")]);
+    let running = start(&other);
+    applied(&running, &other.stream).await;
+    one.transaction(&[t.relation(), t.insert("1|3")]);
+    let applier = start(&one);
+    applied(&applier, &one.stream).await;
+    applier.shutdown().await;
+    assert_eq!(database.offset(&other), (reached.get() + 3).to_string());
+    other.transaction(&[u.insert("2")]);
+    other.transaction(&[u.insert("3")]);
+    assert_eq!(halted(&running, &other.stream).await.code, "progress_moved");
+    running.shutdown().await;
+    database.sql(&format!(
+        "update thinwire.applied set \"offset\" = {reached} where origin = '{}'",
+        other.id.origin
+    ));
+    let running = start(&other);
+    applied(&running, &other.stream).await;
+    running.shutdown().await;
+    assert_eq!(database.sql("select id from u order by id"), "1\n2\n3");
 }
 
 #[tokio::test]

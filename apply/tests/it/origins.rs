@@ -35,6 +35,7 @@ fn met(applier: &Applier) -> Vec<(&'static str, u64)> {
 
 #[tokio::test]
 async fn updates_and_deletes_of_rows_of_others_are_told_and_made() {
+    // PostgreSQL: 030_origin 8, 9
     for (gathered, sql) in [(true, TABLE), (false, "create table t (id int, a text)")] {
         let database = keeping(sql).await;
         let (feed, t) = (Feed::new(), if gathered { table() } else { table().full() });
@@ -91,6 +92,7 @@ async fn rows_of_another_stream_are_those_of_others() {
 
 #[tokio::test]
 async fn a_row_of_a_partition_that_others_changed_last_is_told() {
+    // PostgreSQL: 013_partition 70
     let database = keeping(
         "create table t (id int primary key, a text) partition by range (id);
          create table t_low partition of t for values from (0) to (100);

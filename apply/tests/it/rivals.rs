@@ -27,6 +27,7 @@ fn names(halt: &Halt, indexes: &[&str]) {
 
 #[tokio::test]
 async fn an_insert_names_every_unique_index_in_the_way_and_no_value_of_it() {
+    // PostgreSQL: 035_conflicts 1
     let sql = "create table t (id int primary key, a text unique, b int unique);
         insert into t values (1, 'x', null), (2, 'y', 7), (3, 'z', 8)";
     let halt = refused(sql, table().insert("1|y|8")).await;
@@ -56,6 +57,7 @@ async fn an_insert_names_every_unique_index_in_the_way_and_no_value_of_it() {
 
 #[tokio::test]
 async fn an_update_names_every_unique_index_in_the_way_but_not_its_own_row() {
+    // PostgreSQL: 035_conflicts 2
     let sql = "create table t (id int primary key, a text unique, b int unique);
         insert into t values (1, 'x', 6), (2, 'y', 7), (3, 'z', 8)";
     let change = table().update_key("1|~|~", "2|?|8");
@@ -75,6 +77,7 @@ async fn an_update_names_every_unique_index_in_the_way_but_not_its_own_row() {
 
 #[tokio::test]
 async fn an_insert_into_a_partition_names_every_unique_index_of_the_partition() {
+    // PostgreSQL: 035_conflicts 3
     let sql = "create table t (id int primary key, a text, b int) partition by range (id);
         create table t_low partition of t for values from (0) to (100);
         create table t_high (b int, a text, id int not null);

@@ -1,13 +1,13 @@
 //! Schema changes that streams tell of, on a real database.
 
-use thinwire_apply::{Applier, Options, Setup, State, init};
+use thinwire_apply::{Applier, Options, Setup, State, Tables};
 use thinwire_engine::model::{
     Attribute, Body, Constraint, Definitions, Dropped, Generated, Index, Object, Partition, Record,
     RelationId, ReplicaIdentity, Schema, Sequence, Table as TableBody, TableColumn,
 };
 
 use crate::{
-    database::{Database, applied, halted, in_state},
+    database::{Database, applied, halted, in_state, init, said, setup_of},
     feed::{Feed, Table, copy_records},
 };
 
@@ -46,20 +46,7 @@ pub(crate) fn object(id: u32, name: &str, body: Body) -> Object {
 /// A table with columns that are numbered from one.
 pub(crate) fn table(id: u32, name: &str, columns: &[&str]) -> Object {
     let numbered = columns.iter().zip(1..).map(|(text, number)| column(number, text));
-    object(id, name, Body::Table(TableBody { columns: numbered.collect(), ..empty() }))
-}
-
-pub(crate) fn empty() -> TableBody {
-    TableBody {
-        columns: Vec::new(),
-        constraints: Vec::new(),
-        indexes: Vec::new(),
-        identity: ReplicaIdentity::Default,
-        identity_index: None,
-        partition_key: None,
-        partition_of: None,
-        inherits: Vec::new(),
-    }
+    object(id, name, Body::Table(TableBody { columns: numbered.collect(), ..TableBody::default() }))
 }
 
 pub(crate) fn constraint(name: &str, definition: &str) -> Constraint {
@@ -562,7 +549,9 @@ async fn rows_of_an_earlier_time_do_not_stand_in_the_way_of_a_change_if_they_are
 async fn a_copy_creates_tables_that_are_missing_and_leaves_the_others() {
     let database = Database::new("create table here (note text, id int primary key)").await;
     let feed = Feed::new();
-    let new = table(1, "app.new", &["id integer not null", "v text"]);
+    let new = with(table(1, "app.new", &["id integer not null", "v text"]), |table| {
+        table.constraints.push(constraint("new_pkey", "PRIMARY KEY (id)"));
+    });
     let here = with(table(2, "public.here", &["id integer not null"]), |table| {
         table.indexes.push(Index {
             name: "i".to_owned(),
@@ -578,6 +567,13 @@ async fn a_copy_creates_tables_that_are_missing_and_leaves_the_others() {
     assert_eq!(columns(&database, "here"), "note text, id integer not null");
     assert_eq!(database.sql("select to_regclass('i') is null"), "t");
     assert_eq!(database.sql("select count(*) from thinwire.definitions"), "3");
+    // One that somebody has removed since comes whole, as if it had never been told of.
+    database.sql("drop table app.new");
+    feed.append(&records);
+    feed.transaction(&[rows.update("1|c")]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select * from app.new order by id"), "1|c\n2|b");
+    assert_eq!(database.sql("select to_regclass('app.new_pkey') is null"), "f");
 }
 
 #[tokio::test]
@@ -606,6 +602,45 @@ async fn what_the_target_cannot_take_halts_and_what_was_done_by_hand_is_not_done
     applied(&applier, &feed.stream).await;
     applier.shutdown().await;
     assert_eq!(database.sql("select * from t"), "1|x");
+}
+
+#[tokio::test]
+async fn what_only_newer_servers_know_is_made_as_it_can_be_or_by_hand() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let doubled = |number, name: &str| TableColumn {
+        default: Some("(id * 2)".to_owned()),
+        generated: Some(Generated::Virtual),
+        ..column(number, &format!("{name} integer"))
+    };
+    let t = with(table(1, "public.t", &["id integer not null"]), |table| {
+        table.columns.push(doubled(2, "twice"));
+        table.constraints.push(constraint("above", "CHECK ((id > 5)) NOT ENFORCED"));
+    });
+    let more = with(t.clone(), |table| table.columns.push(doubled(3, "again")));
+    let rows = Table::new(1, "public.t", &["id*"]);
+    feed.transaction(&[one(&t), rows.relation(), rows.insert("1")]);
+    feed.transaction(&[one(&more), rows.relation(), rows.insert("2")]);
+    database.apply_all(&feed).await;
+    assert_eq!(database.sql("select * from t order by id"), "1|2|2\n2|4|4");
+    let view = Body::View {
+        materialized: false,
+        query: " SELECT t.id FROM public.t".to_owned(),
+        columns: vec!["id".to_owned()],
+        options: vec!["unheard_of=true".to_owned()],
+    };
+    let last =
+        feed.transaction(&[one(&object(2, "public.v", view)), rows.relation(), rows.insert("3")]);
+    let applier = database.apply(&feed);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!((&*halt.code, halt.table.as_deref()), ("schema_refused", Some("public.v")));
+    assert_eq!(halt.offset.map(|offset| offset.get()), Some(last.get() - 3));
+    assert!(halt.detail.contains("unheard_of"), "{}", halt.detail);
+    database.sql("create view v as select 7 as id");
+    applier.retry();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(database.sql("select id, (select count(*) from t) from v"), "7|3");
 }
 
 #[tokio::test]
@@ -643,19 +678,19 @@ async fn a_reader_who_stays_is_waited_for_and_named_as_the_reason() {
     let t = table(1, "public.t", &["id integer not null"]);
     feed.transaction(&[one(&t)]);
     database.apply_all(&feed).await;
-    let (cluster, name) = (database.cluster.clone(), database.name.clone());
-    let reader = std::thread::spawn(move || {
-        cluster.psql(&name, "begin; select * from t; select pg_sleep(4); commit").unwrap()
-    });
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let target = database.target();
+    let (reader, connection) = target.config.connect(tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    reader.batch_execute("begin; select * from t").await.unwrap();
     feed.transaction(&[told(&[with(t, |table| table.columns.push(column(2, "v text")))])]);
     let applier = database.apply(&feed);
     in_state(&applier, State::Waiting).await;
-    let why = applier.status().last_error.unwrap();
-    assert!(why.contains("the schema of public.t is to be changed"), "{why}");
+    said(&applier, "the schema of public.t is to be changed").await;
+    reader.batch_execute("commit").await.unwrap();
     applied(&applier, &feed.stream).await;
     applier.shutdown().await;
-    reader.join().unwrap();
+    drop(reader);
+    connection.await.unwrap().unwrap();
     assert_eq!(columns(&database, "t"), "id integer not null, v text");
 }
 
@@ -669,8 +704,11 @@ async fn another_login_changes_the_schema_for_one_that_may_only_write_rows() {
         database.name
     ));
     let feed = Feed::new();
-    let streams = vec![feed.id.origin];
-    let setup = Setup { login: rows.clone(), owner: Some(owner.clone()), streams };
+    let setup = Setup {
+        owner: Some(owner.clone()),
+        streams: vec![feed.id.origin],
+        ..setup_of(&rows, Tables::default())
+    };
     init(&database.target(), &setup).await.unwrap();
     let t = table(1, "public.t", &["id integer not null"]);
     let narrow = Table::new(1, "public.t", &["id*"]);
@@ -738,14 +776,16 @@ async fn an_answer_that_is_lost_at_any_step_leaves_all_of_a_change_or_nothing() 
                 table.columns[last].default = None;
             }
         });
+        let cuts = cutter.cuts.load(std::sync::atomic::Ordering::SeqCst);
+        let left = u64::from(step) * 167 % 3000;
+        cutter.left.store(left, std::sync::atomic::Ordering::SeqCst);
         feed.transaction(&[
             ledger.insert(&step.to_string()),
             one(&t),
             ledger.insert(&step.to_string()),
         ]);
-        let left = u64::from(step) * 167 % 3000;
-        cutter.left.store(left, std::sync::atomic::Ordering::SeqCst);
         tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        cutter.has_cut(cuts, &feed).await;
         let held = database.sql(
             "select count(*), coalesce(max(n), 0), (select count(*) from pg_attribute where attnum > 1 \
              and attrelid = to_regclass('t')) from ledger",
@@ -774,4 +814,134 @@ async fn a_table_that_the_stream_made_or_renamed_is_copied_again_without_a_quest
     feed.copy(&Table::new(1, "public.u", &["id*"]), &["4"]);
     database.apply_all(&feed).await;
     assert_eq!(database.sql("select * from u"), "4");
+}
+
+/// A function with these arguments, as types only.
+fn function(id: u32, name: &str, arguments: &str, rest: &str) -> Object {
+    let definition = format!("CREATE OR REPLACE FUNCTION {name}({arguments})\n {rest}");
+    let arguments = arguments.to_owned();
+    object(id, name, Body::Routine { definition, arguments, procedure: false })
+}
+
+/// Objects of every kind, in the order of their ids, each of which needs another: most of them one that comes later.
+fn tangle() -> Vec<Object> {
+    let attribute = |number, name: &str, data_type: &str| Attribute {
+        number,
+        name: name.to_owned(),
+        data_type: data_type.to_owned(),
+        collation: None,
+    };
+    let pair = vec![attribute(1, "a", "integer"), attribute(2, "b", "public.mood")];
+    let short = Body::Domain {
+        base: "text".to_owned(),
+        collation: None,
+        not_null: false,
+        default: None,
+        constraints: vec![constraint("short_check", "CHECK (public.is_short(VALUE))")],
+    };
+    let view = |id, name: &str, query: &str| {
+        let (query, columns) = (query.to_owned(), vec!["id".to_owned()]);
+        object(id, name, Body::View { materialized: false, query, columns, options: Vec::new() })
+    };
+    let old = with(table(5, "public.old", &["id integer not null", "p public.pair"]), |table| {
+        table.inherits.push(("public".to_owned(), "young".to_owned()));
+        table.columns[0].default = Some("public.most()".to_owned());
+        let mut first = column(3, "first integer");
+        first.default = Some("public.first(p)".to_owned());
+        first.generated = Some(Generated::Stored);
+        table.columns.push(first);
+    });
+    let names = ["id integer not null", "name public.short"];
+    let people = with(table(6, "public.people", &names), |table| {
+        table.constraints.push(constraint("people_pkey", "PRIMARY KEY (id)"));
+        // It counts the rows of this very table.
+        table.columns[0].default = Some("public.most()".to_owned());
+        let check = "CHECK ((public.label(people.*) <> ''::text))";
+        table.constraints.push(constraint("named", check));
+        let on = "ON public.people USING btree (public.label(people.*))";
+        let definition = format!("CREATE UNIQUE INDEX by_label {on}");
+        table.indexes.push(Index { name: "by_label".to_owned(), definition });
+    });
+    let immutable = "LANGUAGE sql IMMUTABLE AS";
+    let label = format!("RETURNS text {immutable} $f$ SELECT $1.id || $1.name $f$");
+    let is_short = format!("RETURNS boolean {immutable} $f$ SELECT length($1) < 9 $f$");
+    let first = format!("RETURNS integer {immutable} $f$ SELECT $1.a $f$");
+    let most = "RETURNS integer LANGUAGE sql BEGIN ATOMIC SELECT count(*)::integer FROM public.people; END";
+    vec![
+        object(1, "public.pair", Body::Composite { attributes: pair }),
+        object(2, "public.short", short),
+        view(3, "public.view", " SELECT newer.id FROM public.newer"),
+        view(4, "public.newer", " SELECT people.id FROM public.people GROUP BY people.id"),
+        old,
+        people,
+        function(7, "public.label", "public.people", &label),
+        function(8, "public.is_short", "text", &is_short),
+        function(9, "public.first", "public.pair", &first),
+        function(10, "public.most", "", most),
+        object(11, "public.mood", labels(&["ok"])),
+        table(12, "public.young", &["id integer not null"]),
+    ]
+}
+
+#[tokio::test]
+async fn objects_are_made_whatever_the_order_in_which_they_are_told() {
+    let rows = Table::new(6, "public.people", &["id*", "name"]);
+    let mut all = tangle();
+    for _ in 0..2 {
+        let database = Database::new("").await;
+        let feed = Feed::new();
+        feed.transaction(&[told(&all), rows.relation(), rows.insert("1|Ann")]);
+        database.apply_all(&feed).await;
+        assert_eq!(database.sql("select id, public.label(p) from people p"), "1|1Ann");
+        assert!(columns(&database, "people").starts_with("id integer not null default most()"));
+        let made = database.sql("insert into old (p) values ('(7,ok)') returning id, first");
+        assert_eq!(made.lines().next(), Some("1|7"));
+        assert_eq!(database.sql("select id from view union all select id from young"), "1\n1");
+        let held = "select count(*), to_regclass('by_label') is not null from pg_constraint \
+                    where conrelid = 'people'::regclass and contype in ('p', 'c')";
+        assert_eq!(database.sql(held), "2|t");
+        all.reverse();
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_makes_halts_and_not_what_waits_for_it() {
+    let database = Database::new("").await;
+    let feed = Feed::new();
+    let heir = |id, name: &str, of: &str| {
+        with(table(id, name, &["id integer not null"]), |table| {
+            table.inherits.push(("public".to_owned(), of.to_owned()));
+        })
+    };
+    let all = [heir(1, "public.a", "b"), heir(2, "public.b", "nowhere"), heir(3, "public.c", "a")];
+    feed.transaction(&[told(&all)]);
+    let applier = database.apply(&feed);
+    let halt = halted(&applier, &feed.stream).await;
+    assert_eq!((&*halt.code, halt.table.as_deref()), ("schema_refused", Some("public.a")));
+    database.sql("create table nowhere (id int not null)");
+    applier.retry();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    let made =
+        "select count(*) from pg_inherits where inhparent::regclass::text in ('a', 'b', 'nowhere')";
+    assert_eq!(database.sql(made), "3");
+}
+
+#[tokio::test]
+async fn a_label_that_is_used_in_the_transaction_that_adds_it_halts_with_the_cure() {
+    let database =
+        Database::new("create type mood as enum ('sad'); create table t (mood mood)").await;
+    let feed = Feed::new();
+    feed.transaction(&[told(&[object(1, "public.mood", labels(&["sad"]))])]);
+    let t = Table::new(2, "public.t", &["mood"]).full();
+    let more = object(1, "public.mood", labels(&["sad", "ok"]));
+    feed.transaction(&[told(&[more]), t.relation(), t.insert("ok")]);
+    let applier = database.apply(&feed);
+    let halt = halted(&applier, &feed.stream).await;
+    assert!(halt.detail.contains("(55P04); add the label here by hand"), "{}", halt.detail);
+    database.sql("alter type mood add value 'ok'");
+    applier.retry();
+    applied(&applier, &feed.stream).await;
+    applier.shutdown().await;
+    assert_eq!(database.sql("select * from t"), "ok");
 }

@@ -131,7 +131,7 @@ async fn every_change_has_its_effect_once_whatever_fails() {
     assert!(faults > 400, "only {faults} faults");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_prefix_may_be_applied_twice() {
     let feed = Feed::new();
     let (target, t) = (Arc::<Mutex<Target>>::default(), table());
@@ -150,7 +150,7 @@ async fn every_prefix_may_be_applied_twice() {
     assert_eq!(target.commits, 30);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn small_transactions_share_a_target_transaction() {
     let (feed, t) = (Feed::new(), table());
     feed.append(&[t.relation()]);
@@ -328,7 +328,7 @@ async fn a_row_that_no_source_would_send_halts() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn care_costs_one_batch_in_vain_whatever_is_in_it_and_ends_behind_it() {
     const TRANSACTIONS: u64 = 10;
     let (feed, t) = (Feed::new(), table());
