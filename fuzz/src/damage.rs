@@ -178,7 +178,13 @@ fn grow(disk: &MemoryDisk, input: &mut Unstructured<'_>) -> arbitrary::Result<(V
                 stream.append(transaction).expect("there is room");
             }
             Growth::Mark { released } => stream.mark(mark(step, released)).expect("it is sound"),
-            Growth::Sync => drop(stream.sync().expect("nothing fails on this disk")),
+            Growth::Sync => {
+                stream.sync().expect("nothing fails on this disk");
+                // A stream that is idle now and then.
+                if step.is_multiple_of(3) {
+                    stream.seal().expect("nothing fails on this disk");
+                }
+            }
         }
         if step == steps / 2 {
             stale = files(disk);

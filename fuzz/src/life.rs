@@ -145,6 +145,10 @@ impl Model {
                 self.marks.drain(..self.marks.len() - 1);
                 assert_eq!(self.acked, self.records.len());
                 assert_eq!(stream.durable_mark(), self.marks[0]);
+                if self.number.is_multiple_of(SEALED_EVERY) {
+                    stream.seal()?;
+                    assert!(stream.is_sealed());
+                }
             }
             Action::Trim { upto } => {
                 self.trimmed = self.trimmed.max(usize::from(upto).min(self.acked));
@@ -186,6 +190,9 @@ fn count(offset: Offset) -> usize {
 const LIVES_MAX: usize = 16;
 const ACTIONS_MAX: usize = 32;
 const INTERRUPTIONS_MAX: u8 = 6;
+
+/// A stream is idle behind one of so many records that it is made durable behind.
+const SEALED_EVERY: u64 = 3;
 
 /// What a unit of room on a small disk is, in bytes.
 const FULL_UNIT: usize = 16;

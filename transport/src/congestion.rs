@@ -384,6 +384,9 @@ impl Controller for Seat {
     }
 
     fn window(&self) -> u64 {
+        if self.shared.parting.load(Relaxed) {
+            return UNPACED;
+        }
         if self.shared.is_shut() {
             return SHUT;
         }

@@ -9,19 +9,21 @@
 mod bar;
 mod connection;
 mod dialer;
+mod handshakes;
 mod link;
+mod links;
 mod listener;
 mod network;
 mod node;
+mod orders;
 mod settings;
 mod sockets;
 mod vigil;
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -45,11 +47,12 @@ pub use node::Event;
 
 use crate::{
     frame::CopyRequest,
-    identity::{Identity, tls},
+    identity::{Identity, PublicKey, tls},
     peer::Peer,
 };
 use dialer::Dialer;
 use link::Link;
+use links::Links;
 use listener::{Listener, Unbound};
 use node::Node;
 use sockets::Sockets;
@@ -116,7 +119,8 @@ pub struct Unwelcome {
 #[derive(Debug)]
 pub struct Transport {
     node: Arc<Node>,
-    links: Vec<Arc<Link>>,
+    identity: Identity,
+    links: Arc<Links>,
     sockets: Arc<Sockets>,
     tasks: Mutex<JoinSet<()>>,
     changed: watch::Sender<u64>,
@@ -142,16 +146,17 @@ impl Transport {
         if journal.own() != own {
             return Err(StartError::ForeignJournal);
         }
-        check_peers(&identity, &peers)?;
         let changed = watch::Sender::new(0);
         let node = Arc::new(Node::new(node_name, journal, network.clone(), events));
-        let links: Vec<_> =
-            peers.into_iter().map(|peer| Arc::new(Link::new(peer, own, changed.clone()))).collect();
+        let strangers = node.strangers.clone();
+        let links = Arc::new(Links::new(identity.public(), strangers, changed.clone()));
         let sockets = Arc::new(Sockets::new(network, identity.clone()));
-        let mut tasks = JoinSet::new();
-        let mut listening = None;
+        let tasks = Mutex::default();
+        let mut this = Self { node, identity, links, sockets, tasks, changed, listening: None };
+        // A listener that cannot start is no reason to dial, and before there are peers everybody is a stranger.
+        let dialers = this.exchange_peers(peers)?;
         if let Some(address) = listen {
-            let listener = listener(&node, &links, &identity, address)?;
+            let listener = this.listener(address)?;
             let endpoint = match listener.bind() {
                 Ok(endpoint) => Some(endpoint),
                 Err(Unbound::Refused(error)) => return Err(error),
@@ -160,17 +165,57 @@ impl Transport {
                     None
                 }
             };
-            listening = endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
-            tasks.spawn(listener.run(endpoint));
+            this.listening = endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok());
+            this.tasks().spawn(listener.run(endpoint));
         }
-        for link in &links {
-            if let Some(address) = link.peer.address.clone() {
-                let crypto = Arc::new(client_crypto(&identity, link)?);
-                let (node, link, sockets) = (node.clone(), link.clone(), sockets.clone());
-                tasks.spawn(Dialer { node, link, address, crypto, sockets }.run());
-            }
+        this.dial(dialers);
+        Ok(this)
+    }
+
+    /// Exchanges the peers for others while the node runs. The connection of one that is not among them, or that has another
+    /// key, is closed, and it gets no other; one of which anything else differs is connected with anew, by what holds
+    /// from here on. All others go on undisturbed. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If two peers have the same name or key, or one has this node's; then nothing changes.
+    pub fn set_peers(&self, peers: Vec<Peer>) -> Result<(), StartError> {
+        let dialers = self.exchange_peers(peers)?;
+        self.dial(dialers);
+        Ok(())
+    }
+
+    /// Returns who dials those that are new.
+    fn exchange_peers(&self, peers: Vec<Peer>) -> Result<Vec<Dialer>, StartError> {
+        // Before anything changes: it does not depend on the peer whether the identity can be used.
+        client_crypto(&self.identity, self.identity.public())?;
+        let dialer = |link: Arc<Link>| {
+            let address = link.peer.address.clone()?;
+            let crypto = client_crypto(&self.identity, link.peer.key).map(Arc::new);
+            let (node, sockets) = (self.node.clone(), self.sockets.clone());
+            Some(crypto.map(|crypto| Dialer { node, link, address, crypto, sockets }))
+        };
+        self.links.set(peers)?.into_iter().filter_map(dialer).collect()
+    }
+
+    fn dial(&self, dialers: Vec<Dialer>) {
+        let mut tasks = self.tasks();
+        while tasks.try_join_next().is_some() {}
+        for dialer in dialers {
+            tasks.spawn(dialer.run());
         }
-        Ok(Self { node, links, sockets, tasks: Mutex::new(tasks), changed, listening })
+    }
+
+    fn listener(&self, address: SocketAddr) -> Result<Listener, StartError> {
+        let config = tls::server(&self.identity, self.links.clone()).map_err(unusable)?;
+        let crypto = QuicServerConfig::try_from(config).map_err(unusable)?;
+        Ok(Listener {
+            node: self.node.clone(),
+            links: self.links.clone(),
+            identity: self.identity.clone(),
+            config: settings::server(Arc::new(crypto)),
+            address,
+            handshakes: Arc::default(),
+        })
     }
 
     /// Where it listens, if it does already; tells the port where any was asked for.
@@ -180,7 +225,7 @@ impl Transport {
 
     /// How all peers are doing, in the order of the configuration.
     pub fn peers(&self) -> Vec<PeerStatus> {
-        self.links.iter().map(|link| link.status()).collect()
+        self.links.all().iter().map(|link| link.status()).collect()
     }
 
     /// Changes whenever a peer has acknowledged, connected, gone or failed.
@@ -220,9 +265,10 @@ impl Transport {
         self.with(peer, Link::disregard)
     }
 
-    /// The copy of a stream that was made for a peer begins at `from`: what the peer lacks before is skipped.
-    pub fn serve_from(&self, peer: &str, stream: StreamId, from: Offset) -> bool {
-        self.with(peer, |link| link.serve_from(stream, from))
+    /// The copy of a stream that was made for a peer begins at `from`: what the peer lacks before is skipped. It is named
+    /// by its origin, because its name may be another node's by then. Returns whether there is such a peer.
+    pub fn serve_from(&self, peer: Origin, stream: StreamId, from: Offset) -> bool {
+        self.links.with_origin(peer).map(|link| link.serve_from(stream, from)).is_some()
     }
 
     /// Asks the peer from which a stream comes for a copy: `audience` loads it, `carriers` (we among them) pass it on. It
@@ -234,7 +280,7 @@ impl Transport {
         audience: Vec<Origin>,
         carriers: Vec<Origin>,
     ) -> bool {
-        let link = self.links.iter().find(|link| link.peer.name == peer);
+        let link = self.links.named(peer);
         link.is_some_and(|link| link.request_copy(CopyRequest { stream, audience, carriers }))
     }
 
@@ -248,8 +294,7 @@ impl Transport {
         stream: StreamId,
         wanted: Range<Offset>,
     ) -> Result<Fetching, FetchError> {
-        let link = self.links.iter().find(|link| link.peer.name == peer);
-        let link = link.filter(|link| !link.is_paused());
+        let link = self.links.named(peer).filter(|link| !link.is_paused());
         let active =
             link.and_then(|link| link.active()).ok_or_else(|| FetchError::NotConnected {
                 peer: peer.to_owned(),
@@ -266,8 +311,7 @@ impl Transport {
     /// Sends the last acknowledgements, says goodbye and ends; within two seconds.
     pub async fn shutdown(&self) {
         self.node.stop();
-        let mut tasks =
-            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut tasks = std::mem::take(&mut *self.tasks());
         let ended = async {
             while tasks.join_next().await.is_some() {}
             self.sockets.drain().await;
@@ -278,47 +322,21 @@ impl Transport {
     }
 
     fn with(&self, peer: &str, act: impl FnOnce(&Link)) -> bool {
-        let link = self.links.iter().find(|link| link.peer.name == peer);
-        link.map(|link| act(link)).is_some()
+        self.links.named(peer).map(|link| act(&link)).is_some()
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn check_peers(identity: &Identity, peers: &[Peer]) -> Result<(), StartError> {
-    let mut keys = BTreeSet::from([identity.public()]);
-    let mut names = BTreeSet::new();
-    for peer in peers {
-        if !keys.insert(peer.key) || !names.insert(&peer.name) {
-            return Err(StartError::DuplicatePeer { name: peer.name.clone() });
-        }
-    }
-    Ok(())
+fn client_crypto(identity: &Identity, key: PublicKey) -> Result<QuicClientConfig, StartError> {
+    let config = tls::client(identity, key).map_err(unusable)?;
+    QuicClientConfig::try_from(config).map_err(unusable)
 }
 
-fn listener(
-    node: &Arc<Node>,
-    links: &[Arc<Link>],
-    identity: &Identity,
-    address: SocketAddr,
-) -> Result<Listener, StartError> {
-    let unusable = |error: &dyn std::fmt::Display| StartError::Identity(error.to_string());
-    let keys = links.iter().map(|link| link.peer.key).collect();
-    let config =
-        tls::server(identity, keys, node.strangers.clone()).map_err(|error| unusable(&error))?;
-    let crypto = QuicServerConfig::try_from(config).map_err(|error| unusable(&error))?;
-    Ok(Listener {
-        node: node.clone(),
-        links: links.to_vec(),
-        identity: identity.clone(),
-        config: settings::server(Arc::new(crypto)),
-        address,
-        handshakes: Listener::permits(),
-    })
-}
-
-fn client_crypto(identity: &Identity, link: &Link) -> Result<QuicClientConfig, StartError> {
-    let unusable = |error: &dyn std::fmt::Display| StartError::Identity(error.to_string());
-    let config = tls::client(identity, link.peer.key).map_err(|error| unusable(&error))?;
-    QuicClientConfig::try_from(config).map_err(|error| unusable(&error))
+fn unusable(error: impl std::fmt::Display) -> StartError {
+    StartError::Identity(error.to_string())
 }
 
 /// Runs what touches the disk where it keeps no other task waiting, if the runtime has such a place.

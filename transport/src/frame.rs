@@ -15,7 +15,7 @@ pub use control::{
     STREAMS_PER_FRAME_MAX, Stop,
 };
 pub use data::{DataDecoder, DataFrame, Opening, data_header, put_opening};
-pub use priming::{PRIMINGS_MAX, Priming, put_primings, read_primings};
+pub use priming::{PRIMED_BYTES_MAX, PRIMINGS_MAX, Priming, put_primings, read_primings};
 
 use thinwire_engine::codec::DecodeError;
 

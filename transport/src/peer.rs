@@ -8,7 +8,7 @@ use thinwire_engine::model::{Origin, StreamId};
 use crate::identity::PublicKey;
 
 /// Another node, and which streams go to it and come from it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// What it is called here. A label; its key is what counts.
     pub name: String,
@@ -45,7 +45,7 @@ pub enum Congestion {
     /// Our own controller, which takes no loss for a full link. Right where the link is ours.
     #[default]
     Thin,
-    /// Cubic, which makes way for others. Right where the link is shared.
+    /// Cubic, which yields at each loss, as TCP does. Right where a link is shared with what would suffer otherwise.
     Cubic,
 }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -32,6 +32,7 @@ pub struct InFlight {
     pub(super) written: AtomicU64,
     pub(super) left_for_peer: AtomicU64,
     pub(super) moved: Notify,
+    pub(super) parting: AtomicBool,
     /// What rules the connection, once it is known whose it is.
     rule: OnceLock<Rule>,
     /// Bytes of whole packets that left before that.
@@ -149,6 +150,12 @@ impl InFlight {
     /// be waiting for with a full window of its own. Quinn keeps those back for as long as data waits.
     pub fn grant_answer(&self) {
         self.granted.store(self.bytes() + PROBE_BYTES, Relaxed);
+    }
+
+    /// The connection is about to be closed. The packet that says so, all that leaves from then on, leaves whatever waits
+    /// before it: quinn keeps it behind that, and nothing takes what waits off a window any more.
+    pub fn part(&self) {
+        self.parting.store(true, Relaxed);
     }
 
     /// Lets a packet more leave although the window is full, until the next acknowledgement. Without it

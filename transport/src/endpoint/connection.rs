@@ -1,10 +1,13 @@
 //! One connection from handshake to end: greeting, deciding whether it counts, and what others may ask of it.
 
+mod copies;
 mod fetch;
+mod outbox;
 mod priming;
 mod pumps;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -14,17 +17,16 @@ use std::{
 
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use thinwire_engine::model::{Offset, StreamId};
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 pub use fetch::{FetchError, Fetching};
 
+use outbox::Outbox;
+
 use super::{
     bar::Bar,
-    link::{Facts, Link, Traffic},
-    node::{Event, Node},
+    link::{Facts, Link, Over, Traffic},
+    node::Node,
     vigil::hello_timeout,
 };
 use crate::{
@@ -59,8 +61,11 @@ pub(crate) struct Conversation {
     full: Notify,
     /// Something came that asks for an acknowledgement.
     heard: Notify,
-    /// Frames for the peer. Few: a refusal a stream, and what people ask for.
-    control: mpsc::UnboundedSender<Control>,
+    /// There may be a copy to tell of.
+    copies: Notify,
+    /// Streams of which the peer needs a copy, until that is told.
+    needs: Mutex<BTreeSet<StreamId>>,
+    control: Outbox,
     peer_pauses: AtomicBool,
 }
 
@@ -97,6 +102,11 @@ pub(crate) enum End {
     Stopping,
     #[error("{0}")]
     Barred(Bar),
+    #[error("{}", match .0 {
+        Over::Changed => "the link is configured otherwise",
+        Over::Removed => "the key was taken out of the configuration",
+    })]
+    Over(Over),
 }
 
 impl End {
@@ -104,7 +114,8 @@ impl End {
     fn code(&self) -> VarInt {
         VarInt::from_u32(match self {
             Self::Barred(bar) => return bar.code(),
-            Self::Stopping | Self::Lost(_) => CLOSE_BYE,
+            Self::Stopping | Self::Lost(_) | Self::Over(Over::Changed) => CLOSE_BYE,
+            Self::Over(Over::Removed) => CLOSE_REMOVED,
             Self::Superseded => CLOSE_SUPERSEDED,
             Self::Unprimed => CLOSE_UNPRIMED,
             Self::NoHello => CLOSE_NO_HELLO,
@@ -128,6 +139,7 @@ impl End {
             | Self::Unprimed
             | Self::Stopping
             | Self::Barred(_)
+            | Self::Over(_)
             | Self::Lost(ConnectionError::LocallyClosed) => true,
             Self::Lost(ConnectionError::ApplicationClosed(close)) => {
                 [CLOSE_BYE, CLOSE_SUPERSEDED, CLOSE_UNPRIMED]
@@ -143,14 +155,15 @@ impl End {
 pub(crate) async fn converse(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) {
     let connection = fresh.connection.clone();
     let (congestion, ration) = (link.peer.rules.congestion, link.ration.clone());
-    fresh.in_flight.govern(Instant::now().into_std(), congestion, ration);
+    let in_flight = fresh.in_flight.clone();
+    in_flight.govern(Instant::now().into_std(), congestion, ration);
     let name = link.peer.name.clone();
     let passing = Passing { link: link.clone(), connection: Some(connection.clone()) };
     let end = tokio::select! {
         biased;
         end = Box::pin(run(node, link.clone(), fresh, passing)) => end,
         never = link.keep_to_ration(&connection) => match never {},
-        bar = link.barred() => End::Barred(bar),
+        end = link.closed() => end,
     };
     if end.is_quiet() {
         tracing::debug!(peer = name, reason = %end, "connection over");
@@ -158,6 +171,7 @@ pub(crate) async fn converse(node: Arc<Node>, link: Arc<Link>, fresh: Fresh) {
         tracing::warn!(peer = name, reason = %end, "connection over");
         link.set_error(end.to_string());
     }
+    in_flight.part();
     connection.close(end.code(), end.to_string().as_bytes());
 }
 
@@ -173,7 +187,7 @@ async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh, mut passing: Passin
     let (conversation, streams) = match greeted {
         Ok(greeted) => greeted,
         Err(end) => {
-            link.heed(&end, node.random());
+            link.heed(&end, None, node.random());
             return end;
         }
     };
@@ -186,12 +200,12 @@ async fn run(node: Arc<Node>, link: Arc<Link>, fresh: Fresh, mut passing: Passin
     passing.connection = None;
     let registered = Registered(conversation);
     let conversation = &registered.0;
-    let dialled = conversation.facts.dialled;
+    let Facts { dialled, instance, .. } = conversation.facts;
     tracing::info!(peer = link.peer.name, address = %connection.remote_address(), dialled, "connected");
     conversation.begin(&streams.hello);
     let end = conversation.pump(streams).await;
     // Before the dialler learns that there is no connection any more.
-    link.heed(&end, conversation.node.random());
+    link.heed(&end, Some(instance), conversation.node.random());
     end
 }
 
@@ -222,7 +236,6 @@ impl Drop for Registered {
 struct Streams {
     hello: Hello,
     write: SendStream,
-    outbox: mpsc::UnboundedReceiver<Control>,
     read: RecvStream,
     decoder: ControlDecoder,
 }
@@ -256,7 +269,6 @@ async fn greet(
     }
     sender.holds(holds)?;
 
-    let (control, outbox) = mpsc::unbounded_channel();
     let replaces = if dialled { replaces } else { hello.replaces };
     let conversation = Conversation {
         facts: Facts { dialled, instance: hello.instance, replaces },
@@ -270,10 +282,12 @@ async fn greet(
         ack: Notify::new(),
         full: Notify::new(),
         heard: Notify::new(),
-        control,
+        copies: Notify::new(),
+        needs: Mutex::default(),
+        control: Outbox::default(),
         peer_pauses: AtomicBool::new(hello.paused),
     };
-    Ok((conversation, Streams { hello, write, outbox, read, decoder }))
+    Ok((conversation, Streams { hello, write, read, decoder }))
 }
 
 /// The hello, and the frames behind it if the node holds many streams.
@@ -323,11 +337,7 @@ impl Conversation {
         for effect in effects {
             match effect {
                 Effect::Delivered(bytes) => self.link.delivered(bytes),
-                Effect::CopyNeeded(stream) => {
-                    tracing::info!(peer = peer.name, %stream, "a copy is needed: what the peer lacks was trimmed");
-                    let (peer, origin) = (peer.name.clone(), peer.origin());
-                    self.node.emit(Event::CopyNeeded { peer, origin, stream });
-                }
+                Effect::CopyNeeded(stream) => self.copy_needed(stream),
                 Effect::Stop(stop) => self.refuse(stop),
                 Effect::Prove(prefix) => {
                     let (name, stream, ours) = (&peer.name, prefix.stream, prefix.at);
@@ -335,7 +345,7 @@ impl Conversation {
                     self.link.set_error(format!(
                         "{name} says that it holds more of {stream} than up to {ours}, where it ends here: asked for proof"
                     ));
-                    let _ = self.control.send(Control::Prove(prefix));
+                    self.control.push(Control::Prove(prefix));
                 }
                 Effect::WentBack(stream, before, now) => {
                     let name = &peer.name;
@@ -354,26 +364,11 @@ impl Conversation {
         let (peer, stream) = (&self.link.peer.name, stop.stream);
         tracing::error!(peer, %stream, code = stop.code, detail = stop.detail, "stream stopped");
         self.link.set_error(stop.detail.clone());
-        let _ = self.control.send(Control::Stop(stop));
-    }
-
-    /// The peer asks for a copy, which it must be among those to carry.
-    fn copy_requested(&self, request: CopyRequest) -> Result<(), Violation> {
-        let CopyRequest { stream, audience, carriers } = request;
-        let peer = &self.link.peer;
-        let is_shipped = peer.ships(self.node.journal.own(), stream);
-        if !is_shipped || audience.is_empty() || !carriers.contains(&peer.origin()) {
-            return Err(Violation(format!(
-                "asks for a copy of {stream} that is not its to ask for"
-            )));
-        }
-        let peer = peer.name.clone();
-        self.node.emit(Event::CopyRequested { peer, stream, audience, carriers });
-        Ok(())
+        self.control.push(Control::Stop(stop));
     }
 
     pub(crate) fn request_copy(&self, request: CopyRequest) {
-        let _ = self.control.send(Control::Copy(request));
+        self.control.push(Control::Copy(request));
     }
 
     /// Whether the connection under it has ended.
@@ -382,11 +377,12 @@ impl Conversation {
     }
 
     pub(crate) fn close(&self, end: &End) {
+        self.in_flight.part();
         self.connection.close(end.code(), end.to_string().as_bytes());
     }
 
     pub(crate) fn pause(&self, paused: bool) {
-        let _ = self.control.send(Control::Pause(paused));
+        self.control.push(Control::Pause(paused));
         self.sender().pause(paused || self.peer_pauses.load(Relaxed));
         self.ship.notify_one();
     }
@@ -410,6 +406,10 @@ impl Conversation {
 
     fn sender(&self) -> MutexGuard<'_, Sender> {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn needs(&self) -> MutexGuard<'_, BTreeSet<StreamId>> {
+        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn receiver(&self) -> MutexGuard<'_, Receiver> {
@@ -490,5 +490,7 @@ const CLOSE_NO_HELLO: u32 = 2;
 const CLOSE_VERSION: u32 = 3;
 /// The peer does not hold what it was primed with.
 const CLOSE_UNPRIMED: u32 = 6;
+/// The peer is none any more.
+const CLOSE_REMOVED: u32 = 7;
 /// The peer did what no honest one does.
 const CLOSE_MISBEHAVED: u32 = 4;

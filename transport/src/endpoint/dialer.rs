@@ -38,13 +38,14 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Runs until the node stops, and its connections have ended.
+    /// Runs until the node stops or the link is no more, and its connections have ended.
     pub(crate) async fn run(self) {
         let mut connections = JoinSet::new();
         tokio::select! {
             biased;
             () = self.dial_for_ever(&mut connections) => {}
             () = self.watch_route() => {}
+            () = self.link.ended() => {}
             () = self.node.stopped() => {}
         }
         while connections.join_next().await.is_some() {}

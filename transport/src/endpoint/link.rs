@@ -19,13 +19,14 @@ use tokio::{
 use super::{
     bar::{Bar, asks_for_peace},
     connection::{Conversation, End},
+    orders::Orders,
     settings,
 };
 use crate::{
     congestion::{InFlight, ration::Ration, whole},
     frame::CopyRequest,
     peer::{Peer, Streams},
-    session::sender::PeerMarks,
+    session::{Violation, sender::PeerMarks},
 };
 
 /// A peer, and the connection to it if there is one.
@@ -48,12 +49,22 @@ pub(crate) struct Health {
     pub(crate) state: Reach,
     pub(crate) paused: bool,
     pub(crate) barred: bool,
+    pub(crate) over: Option<Over>,
+}
+
+/// Why the link is no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// There is another one to the same node.
+    Changed,
+    /// The node is no peer any more.
+    Removed,
 }
 
 impl Health {
     /// Whether there should be a connection, and is none that shows life.
     pub(crate) fn wants_dialling(&self) -> bool {
-        !self.paused && !self.barred && self.state != Reach::Up
+        !self.paused && !self.barred && self.over.is_none() && self.state != Reach::Up
     }
 }
 
@@ -82,8 +93,16 @@ struct Inner {
     bar: Option<Bar>,
     /// The peer has asked not to be dialled before.
     not_before: Option<Instant>,
-    unprimed: bool,
+    unprimed: Option<Unprimed>,
+    orders: Orders,
     target: Option<SocketAddr>,
+}
+
+/// Who did not hold what it was primed with, and when it said so.
+#[derive(Clone, Copy, Debug)]
+struct Unprimed {
+    instance: u64,
+    at: Instant,
 }
 
 /// Bytes of whole packets, headers of IP and UDP included.
@@ -158,6 +177,33 @@ impl Link {
             routes: watch::Sender::new(0),
             changed,
         }
+    }
+
+    /// Knows what was known of the node by another link.
+    pub(crate) fn inherit(&self, before: &Self) {
+        let (mut inner, mut old) = (self.lock(), before.lock());
+        inner.orders = std::mem::take(&mut old.orders);
+        inner.past = old.past;
+        inner.known.clone_from(&old.known);
+        if let Some(active) = &old.active {
+            inner.past.add(active.traffic());
+            inner.known.extend(active.marks());
+        }
+        inner.serve_from.clone_from(&old.serve_from);
+        inner.wants.clone_from(&old.wants);
+        let paused = before.is_paused();
+        self.health.send_modify(|health| health.paused = paused);
+    }
+
+    /// Nothing is exchanged with the peer over this link any more.
+    pub(crate) fn end(&self, over: Over) {
+        self.health.send_modify(|health| health.over = Some(over));
+    }
+
+    /// Waits until the link is no more.
+    pub(crate) async fn ended(&self) {
+        // The sender lives as long as the link.
+        let _ = self.health().wait_for(|health| health.over.is_some()).await;
     }
 
     /// Counts what a dial took that led to no connection.
@@ -263,24 +309,26 @@ impl Link {
             .send_if_modified(|health| std::mem::replace(&mut health.barred, barred) != barred);
     }
 
-    /// Waits until nothing may be exchanged with the peer.
-    pub(crate) async fn barred(&self) -> Bar {
+    /// Waits until nothing may be exchanged with the peer, and says why.
+    pub(crate) async fn closed(&self) -> End {
         let mut health = self.health();
         loop {
             // The sender lives as long as the link.
-            let _ = health.wait_for(|health| health.barred).await;
-            let bar = self.lock().bar.clone();
-            match bar {
-                Some(bar) => return bar,
-                None => tokio::task::yield_now().await,
+            let _ = health.wait_for(|health| health.barred || health.over.is_some()).await;
+            let (over, bar) = (health.borrow().over, self.lock().bar.clone());
+            match (over, bar) {
+                (Some(over), _) => return End::Over(over),
+                (None, Some(bar)) => return End::Barred(bar),
+                (None, None) => tokio::task::yield_now().await,
             }
         }
     }
 
-    /// Leaves the peer alone, or begins without a common history, if that is how it ended a connection. `random` spreads those that were asked at once.
-    pub(crate) fn heed(&self, end: &End, random: u64) {
-        if end.says_unprimed() {
-            self.lock().unprimed = true;
+    /// Leaves the peer alone, or begins without a common history, if that is how it ended a connection, which was to its
+    /// process `instance` if that had said so. `random` spreads those that were asked at once.
+    pub(crate) fn heed(&self, end: &End, instance: Option<u64>, random: u64) {
+        if let Some(instance) = instance.filter(|_| end.says_unprimed()) {
+            self.lock().unprimed = Some(Unprimed { instance, at: Instant::now() });
         }
         if let End::Lost(error) = end
             && let Some(peace) = asks_for_peace(error)
@@ -297,9 +345,10 @@ impl Link {
         self.health.send_modify(|_| {});
     }
 
-    /// Whether both ends learn from what both hold, as long as that was never found to differ.
-    pub(crate) fn primes(&self) -> bool {
-        !self.lock().unprimed
+    /// Whether both ends learn from what both hold: not if the same process of the peer has found that to differ lately.
+    pub(crate) fn primes(&self, instance: u64) -> bool {
+        let differs = |it: Unprimed| it.instance == instance && it.at.elapsed() < UNPRIMED_FOR;
+        !self.lock().unprimed.is_some_and(differs)
     }
 
     /// Where the peer was dialled last.
@@ -349,6 +398,17 @@ impl Link {
     pub(crate) fn request_copy(&self, request: CopyRequest) -> bool {
         let active = self.lock().active.clone();
         active.map(|active| active.request_copy(request)).is_some()
+    }
+
+    /// The peer asks for a copy; it is ordered with others that it asks for.
+    pub(crate) fn order(&self, request: CopyRequest) -> Result<(), Violation> {
+        self.lock().orders.add(request, Instant::now())
+    }
+
+    /// What it has asked for and is to be ordered now, and when there may be more.
+    pub(crate) fn next_order(&self, now: Instant) -> (Option<CopyRequest>, Option<Instant>) {
+        let mut inner = self.lock();
+        (inner.orders.next(now), inner.orders.due())
     }
 
     /// The connection that counts.
@@ -487,6 +547,10 @@ fn prefer_new(own: Origin, peer: Origin, (held, silent): (Facts, bool), new: Fac
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// For how long it is believed that two ends do not hold the same. What differs is not always the history: a peer may
+/// have let go of it since its hello. Being wrong again costs a handshake.
+const UNPRIMED_FOR: Duration = Duration::from_secs(3_600);
 
 /// By how much more peace is given than was asked for, at most.
 const PEACE_SPREAD: f64 = 0.05;

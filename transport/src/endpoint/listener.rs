@@ -10,15 +10,16 @@ use std::{
 use quinn::{Endpoint, Incoming, ServerConfig, TokioRuntime};
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
     StartError,
     connection::{Fresh, converse},
+    handshakes::{Entry, Handshakes, Place},
     link::Link,
+    links::Links,
     network::Hardy,
     node::{Event, Node},
     settings,
@@ -26,17 +27,17 @@ use super::{
 use crate::{
     backoff::{DIAL_TIMEOUT_ANSWERED, dial_delay},
     congestion::InFlight,
-    identity::{Identity, PublicKey, tls::key_of},
+    identity::{Identity, tls::key_of},
 };
 
 /// Listens at an address.
 pub(crate) struct Listener {
     pub(crate) node: Arc<Node>,
-    pub(crate) links: Vec<Arc<Link>>,
+    pub(crate) links: Arc<Links>,
     pub(crate) identity: Identity,
     pub(crate) config: ServerConfig,
     pub(crate) address: SocketAddr,
-    pub(crate) handshakes: Arc<Semaphore>,
+    pub(crate) handshakes: Arc<Handshakes>,
 }
 
 /// Why there is nothing to listen with.
@@ -48,11 +49,6 @@ pub(crate) enum Unbound {
 }
 
 impl Listener {
-    /// How many peers may be shaking hands at a time.
-    pub(crate) fn permits() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(HANDSHAKES_MAX))
-    }
-
     pub(crate) fn bind(&self) -> Result<Endpoint, Unbound> {
         let address = self.address;
         let socket = self.node.network.bind(address).map_err(|error| match error.kind() {
@@ -109,7 +105,12 @@ impl Listener {
                 }
                 Err(Unbound::Refused(error)) => {
                     tracing::error!(%error, "cannot listen");
-                    self.node.emit(Event::ListenFailed { reason: error.to_string() });
+                    let failed = Event::ListenFailed { reason: error.to_string() };
+                    tokio::select! {
+                        biased;
+                        () = self.node.emit(failed) => {}
+                        () = self.node.stopped() => return None,
+                    }
                 }
             }
         }
@@ -119,25 +120,22 @@ impl Listener {
     async fn accept(self: Arc<Self>, endpoint: &Endpoint, connections: &mut JoinSet<()>) {
         while let Some(incoming) = endpoint.accept().await {
             while connections.try_join_next().is_some() {}
-            let crowded = self.handshakes.available_permits() <= HANDSHAKES_MAX - HANDSHAKES_FREE;
-            if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
-                // Under a flood, who dials has to prove that its address is its own first.
-                let _ = incoming.retry();
-                continue;
+            // Answered here, so that a burst of dials does not get past the question.
+            let (from, proven) = (incoming.remote_address(), incoming.remote_address_validated());
+            match self.handshakes.enter(from.ip(), proven, Instant::now()) {
+                Entry::Welcome(place) => {
+                    let this = self.clone();
+                    connections.spawn(async move { Box::pin(this.welcome(incoming, place)).await });
+                }
+                Entry::Prove => drop(incoming.retry()),
+                Entry::Ignored => incoming.ignore(),
             }
-            // Taken here, so that a burst of dials does not get past the question above.
-            let Ok(permit) = self.handshakes.clone().try_acquire_owned() else {
-                incoming.ignore();
-                continue;
-            };
-            let this = self.clone();
-            connections.spawn(async move { Box::pin(this.welcome(incoming, permit)).await });
         }
     }
 
-    async fn welcome(&self, incoming: Incoming, permit: OwnedSemaphorePermit) {
+    async fn welcome(&self, incoming: Incoming, place: Place) {
         let from = incoming.remote_address();
-        match self.shake_hands(incoming, permit).await {
+        match self.shake_hands(incoming, place).await {
             Some((link, fresh)) => converse(self.node.clone(), link, fresh).await,
             None => {
                 self.node.failed_handshakes.fetch_add(1, Relaxed);
@@ -146,31 +144,23 @@ impl Listener {
         }
     }
 
-    async fn shake_hands(
-        &self,
-        incoming: Incoming,
-        _: OwnedSemaphorePermit,
-    ) -> Option<(Arc<Link>, Fresh)> {
+    async fn shake_hands(&self, incoming: Incoming, place: Place) -> Option<(Arc<Link>, Fresh)> {
         let in_flight = Arc::new(InFlight::default());
         let config = settings::accepting(&self.config, in_flight.clone());
         let connecting = incoming.accept_with(config).ok()?;
-        // Connections have no idle timeout, so a handshake that goes nowhere would stay for ever.
-        let connection = timeout(HANDSHAKE, connecting).await.ok()?.ok()?;
+        let connection = tokio::select! {
+            biased;
+            // Connections have no idle timeout, so a handshake that goes nowhere would stay for ever.
+            connected = timeout(HANDSHAKE, connecting) => connected.ok()?.ok()?,
+            () = place.lost() => return None,
+        };
         let identity = connection.peer_identity()?;
         let key =
             identity.downcast_ref::<Vec<CertificateDer<'static>>>()?.first().and_then(key_of)?;
-        let link = self.link_of(key)?;
+        let link = self.links.with_key(key)?;
         Some((link, Fresh { connection, in_flight, dialled: false, replaces: false }))
-    }
-
-    fn link_of(&self, key: PublicKey) -> Option<Arc<Link>> {
-        self.links.iter().find(|link| link.peer.key == key).cloned()
     }
 }
 
-const HANDSHAKES_MAX: usize = 64;
-
-/// How many of them may come from addresses that nothing is known of.
-const HANDSHAKES_FREE: usize = 16;
 /// As long as who dials waits on a crawling link.
 const HANDSHAKE: Duration = DIAL_TIMEOUT_ANSWERED;

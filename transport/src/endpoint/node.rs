@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::network::{Network, Tally};
-use crate::identity::{PublicKey, tls::OnStranger};
+use crate::identity::PublicKey;
 
 /// What the program has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,8 @@ pub enum Event {
     CopyRequested {
         /// The peer's name.
         peer: String,
+        /// The peer's origin.
+        origin: Origin,
         /// The stream.
         stream: StreamId,
         /// Who loads the copy.
@@ -92,12 +94,10 @@ impl Node {
         }
     }
 
-    /// Tells the program. It may be slow to listen; nothing waits for it.
-    pub(crate) fn emit(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
-            let events = self.events.clone();
-            tokio::spawn(async move { events.send(event).await });
-        }
+    /// Tells the program, once it listens.
+    pub(crate) async fn emit(&self, event: Event) {
+        // Who does not listen any more need not be told.
+        let _ = self.events.send(event).await;
     }
 
     pub(crate) fn stop(&self) {
@@ -155,10 +155,9 @@ impl Strangers {
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Relaxed)
     }
-}
 
-impl OnStranger for Strangers {
-    fn stranger(&self, key: PublicKey) {
+    /// A node with a key that nobody configured wanted to connect.
+    pub(super) fn came(&self, key: PublicKey) {
         self.count.fetch_add(1, Relaxed);
         let now = Instant::now();
         let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);

@@ -104,8 +104,7 @@ impl DataDecoder {
         if kind != RECORDS || length <= LONG || is_whole || self.admitted {
             return None;
         }
-        let fields = self.held[start..].iter().take(INDEX_DIGITS).copied().collect();
-        Cursor::new(&fields).varint32().ok().map(|index| (index, length))
+        index(&self.held[start..]).ok()?.map(|index| (index, length))
     }
 
     /// Goes on gathering what was announced.
@@ -136,6 +135,10 @@ impl DataDecoder {
     pub fn next_frame(&mut self) -> Result<Option<DataFrame>, FrameError> {
         let Some((kind, start, length)) = header(&self.held)? else { return Ok(None) };
         if self.held.len() - start < length {
+            // Without a number they cannot be announced, and must not be gathered unannounced.
+            if kind == RECORDS {
+                index(&self.held[start..])?;
+            }
             return Ok(None);
         }
         self.admitted = false;
@@ -177,6 +180,16 @@ fn header(bytes: &[u8]) -> Result<Option<(u8, usize, usize)>, FrameError> {
     }
 }
 
+/// The number of the stream of a frame's records, if its digits are there.
+fn index(body: &[u8]) -> Result<Option<u32>, FrameError> {
+    let digits = body.iter().take(INDEX_DIGITS).copied().collect();
+    match Cursor::new(&digits).varint32() {
+        Ok(index) => Ok(Some(index)),
+        Err(_) if digits.len() < INDEX_DIGITS => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn open(body: &Bytes) -> Result<Opening, FrameError> {
     let mut cursor = Cursor::new(body);
     let index = cursor.varint32()?;
@@ -200,6 +213,8 @@ fn open(body: &Bytes) -> Result<Opening, FrameError> {
 }
 
 fn records(body: &Bytes) -> Result<DataFrame, FrameError> {
+    // What is wrong is the same as when it was seen before the rest was there.
+    index(body)?;
     let mut cursor = Cursor::new(body);
     let index = cursor.varint32()?;
     let first = Offset::new(cursor.varint()?);

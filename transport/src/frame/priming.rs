@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use thinwire_engine::{
     codec::{Cursor, put_varint},
-    limits::PRIMING_BYTES,
     model::{Offset, StreamId},
 };
 
@@ -75,8 +74,8 @@ pub fn read_primings(bytes: &[u8]) -> Result<Option<(Vec<Priming>, usize)>, Fram
     }
     let total = primings.iter().fold(0_u64, |sum, priming| sum + u64::from(priming.bytes));
     match total {
-        few if few <= PRIMING_BYTES => Ok(Some((primings, start + length))),
-        length => Err(FrameError::TooLong { length, max: PRIMING_BYTES }),
+        few if few <= PRIMED_BYTES_MAX as u64 => Ok(Some((primings, start + length))),
+        length => Err(FrameError::TooLong { length, max: PRIMED_BYTES_MAX as u64 }),
     }
 }
 
@@ -95,6 +94,10 @@ fn priming(cursor: &mut Cursor<'_>) -> Result<Priming, FrameError> {
 /// Most streams of which something is said.
 pub const PRIMINGS_MAX: usize = 8;
 
+/// From how many bytes of records both ends learn in all: a fraction of a second of a small machine at each connection, and
+/// as much as is remembered.
+pub const PRIMED_BYTES_MAX: usize = 256 << 10;
+
 /// A name, two offsets and three other numbers.
 const PRIMING_MAX: usize = 5 + 32 + 10 + 10 + 5 + 5;
 
@@ -110,8 +113,11 @@ mod tests {
 
     use super::*;
 
+    /// What is said of as many streams as may be, if it is as much of each.
+    const EACH: u32 = 32 << 10;
+
     fn some() -> impl Strategy<Value = Priming> {
-        (any::<u32>(), 1..u64::MAX, 1_u64.., 0..100_000_u32, any::<u32>()).prop_map(
+        (any::<u32>(), 1..u64::MAX, 1_u64.., 0..=EACH, any::<u32>()).prop_map(
             |(index, from, more, bytes, sum)| Priming {
                 index,
                 stream: StreamId {
@@ -153,6 +159,8 @@ mod tests {
         let one = Priming { index: 0, stream, from, until, bytes: u32::MAX, sum: 0 };
         for wrong in [
             vec![one],
+            vec![Priming { bytes: EACH * 8 + 1, ..one }],
+            vec![Priming { bytes: EACH, ..one }, Priming { bytes: EACH * 7 + 1, ..one }],
             vec![Priming { bytes: 1, ..one }; PRIMINGS_MAX + 1],
             vec![Priming { bytes: 1, until: from, ..one }],
         ] {

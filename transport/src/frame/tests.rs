@@ -264,3 +264,29 @@ fn records_that_lie_about_their_number_are_refused() {
     decoder.push(&Bytes::from(bytes));
     assert!(matches!(decoder.next_frame(), Err(FrameError::Records(_))));
 }
+
+#[test]
+fn a_long_frame_whose_stream_cannot_be_known_is_refused_before_it_is_gathered() {
+    let long = [2, 0x80, 0x80, 0x80, 0x01];
+    let mut decoder = DataDecoder::default();
+    decoder.push(&long);
+    decoder.push(&[0x80; 4]);
+    assert_eq!(decoder.next_frame(), Ok(None));
+    assert_eq!(decoder.announced(), None);
+    decoder.push(&[0x80]);
+    assert!(decoder.next_frame().is_err());
+}
+
+#[test]
+fn a_number_of_too_many_digits_is_the_same_mistake_however_much_of_the_frame_is_there() {
+    let frame = [&[2, 12][..], &[0x84; 12]].concat();
+    let read = |piece: usize| {
+        let mut decoder = DataDecoder::default();
+        let pushed = frame.chunks(piece).find_map(|chunk| {
+            decoder.push(chunk);
+            decoder.next_frame().err()
+        });
+        pushed.unwrap()
+    };
+    assert_eq!(read(1), read(frame.len()));
+}

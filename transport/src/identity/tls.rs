@@ -4,7 +4,7 @@
 //! nothing else to verify. 0-RTT and resumption are off: a key that was taken out of the configuration must
 //! not come back by a ticket.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
@@ -31,20 +31,16 @@ use super::{Identity, PublicKey};
 /// What both sides must speak. The version of the protocol is in the hello, where a mismatch can be named.
 const ALPN: &[u8] = b"thinwire";
 
-/// Told of each stranger that was refused.
-pub(crate) trait OnStranger: Send + Sync + std::fmt::Debug {
-    /// A node with this key, which nobody configured, wanted to connect.
-    fn stranger(&self, key: PublicKey);
+/// Who knows which keys are configured at the moment.
+pub(crate) trait Guests: Send + Sync + std::fmt::Debug {
+    /// A node wants to connect; whether its key is configured.
+    fn admit(&self, key: PublicKey) -> bool;
 }
 
-/// The accepting side: lets in the nodes with `known` keys, and tells of others.
-pub(crate) fn server(
-    identity: &Identity,
-    known: BTreeSet<PublicKey>,
-    on_stranger: Arc<dyn OnStranger>,
-) -> Result<ServerConfig, Error> {
+/// The accepting side: lets in the nodes whose keys `guests` admits.
+pub(crate) fn server(identity: &Identity, guests: Arc<dyn Guests>) -> Result<ServerConfig, Error> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = PinnedClients { known, on_stranger, algorithms: algorithms(&provider) };
+    let verifier = PinnedClients { guests, algorithms: algorithms(&provider) };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -187,8 +183,7 @@ impl ServerCertVerifier for PinnedServer {
 
 #[derive(Debug)]
 struct PinnedClients {
-    known: BTreeSet<PublicKey>,
-    on_stranger: Arc<dyn OnStranger>,
+    guests: Arc<dyn Guests>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -204,8 +199,7 @@ impl ClientCertVerifier for PinnedClients {
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let got = key_of(key).ok_or_else(not_a_key)?;
-        if !self.known.contains(&got) {
-            self.on_stranger.stranger(got);
+        if !self.guests.admit(got) {
             return Err(Error::InvalidCertificate(
                 CertificateError::ApplicationVerificationFailure,
             ));

@@ -144,7 +144,7 @@ impl Cursor {
     fn find_behind(&mut self, gap: Offset) -> Result<Option<Run>, Error> {
         let first = self.next;
         let skip = self.skip(gap.since(first), self.running);
-        let behind = self.find_run();
+        let behind = self.find_copy(first);
         let Ok(Some(run)) = behind else {
             self.next = first;
             return behind;
@@ -154,6 +154,17 @@ impl Cursor {
         records.append(&skip.records);
         records.append(&run.records);
         Ok(Some(Run { first, records: records.take(), ..run }))
+    }
+
+    /// The beginning of a copy that the peer gets; nothing else makes up for what it lacks from `wanted` on.
+    fn find_copy(&mut self, wanted: Offset) -> Result<Option<Run>, Error> {
+        if self.rest.is_empty() && !self.fill(0)? {
+            return Ok(None);
+        }
+        match self.copy_of(&self.front()?)? {
+            Some(copy) if copy.passes(self.ends.peer) => self.find_run(),
+            _ => Err(Error::Trimmed { first: self.next, wanted }),
+        }
     }
 
     fn find_run(&mut self) -> Result<Option<Run>, Error> {

@@ -14,11 +14,9 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const LONG: Duration = Duration::from_secs(600);
 
-const NEAR: Kind = Kind { loss: 0.0, ..SATELLITE };
-
-/// Two nodes that both have something for each other when the link goes.
-async fn parted(seed: u64) -> (Arc<Sim>, Site, Site) {
-    let sim = Sim::new(NEAR, seed);
+/// Two nodes that both have something for each other when the link goes, which loses such a share while it is there.
+async fn parted_over(loss: f64, seed: u64) -> (Arc<Sim>, Site, Site) {
+    let sim = Sim::new(Kind { loss, ..SATELLITE }, seed);
     let (mut edge, mut hub) = (Site::new(1), Site::new(2));
     hub.start(&sim, vec![edge.as_peer()]);
     edge.start(&sim, vec![hub.as_dialled()]);
@@ -28,6 +26,11 @@ async fn parted(seed: u64) -> (Arc<Sim>, Site, Site) {
     until("some of it", LONG, some).await;
     sim.set_up(false);
     (sim, edge, hub)
+}
+
+/// The same over a link that loses nothing.
+async fn parted(seed: u64) -> (Arc<Sim>, Site, Site) {
+    parted_over(0.0, seed).await
 }
 
 /// The same, and the one who dials is started anew while there is no link.
@@ -98,9 +101,11 @@ fn stall<F: Future<Output = (Arc<Sim>, Site, Site)>>(
 
 #[test]
 fn outages_of_up_to_an_hour_end_within_two_seconds_of_the_links_return() {
-    for seconds in [10, 60, 600, 3_600] {
-        let mean = stall(Duration::from_secs(seconds), parted);
-        assert!(mean < Duration::from_secs(2), "{mean:?} after {seconds} s");
+    for loss in [0.0, 0.02] {
+        for seconds in [10, 60, 600, 3_600] {
+            let mean = stall(Duration::from_secs(seconds), |seed| parted_over(loss, seed));
+            assert!(mean < Duration::from_secs(2), "{mean:?} after {seconds} s, {loss} lost");
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use thinwire_transport::{Identity, Network};
 use tokio::time::timeout;
 
 use crate::{
-    raw::{ALPN, Own, client, endpoint, own_key, tls},
+    raw::{ALPN, Own, client, endpoint, own_key, resuming, tls},
     sim::{SATELLITE, Sim},
     site::{Site, identity, simulate, until},
 };
@@ -131,10 +131,7 @@ fn no_ticket_brings_a_key_back_and_nothing_is_said_before_the_handshake() {
         let sim = Sim::new(SATELLITE, 3);
         let (edge, mut hub) = (Site::new(1), Site::new(2));
         hub.start(&sim, vec![edge.as_peer()]);
-        let mut config = tls(ALPN, Arc::new(Own(own_key(&edge.identity, &edge.identity))));
-        config.enable_early_data = true;
-        let config = client(config);
-        let to = hub.address().parse().unwrap();
+        let (config, to) = (resuming(&edge.identity), hub.address().parse().unwrap());
         let from = endpoint(&*sim.host(9));
         let first = from.connect_with(config.clone(), to, "thinwire").unwrap().await.unwrap();
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use thinwire_engine::{
     codec::Records,
-    model::{Epoch, Offset, Record, StreamId},
+    model::{Epoch, Offset, Origin, Record, StreamId},
 };
-use thinwire_transport::frame::{Control, CopyRequest, data_header};
+use thinwire_transport::{
+    Event,
+    frame::{Control, CopyRequest, data_header},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -165,6 +168,103 @@ fn a_copy_of_what_is_not_shipped_to_it_is_not_for_a_peer_to_ask_for() {
         let request = CopyRequest { stream: edge.own_id(), audience, carriers };
         raw.say(&Control::Copy(request)).await;
         assert_eq!(raw.closed().await.error_code, 4_u32.into());
+        assert_eq!(hub.next_event(), None);
+    });
+}
+
+#[test]
+fn copies_that_are_asked_for_without_end_are_ordered_as_few() {
+    simulate(async {
+        let (sim, edge, hub) = hub_and_raw(10).await;
+        let mut raw = connect(&sim, &edge, &hub).await;
+        raw.say_hello(vec![]).await;
+        let stream = hub.own_id();
+        let carriers = vec![edge.key().origin()];
+        let request = |node: u16| {
+            let mut name = [0xAA; 16];
+            name[..2].copy_from_slice(&node.to_le_bytes());
+            let audience = vec![Origin::from_bytes(name)];
+            Control::Copy(CopyRequest { stream, audience, carriers: carriers.clone() })
+        };
+        for node in 0..1_000 {
+            raw.say(&request(node)).await;
+        }
+        // Of a stream that was never there nobody needs a copy.
+        let unknown = StreamId { epoch: Epoch::from_bytes([99; 16]), ..stream };
+        let (audience, carriers) = (vec![Origin::from_bytes([7; 16])], carriers.clone());
+        raw.say(&Control::Copy(CopyRequest { stream: unknown, audience, carriers })).await;
+        sleep(Duration::from_secs(60)).await;
+        let mut ordered = Vec::new();
+        while let Some(event) = hub.next_event() {
+            let Event::CopyRequested { audience, stream: of, .. } = event else {
+                panic!("{event:?}")
+            };
+            assert_eq!(of, stream);
+            ordered.push(audience.len());
+        }
+        assert!(ordered.len() <= 3 && ordered.iter().sum::<usize>() == 1_000, "{ordered:?}");
+        assert_eq!(raw.connection.close_reason(), None);
+        for node in 0..1_100 {
+            if raw.try_say(&request(node)).await.is_err() {
+                break;
+            }
+        }
+        let close = raw.closed().await;
+        assert_eq!(close.error_code, 4_u32.into());
+        let reason = String::from_utf8(close.reason.to_vec()).unwrap();
+        assert!(reason.contains("ever more nodes"), "{reason}");
+    });
+}
+
+#[test]
+fn what_was_refused_to_a_peer_is_not_ordered_over_its_next_connection() {
+    simulate(async {
+        let (sim, edge, hub) = hub_and_raw(12).await;
+        let (stream, carriers) = (hub.own_id(), vec![edge.key().origin()]);
+        let request = |nodes: std::ops::Range<u16>| {
+            let origin = |node: u16| {
+                let mut name = [0xAA; 16];
+                name[..2].copy_from_slice(&node.to_le_bytes());
+                Origin::from_bytes(name)
+            };
+            let audience = nodes.map(origin).collect();
+            Control::Copy(CopyRequest { stream, audience, carriers: carriers.clone() })
+        };
+        let mut raw = connect(&sim, &edge, &hub).await;
+        raw.say_hello(vec![]).await;
+        // The first is ordered at once, and the two others would be together.
+        raw.say(&request(0..1)).await;
+        sleep(Duration::from_secs(2)).await;
+        raw.say(&request(1..701)).await;
+        raw.say(&request(701..1_401)).await;
+        assert_eq!(raw.closed().await.error_code, 4_u32.into());
+        let mut raw = connect(&sim, &edge, &hub).await;
+        raw.say_hello(vec![]).await;
+        sleep(Duration::from_secs(60)).await;
+        let mut ordered = Vec::new();
+        while let Some(event) = hub.next_event() {
+            let Event::CopyRequested { audience, .. } = event else { panic!("{event:?}") };
+            ordered.push(audience.len());
+        }
+        assert_eq!(ordered, [1, 700]);
+    });
+}
+
+#[test]
+fn a_copy_for_who_cannot_need_it_is_not_ordered() {
+    simulate(async {
+        let (sim, edge, hub) = hub_and_raw(11).await;
+        let (own, peer) = (hub.key().origin(), edge.key().origin());
+        let other = Origin::from_bytes([5; 16]);
+        for (audience, carriers) in
+            [(vec![own], vec![peer]), (vec![other], vec![peer, own]), (vec![], vec![peer])]
+        {
+            let mut raw = connect(&sim, &edge, &hub).await;
+            raw.say_hello(vec![]).await;
+            let request = CopyRequest { stream: hub.own_id(), audience, carriers };
+            raw.say(&Control::Copy(request)).await;
+            assert_eq!(raw.closed().await.error_code, 4_u32.into());
+        }
         assert_eq!(hub.next_event(), None);
     });
 }

@@ -119,7 +119,7 @@ fn a_newcomer_whose_start_was_trimmed_gets_a_copy() {
         copy.push(&Record::CopyEnd { rows: 0 });
         own.append(copy.take()).unwrap();
         own.sync().unwrap();
-        assert!(hub.transport().serve_from(&edge.name, hub.own_id(), begins));
+        assert!(hub.transport().serve_from(edge.key().origin(), hub.own_id(), begins));
         until_equal(&hub, &edge, hub.own_id(), LONG).await;
     });
 }

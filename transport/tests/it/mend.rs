@@ -3,12 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use thinwire_engine::{
+    codec::put_varint,
     journal::Stream,
     model::{Copy, CopyTable, Lsn, Offset, Record, RelationId},
 };
-use thinwire_transport::{FetchError, Streams};
+use thinwire_transport::{FetchError, Streams, wire::Compressor};
+use tokio::time::timeout;
 
 use crate::{
+    misbehaviour::connect,
     sim::{SATELLITE, Sim},
     site::{Site, simulate, transaction, until, until_equal},
 };
@@ -136,4 +139,51 @@ fn whole(stream: &Arc<Stream>) -> Result<Vec<(Offset, Record)>, thinwire_engine:
 
 fn records(stream: &Arc<Stream>) -> Vec<(Offset, Record)> {
     whole(stream).unwrap()
+}
+
+#[test]
+fn a_record_that_has_no_room_is_refused_before_it_is_gathered() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 5);
+        let (edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.budget = 64 << 20;
+        hub.start(&sim, vec![edge.as_peer()]);
+        let mut raw = connect(&sim, &edge, &hub).await;
+        raw.say_hello(vec![]).await;
+        until("connected", LONG, || hub.status(&edge).connected).await;
+        // As a record and in the place of what is withheld, and one that may come.
+        for (index, bytes, refused) in
+            [(0, 256 << 20, true), (1, 2 << 20, true), (0, 2 << 20, false)]
+        {
+            let wanted = Offset::new(1)..Offset::new(5);
+            let asking = hub.transport().fetch(&edge.name, hub.own_id(), wanted);
+            let answering = async {
+                let (mut write, mut read) = raw.connection.accept_bi().await.unwrap();
+                let question = read.read_to_end(1_000).await.unwrap();
+                write.write_all(&question).await.unwrap();
+                write.write_all(&beginning(index, bytes)).await.unwrap();
+                write
+            };
+            let (fetching, _unfinished) = tokio::join!(asking, answering);
+            match timeout(LONG, fetching.unwrap().next()).await {
+                Ok(Err(FetchError::Misbehaved { reason, .. })) => {
+                    assert!(refused && reason.contains("there is room for"), "{reason}");
+                }
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => assert!(!refused, "{bytes} bytes are gathered"),
+            }
+        }
+    });
+}
+
+/// The beginning of a frame of one long record, and some zeros of it.
+fn beginning(index: u8, bytes: usize) -> Vec<u8> {
+    let mut frame = vec![2];
+    put_varint(bytes as u64, &mut frame);
+    frame.extend_from_slice(&[index, 1, 1]);
+    frame.extend_from_slice(&[0; 1_000]);
+    let (mut compressor, mut wire) = (Compressor::new().unwrap(), Vec::new());
+    compressor.push(&frame, &mut wire).unwrap();
+    compressor.flush(&mut wire).unwrap();
+    wire
 }

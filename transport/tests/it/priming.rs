@@ -21,6 +21,7 @@ use crate::{
 };
 
 const LONG: Duration = Duration::from_secs(600);
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// Transactions that change a device's row, each mostly as it was before.
 fn changes(xids: std::ops::Range<u32>) -> Vec<Record> {
@@ -120,9 +121,9 @@ fn holding(of: &Site, id: StreamId) -> Holding {
     }
 }
 
-/// The first byte of what the hub ships to the edge, whom the test plays.
-async fn first_byte(raw: &mut Raw, hub: &Site) -> u8 {
-    raw.say_hello(vec![holding(hub, hub.own_id())]).await;
+/// The first byte of what the hub ships to the edge, as one of whose processes the test plays.
+async fn first_byte(raw: &mut Raw, instance: u64, hub: &Site) -> u8 {
+    raw.say_hello_as(instance, vec![holding(hub, hub.own_id())]).await;
     let _control = raw.connection.accept_uni().await.unwrap();
     hub.append(&changes(9_000..9_001));
     let mut data = raw.connection.accept_uni().await.unwrap();
@@ -133,28 +134,38 @@ async fn first_byte(raw: &mut Raw, hub: &Site) -> u8 {
 /// The bit that says that what both ends know comes first.
 const PRIMED: u8 = 1 << 7;
 
+const BYE: VarInt = VarInt::from_u32(0);
+
 /// What is said to a peer that was primed with what it does not hold.
 const UNPRIMED: VarInt = VarInt::from_u32(6);
 
 #[test]
-fn who_is_told_that_the_peer_holds_something_else_begins_without_from_then_on() {
+fn who_is_told_that_the_peer_holds_something_else_begins_without_until_another_process_or_an_hour()
+{
     simulate(async {
         let sim = Sim::new(SATELLITE, 12);
         let (edge, mut hub) = (Site::new(1), Site::new(2));
         hub.start(&sim, vec![edge.as_peer()]);
         hub.append(&changes(1..200));
         let host = sim.host(9);
-        let connect = || Raw::connect(&*host, &edge.identity, hub.address().parse().unwrap());
-        let mut raw = connect().await;
-        assert_eq!(first_byte(&mut raw, &hub).await & PRIMED, PRIMED);
-        raw.connection.close(UNPRIMED, b"");
-        until("gone", LONG, || !hub.status(&edge).connected).await;
-        for _ in 0..2 {
-            let mut raw = connect().await;
-            assert_eq!(first_byte(&mut raw, &hub).await & PRIMED, 0);
-            raw.connection.close(VarInt::from_u32(0), b"");
+        // Whether a process of the edge is primed; it parts with what it thinks of that.
+        let primed = async |instance, parting| {
+            let to = hub.address().parse().unwrap();
+            let mut raw = Raw::connect(&*host, &edge.identity, to).await;
+            let first = first_byte(&mut raw, instance, &hub).await;
+            raw.connection.close(parting, b"");
             until("gone", LONG, || !hub.status(&edge).connected).await;
-        }
+            first & PRIMED == PRIMED
+        };
+        assert!(primed(1, BYE).await);
+        assert!(primed(1, UNPRIMED).await);
+        assert!(!primed(1, BYE).await && !primed(1, BYE).await);
+        assert!(primed(2, BYE).await, "another process may hold something else");
+        assert!(!primed(1, BYE).await, "the first one is still there");
+        sleep(HOUR).await;
+        assert!(primed(1, UNPRIMED).await, "the first one may hold something else by now");
+        assert!(!primed(1, BYE).await);
+        assert!(primed(2, UNPRIMED).await && !primed(2, BYE).await);
     });
 }
 

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
     ApplicationClose, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig,
-    SendStream, TokioRuntime, TransportConfig, crypto::rustls::QuicClientConfig,
+    SendStream, TokioRuntime, TransportConfig, WriteError, crypto::rustls::QuicClientConfig,
 };
 use rustls::{
     DigitallySignedStruct, Error, SignatureScheme,
@@ -41,15 +41,25 @@ impl Raw {
     }
 
     pub async fn say(&mut self, frame: &Control) {
+        self.try_say(frame).await.unwrap();
+    }
+
+    /// The same where the other side may have had enough.
+    pub async fn try_say(&mut self, frame: &Control) -> Result<(), WriteError> {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes).unwrap();
-        self.control.write_all(&bytes).await.unwrap();
+        self.control.write_all(&bytes).await
     }
 
     pub async fn say_hello(&mut self, holds: Vec<Holding>) {
+        self.say_hello_as(1, holds).await;
+    }
+
+    /// The same as one of several processes of a node.
+    pub async fn say_hello_as(&mut self, instance: u64, holds: Vec<Holding>) {
         let hello = Hello {
             name: "raw".into(),
-            instance: 1,
+            instance,
             replaces: false,
             paused: false,
             wants: Streams::All,
@@ -100,6 +110,13 @@ pub fn client(config: rustls::ClientConfig) -> ClientConfig {
     transport.max_idle_timeout(None);
     config.transport_config(Arc::new(transport));
     config
+}
+
+/// A client with a node's key that goes on where it was, if a listener lets it.
+pub fn resuming(identity: &Identity) -> ClientConfig {
+    let mut config = tls(ALPN, Arc::new(Own(own_key(identity, identity))));
+    config.enable_early_data = true;
+    client(config)
 }
 
 /// The public key of one node, with the signature of another.

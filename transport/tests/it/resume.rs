@@ -288,3 +288,42 @@ fn a_lossy_link_is_filled() {
         });
     }
 }
+
+#[test]
+fn a_link_of_2400_bits_a_second_and_three_seconds_that_loses_a_third_carries_something() {
+    for seed in 1..=5 {
+        simulate(async move {
+            let kind =
+                Kind { bits_per_second: 2_400.0, delay: Duration::from_millis(1_500), loss: 0.3 };
+            let sim = Sim::new(kind, seed);
+            let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+            hub.start(&sim, vec![edge.as_peer()]);
+            edge.start(&sim, vec![hub.as_dialled()]);
+            fill(&edge, 10, 10, 60);
+            let connected = || edge.status(&hub).connected;
+            until("connected", Duration::from_secs(900), connected).await;
+            until_equal(&edge, &hub, edge.own_id(), Duration::from_secs(900)).await;
+        });
+    }
+}
+
+#[test]
+fn who_only_listens_and_receives_is_quiet_while_the_link_is_down() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 78);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer()]);
+        edge.start(&sim, vec![hub.as_dialled()]);
+        fill(&edge, 200, 40, 200);
+        until("half of it", LONG, || hub.held(edge.own_id()).0 > Offset::new(2_000)).await;
+        sim.set_up(false);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let sent = |from: &Site, to: &Site| sim.sent_between(from.number, to.number);
+        let before = (sent(&hub, &edge), sent(&edge, &hub));
+        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        let (listener, dialler) = (sent(&hub, &edge) - before.0, sent(&edge, &hub) - before.1);
+        // What it has said last is said again, ever more rarely; it asks for nothing.
+        assert!(listener < 1_500, "{listener} bytes in an hour without a link");
+        assert!(dialler > 50_000, "nobody asked whether the link is back: {dialler} bytes");
+    });
+}

@@ -96,21 +96,6 @@ fn an_outage_under_a_limit_ends_like_any_other() {
 }
 
 #[test]
-fn cubic_makes_way_where_our_own_controller_does_not() {
-    let lossy = Kind { loss: 0.1, ..SATELLITE };
-    let rows = |congestion| {
-        simulate(async move {
-            let rules = Rules { congestion, ..Rules::default() };
-            let (edge, hub) = under(rules, lossy, 3).await;
-            sleep(Duration::from_secs(30)).await;
-            hub.held(edge.own_id()).0.get()
-        })
-    };
-    let (thin, cubic) = (rows(Congestion::Thin), rows(Congestion::Cubic));
-    assert!(cubic > 100 && cubic * 3 < thin * 2, "{cubic} rows with Cubic, {thin} without");
-}
-
-#[test]
 fn a_barred_peer_stays_away_without_hammering_and_comes_back_when_the_bar_lifts() {
     simulate(async {
         let sim = Sim::new(SATELLITE, 8);

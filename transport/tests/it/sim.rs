@@ -75,6 +75,7 @@ struct State {
     random: u64,
     up: bool,
     faults: Faults,
+    bottleneck: Option<IpAddr>,
     free_at: BTreeMap<(IpAddr, IpAddr), Instant>,
     transits: BTreeMap<(IpAddr, IpAddr), Transit>,
     sockets: BTreeMap<SocketAddr, Arc<Socket>>,
@@ -119,6 +120,7 @@ impl Sim {
             random: seed,
             up: true,
             faults: Faults::default(),
+            bottleneck: None,
             free_at: BTreeMap::new(),
             transits: BTreeMap::new(),
             sockets: BTreeMap::new(),
@@ -146,6 +148,11 @@ impl Sim {
     /// What goes wrong from here on.
     pub fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
+    }
+
+    /// All that is sent to a machine passes through one queue from here on, and all that it sends through another.
+    pub fn set_bottleneck(&self, number: u8) {
+        self.state().bottleneck = Some(ip(number));
     }
 
     /// Whether addresses can be bound at all.
@@ -225,7 +232,10 @@ impl Sim {
         state.note(now, now - self.start, from, to, bytes);
         let Some(bytes) = state.spoil(to, bytes) else { return };
         let arrival = match self.carrier {
-            Carrier::Kind(kind) => state.pass(kind, now, (from.ip(), to.ip()), size),
+            Carrier::Kind(kind) => {
+                let queue = state.queue(from.ip(), to.ip());
+                state.pass(kind, now, queue, size)
+            }
             Carrier::Link(link, seed) => {
                 let transit = state.transit(link, seed, (from.ip(), to.ip()));
                 match transit.offer(now - self.start, size) {
@@ -308,6 +318,16 @@ impl State {
             && self.dialled.insert((from.ip(), id))
         {
             self.dials.push((now, from.ip()));
+        }
+    }
+
+    /// What packets from one machine to another wait in.
+    fn queue(&self, from: IpAddr, to: IpAddr) -> (IpAddr, IpAddr) {
+        const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        match self.bottleneck {
+            Some(here) if here == to => (ANY, to),
+            Some(here) if here == from => (from, ANY),
+            _ => (from, to),
         }
     }
 

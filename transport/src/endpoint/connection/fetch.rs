@@ -60,6 +60,8 @@ pub struct Fetching {
     compressed: Bytes,
     pending: bool,
     wanted: Range<Offset>,
+    /// How long a record may be.
+    room: u64,
     /// Whether the stream is our own, of which nothing was ever withheld from us.
     is_own: bool,
 }
@@ -73,6 +75,9 @@ impl Fetching {
         while self.wanted.start < self.wanted.end {
             if let Some(frame) = self.decoder.next_frame().map_err(|error| self.bad(error))? {
                 return self.check(frame).map(Some);
+            }
+            if let Some(announced) = self.decoder.announced() {
+                self.admit(announced)?;
             }
             if self.pending {
                 self.decompress()?;
@@ -106,6 +111,18 @@ impl Fetching {
         }
         let taken = self.compressed.len() - rest.len();
         self.compressed.advance(taken);
+        Ok(())
+    }
+
+    /// Whether a long record that is about to come is gathered. Nobody withholds one, and one for which there is no room at
+    /// all cannot have been lost.
+    fn admit(&mut self, (index, bytes): (u32, usize)) -> Result<(), FetchError> {
+        if index != HELD || bytes as u64 > self.room {
+            let room = self.room;
+            let reason = format!("a record of {bytes} bytes, and there is room for {room}");
+            return Err(self.bad(reason));
+        }
+        self.decoder.admit();
         Ok(())
     }
 
@@ -174,6 +191,7 @@ impl Conversation {
             compressed: Bytes::copy_from_slice(control.rest()),
             pending: true,
             wanted,
+            room: self.node.journal.usage().budget,
             is_own: stream.origin == self.node.journal.own(),
         })
     }

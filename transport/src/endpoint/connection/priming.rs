@@ -1,10 +1,10 @@
 //! Before the first record is shipped both ends learn from what both hold, so that a connection goes on where the last
 //! one ended. It takes no round trip: the hellos have said what is held. Should the two not hold the same after all, the
-//! connection ends, and those after it begin without.
+//! connection ends, and those after it begin without, until another process answers or an hour has passed.
 
 use super::{Conversation, End};
 use crate::{
-    frame::{PRIMINGS_MAX, Priming},
+    frame::{PRIMED_BYTES_MAX, PRIMINGS_MAX, Priming},
     peer::Compression,
     session::history::History,
     wire::{Inlet, Outlet},
@@ -13,11 +13,13 @@ use crate::{
 impl Conversation {
     /// Learns what the peer holds already, and says so at the head of the stream.
     pub(super) fn prime(&self, outlet: &mut Outlet, wire: &mut Vec<u8>) {
-        if self.link.peer.rules.compression != Compression::Packets || !self.link.primes() {
+        let instance = self.facts.instance;
+        let compression = self.link.peer.rules.compression;
+        if compression != Compression::Packets || !self.link.primes(instance) {
             return;
         }
         let known = self.sender().known(PRIMINGS_MAX);
-        let mut room = LEARNT_BYTES;
+        let mut room = PRIMED_BYTES_MAX;
         let (mut primings, mut histories) = (Vec::new(), Vec::new());
         for (at, (index, stream, first, until)) in known.iter().enumerate() {
             let share = room / (known.len() - at);
@@ -54,6 +56,3 @@ impl Conversation {
         History::named(&stream, priming).ok()?
     }
 }
-
-/// From how many bytes is learnt in all: a fraction of a second on a small machine, and as much as is remembered.
-const LEARNT_BYTES: usize = 256 << 10;

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use quinn::{FrameStats, RecvStream, SendStream};
 use thinwire_engine::{codec::Records, journal::Stream, model::Offset};
 use tokio::{
-    sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -32,14 +31,15 @@ type Never = std::convert::Infallible;
 impl Conversation {
     /// Runs until the connection is over, and says why.
     pub(super) async fn pump(self: &Arc<Self>, streams: Streams) -> End {
-        let Streams { write, outbox, read, decoder, .. } = streams;
+        let Streams { write, read, decoder, .. } = streams;
         let end = tokio::select! {
             biased;
             // Those that may be busy for long come last, so that they keep none waiting.
-            end = self.write_control(write, outbox) => end,
+            end = self.write_control(write) => end,
             end = self.read_control(read, decoder) => end,
             end = self.watch_streams() => end,
             end = self.watch_room() => end,
+            end = self.tell_of_copies() => end,
             end = self.keep_vigil() => end,
             end = self.answer_though_full() => end,
             end = self.answer_fetches() => end,
@@ -54,18 +54,14 @@ impl Conversation {
     }
 
     /// Sends what is said about streams: acknowledgements at once after a pause, else a part of a round trip apart.
-    async fn write_control(
-        &self,
-        mut write: SendStream,
-        mut outbox: mpsc::UnboundedReceiver<Control>,
-    ) -> Result<Never, End> {
+    async fn write_control(&self, mut write: SendStream) -> Result<Never, End> {
         let (mut due, mut free_at) = (false, Instant::now());
         loop {
             let mut bytes = Vec::new();
             tokio::select! {
                 biased;
                 () = self.node.stopped() => return Err(self.say_goodbye(write).await),
-                Some(frame) = outbox.recv() => frame.encode(&mut bytes)?,
+                frame = self.control.next() => frame.encode(&mut bytes)?,
                 () = self.ack.notified(), if !due => {
                     due = true;
                     continue;
@@ -104,6 +100,7 @@ impl Conversation {
         mut decoder: ControlDecoder,
     ) -> Result<Never, End> {
         loop {
+            self.control.room().await;
             let frame = next_control(&mut read, &mut decoder).await?;
             self.heard.notify_one();
             match frame {
@@ -133,7 +130,7 @@ impl Conversation {
                 Control::Copy(request) => self.copy_requested(request)?,
                 Control::Prove(prefix) => {
                     let running = blocking(|| self.receiver().prove(&prefix))?;
-                    let _ = self.control.send(Control::Proof(prefix, running));
+                    self.control.push(Control::Proof(prefix, running));
                 }
                 Control::Proof(prefix, running) => {
                     let effects = {
@@ -234,10 +231,10 @@ impl Conversation {
             self.heard.notify_one();
             blocking(|| self.be_primed(&mut inlet))?;
             loop {
-                match blocking(|| inlet.next_frame())? {
-                    Some(frame) => self.take(frame).await?,
-                    None if inlet.announced().is_some() => self.decide(&mut inlet)?,
-                    None => break,
+                match (blocking(|| inlet.next_frame())?, inlet.announced()) {
+                    (Some(frame), _) => self.take(frame).await?,
+                    (None, Some(announced)) => self.decide(&mut inlet, announced)?,
+                    (None, None) => break,
                 }
                 // What arrived may take long to unpack, and others have something to say meanwhile.
                 tokio::task::yield_now().await;
@@ -246,8 +243,7 @@ impl Conversation {
     }
 
     /// Says whether to gather the long records that are about to come.
-    fn decide(&self, inlet: &mut Inlet) -> Result<(), End> {
-        let Some((index, bytes)) = inlet.announced() else { return Ok(()) };
+    fn decide(&self, inlet: &mut Inlet, (index, bytes): (u32, usize)) -> Result<(), End> {
         let admission = self.receiver().admits(index, bytes)?;
         match admission {
             Admission::Welcome => inlet.admit(),
@@ -261,6 +257,8 @@ impl Conversation {
     }
 
     async fn take(&self, frame: DataFrame) -> Result<(), End> {
+        // What is refused is told.
+        self.control.room().await;
         match frame {
             DataFrame::Open(opening) => {
                 let refused = blocking(|| self.receiver().open(&opening))?;
@@ -315,7 +313,7 @@ impl Conversation {
         if let Some(holding) = aside {
             let (peer, stream) = (&self.link.peer.name, holding.stream);
             tracing::info!(peer, %stream, "no room for more of a stream; the others go on");
-            let _ = self.control.send(Control::Holds(vec![holding]));
+            self.control.push(Control::Holds(vec![holding]));
             self.full.notify_one();
         }
     }
@@ -335,7 +333,7 @@ impl Conversation {
             let little = alone || looks.is_multiple_of(LOOKS_FOR_LITTLE);
             let holdings = self.receiver().with_room(little);
             for part in holdings.chunks(crate::frame::STREAMS_PER_FRAME_MAX) {
-                let _ = self.control.send(Control::Holds(part.to_vec()));
+                self.control.push(Control::Holds(part.to_vec()));
             }
         }
     }
@@ -355,7 +353,7 @@ impl Conversation {
             self.ship.notify_one();
             let holdings = self.receiver().holdings();
             for part in holdings.chunks(crate::frame::STREAMS_PER_FRAME_MAX) {
-                let _ = self.control.send(Control::Holds(part.to_vec()));
+                self.control.push(Control::Holds(part.to_vec()));
             }
             self.full.notify_one();
             if journal.changed().await.is_err() {

@@ -7,7 +7,7 @@ use thinwire_engine::{
 };
 
 use super::{
-    super::{DIVERGED, JOURNAL_CORRUPT, halt_of, stop},
+    super::{DIVERGED, JOURNAL_CORRUPT, PEER_AHEAD, halt_of, stop},
     Effect, PeerMarks, Sender, State,
 };
 
@@ -47,7 +47,7 @@ impl Sender {
         if let Error::Corrupt { .. } = error {
             // The peer keeps what it has; it need not be told of what may be mended.
             shipping.state = State::Damaged(cursor());
-            shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
+            blame(&shipping.stream, halt);
             return;
         }
         self.halt(place, halt);
@@ -73,8 +73,17 @@ impl Sender {
     pub(super) fn halt(&mut self, place: usize, halt: Halt) {
         let shipping = &mut self.shipping[place];
         self.effects.push(Effect::Stop(stop(shipping.stream.id(), &halt)));
-        shipping.stream.set_halted(HaltedBy::Transport, Some(halt));
+        blame(&shipping.stream, halt);
         shipping.state = State::Stopped;
+    }
+}
+
+/// Says why a stream cannot be shipped. That a peer holds more of it stays said: what is appended meanwhile would part from
+/// that, and who holds it may not be there to say it again.
+fn blame(stream: &Stream, halt: Halt) {
+    let held = stream.halted_by(HaltedBy::Transport);
+    if held.is_none_or(|held| held.code != PEER_AHEAD || halt.code == PEER_AHEAD) {
+        stream.set_halted(HaltedBy::Transport, Some(halt));
     }
 }
 
@@ -83,5 +92,37 @@ pub(super) fn can_be_read(stream: &Stream) {
     let halt = stream.halted_by(HaltedBy::Transport);
     if halt.is_some_and(|halt| halt.code == JOURNAL_CORRUPT) {
         stream.set_halted(HaltedBy::Transport, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use thinwire_engine::{
+        journal::{Journal, Options},
+        model::{Epoch, Origin},
+        storage::memory::MemoryDisk,
+    };
+
+    use super::*;
+
+    #[test]
+    fn what_a_peer_holds_beyond_us_stays_said_whatever_else_goes_wrong() {
+        let own = Origin::from_bytes([1; 16]);
+        let options = Options { own, segment: 1 << 20, budget: 1 << 30 };
+        let (journal, _) =
+            Journal::open(Arc::new(MemoryDisk::new()), "journal".as_ref(), options).unwrap();
+        let epoch = Epoch::from_bytes([2; 16]);
+        let stream = journal.open_stream(StreamId { origin: own, epoch }).unwrap();
+        let said = || stream.halted_by(HaltedBy::Transport).unwrap();
+        blame(&stream, Halt::new(JOURNAL_CORRUPT, "rot"));
+        blame(&stream, Halt::new(PEER_AHEAD, "up to 7"));
+        blame(&stream, Halt::new(JOURNAL_CORRUPT, "rot"));
+        assert_eq!((said().code.as_str(), said().detail.as_str()), (PEER_AHEAD, "up to 7"));
+        blame(&stream, Halt::new(PEER_AHEAD, "up to 9"));
+        assert_eq!(said().detail, "up to 9");
+        can_be_read(&stream);
+        assert_eq!(said().code, PEER_AHEAD);
     }
 }

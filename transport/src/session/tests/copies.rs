@@ -20,6 +20,20 @@ fn serve(from: &Node, to: &Node, id: StreamId, copy: Offset) -> Flow {
     Flow::with(from, to, Streams::All, Streams::All, BTreeMap::from([(id, copy)]))
 }
 
+/// Ships three transactions of a node to another one that lacks the second and has a copy instead.
+fn brought_up_by_a_copy(a: &Node, b: &Node) -> StreamId {
+    let id = a.own_id();
+    a.append(&transaction(1, 3, 100));
+    Flow::new(a, b).run(b);
+    a.append(&transaction(2, 300, 100));
+    let begins = end_of(a, id).next();
+    a.append(&copy_by(&[b], &[]));
+    a.append(&transaction(3, 3, 100));
+    serve(a, b, id, begins).run(b);
+    assert!(b.records(id).contains(&Record::CopyEnd { rows: 20 }));
+    id
+}
+
 #[test]
 fn what_was_trimmed_never_arrives_without_the_copy_that_makes_up_for_it() {
     let (a, b) = (Node::new(1), Node::new(2));
@@ -50,16 +64,7 @@ fn what_was_trimmed_never_arrives_without_the_copy_that_makes_up_for_it() {
 #[test]
 fn who_was_brought_up_by_a_copy_does_not_pass_on_what_it_lacks() {
     let (a, b, n) = (Node::new(1), Node::new(2), Node::new(3));
-    let id = a.own_id();
-    a.append(&transaction(1, 3, 100));
-    Flow::new(&a, &b).run(&b);
-    a.append(&transaction(2, 300, 100));
-    let begins = end_of(&a, id).next();
-    a.append(&copy_by(&[&b], &[]));
-    a.append(&transaction(3, 3, 100));
-    serve(&a, &b, id, begins).run(&b);
-    assert!(b.records(id).contains(&Record::CopyEnd { rows: 20 }));
-
+    let id = brought_up_by_a_copy(&a, &b);
     let mut flow = Flow::new(&b, &n);
     let (stops, effects) = flow.run(&n);
     assert_eq!(stops, []);
@@ -82,15 +87,35 @@ fn who_was_brought_up_by_a_copy_does_not_pass_on_what_it_lacks() {
 }
 
 #[test]
-fn who_waits_for_a_copy_and_for_room_is_begun_with_anew() {
+fn nothing_is_skipped_for_a_copy_that_the_peer_does_not_get() {
     let (a, b, n) = (Node::new(1), Node::new(2), Node::new(3));
     let id = a.own_id();
     a.append(&transaction(1, 3, 100));
-    Flow::new(&a, &b).run(&b);
-    a.append(&transaction(2, 300, 100));
-    let begins = end_of(&a, id).next();
+    let of_another = end_of(&a, id).next();
     a.append(&copy_by(&[&b], &[]));
-    serve(&a, &b, id, begins).run(&b);
+    a.append(&transaction(2, 3, 100));
+    for wrong in [of_another, of_another.prev(), end_of(&a, id)] {
+        let mut flow = serve(&a, &n, id, wrong);
+        let (stops, effects) = flow.run(&n);
+        assert_eq!((stops, effects), (vec![], vec![Effect::CopyNeeded(id)]));
+        assert_eq!(end_of(&n, id), Offset::ZERO);
+    }
+    // The one that is made for it is served all the same.
+    let mut flow = serve(&a, &n, id, of_another);
+    flow.run(&n);
+    let begins = end_of(&a, id).next();
+    a.append(&copy_by(&[&n], &[]));
+    flow.sender.moved(id);
+    flow.sender.serve_from(id, begins);
+    flow.run(&n);
+    assert_same(&a, &n, id);
+    assert!(n.records(id).contains(&Record::CopyEnd { rows: 20 }));
+}
+
+#[test]
+fn who_waits_for_a_copy_and_for_room_is_begun_with_anew() {
+    let (a, b, n) = (Node::new(1), Node::new(2), Node::new(3));
+    let id = brought_up_by_a_copy(&a, &b);
     let mut flow = Flow::new(&b, &n);
     assert!(flow.run(&n).1.contains(&Effect::CopyNeeded(id)));
 
