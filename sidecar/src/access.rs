@@ -89,6 +89,16 @@ impl Access {
         Self { terms, ledger, counted: 0, set_aside: None }
     }
 
+    /// Other terms hold from here on.
+    pub fn agree(&mut self, terms: Terms) {
+        self.terms = terms;
+    }
+
+    /// What was agreed.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
     /// Counts what went over the link since the start of the process, in all.
     pub fn count(&mut self, now: Local, total: u64) {
         let more = total.saturating_sub(self.counted);

@@ -17,7 +17,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Makes the identity and prepares the database; safe to repeat. Prints the public key.
-    Init(Init),
+    Init(Setup),
+    /// Takes away what `init` has made at the source of this node: for good, or to begin anew.
+    Drop(Setup),
     /// Runs the sidecar until it is told to stop.
     Run(Config),
     /// Checks every precondition, one line each, with the cure. Exits 0 only if all hold.
@@ -32,6 +34,8 @@ pub enum Command {
     Retry(Target),
     /// Leaves out the transaction or copy that has halted a stream, for good, and nothing else.
     Skip(Skip),
+    /// Takes the peers from the configuration as it is now, as SIGHUP does; all else of it waits for a restart.
+    Reload(Config),
     /// Looks into a journal: in use, or a copy of one.
     #[command(subcommand)]
     Journal(Journal),
@@ -47,13 +51,13 @@ pub struct Config {
     pub config: PathBuf,
 }
 
-/// Arguments of `init`.
+/// Arguments of `init` and `drop`.
 #[derive(Debug, Args)]
-pub struct Init {
+pub struct Setup {
     /// Where the configuration is.
     #[command(flatten)]
     pub config: Config,
-    /// A login that may create schemas, publications, slots and grants; by default the configured one.
+    /// A login that may create and drop schemas, publications, slots and grants; by default the configured one.
     #[arg(long, value_name = "URL")]
     pub admin_url: Option<String>,
     /// Prints the SQL for somebody else to run, and changes nothing.

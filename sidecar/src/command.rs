@@ -2,6 +2,7 @@
 
 mod control;
 mod doctor;
+mod drop;
 mod init;
 mod journal;
 mod run;
@@ -27,6 +28,7 @@ const BAD_CONFIGURATION: u8 = 2;
 pub async fn run(cli: Cli) -> Result<u8> {
     match cli.command {
         Command::Init(arguments) => init::run(&arguments).await,
+        Command::Drop(arguments) => drop::run(&arguments).await,
         Command::Run(arguments) => run::run(Config::load(&arguments.config)?).await,
         Command::Doctor(arguments) => doctor::run(Config::load(&arguments.config)?).await,
         Command::Status(arguments) => control::status(&arguments).await,
@@ -34,6 +36,7 @@ pub async fn run(cli: Cli) -> Result<u8> {
         Command::Resume(target) => control::tell(&target, control::Verb::Resume).await,
         Command::Retry(target) => control::tell(&target, control::Verb::Retry).await,
         Command::Skip(what) => control::skip(&what).await,
+        Command::Reload(arguments) => control::reload(&arguments).await,
         Command::Journal(command) => journal::run(&command),
         Command::Key(arguments) => key(&arguments),
     }

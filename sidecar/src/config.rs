@@ -14,7 +14,7 @@ use std::{
 
 pub use error::ConfigError;
 use file::{Document, File};
-use thinwire_apply::{Conflicts, Existing, OriginDiffers};
+use thinwire_apply::{Conflicts, Existing, OriginDiffers, Tables};
 use thinwire_capture::{Choice, Ddl, OnFull, Operations, Patterns};
 use thinwire_engine::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use thinwire_transport::{Peer, PublicKey, Streams};
@@ -25,6 +25,8 @@ use crate::{access::Terms, database::Database};
 /// What a node is to do.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// The file that says so.
+    pub file: PathBuf,
     /// The node's name, a label.
     pub name: String,
     /// Its folder: identity, journal, state, control socket.
@@ -73,6 +75,8 @@ pub struct Apply {
     pub existing: Existing,
     /// The database with the login that changes its schema, if that is another.
     pub owner: Option<Database>,
+    /// The tables that streams may write to.
+    pub tables: Tables,
 }
 
 impl Apply {
@@ -148,6 +152,7 @@ impl Config {
         }
         let Peers { peers, terms, keyless } = peers(&document, &file)?;
         Ok(Self {
+            file: path.to_owned(),
             name: node.name.get_ref().clone(),
             dir,
             listen,
@@ -255,18 +260,26 @@ fn capture(document: &Document<'_>, table: &file::Capture) -> Result<Capture, Co
             return Err(document.error("capture.ddl", span, "\"stop\" or \"replicate\""));
         }
     };
-    if table.tables.is_empty() {
-        let why = "name at least one table, such as \"public.*\"";
-        return Err(document.error("capture.tables", 0..0, why));
-    }
-    for text in &table.tables {
-        Patterns::parse(&[text.get_ref()])
-            .map_err(|error| document.error("capture.tables", text.span(), error.to_string()))?;
-    }
-    let texts: Vec<_> = table.tables.iter().map(Spanned::get_ref).collect();
-    let tables = Patterns::parse(&texts)
-        .map_err(|error| document.error("capture.tables", 0..0, error.to_string()))?;
+    let tables = patterns(document, "capture.tables", &table.tables)?;
     Ok(Capture { tables, choice: choice(document, table)?, ddl })
+}
+
+/// Which tables are meant: at least one pattern.
+fn patterns(
+    document: &Document<'_>,
+    key: &str,
+    texts: &[Spanned<String>],
+) -> Result<Patterns, ConfigError> {
+    if texts.is_empty() {
+        let why = "name at least one table, such as \"public.*\"";
+        return Err(document.error(key, 0..0, why));
+    }
+    for text in texts {
+        Patterns::parse(&[text.get_ref()])
+            .map_err(|error| document.error(key, text.span(), error.to_string()))?;
+    }
+    let texts: Vec<_> = texts.iter().map(Spanned::get_ref).collect();
+    Patterns::parse(&texts).map_err(|error| document.error(key, 0..0, error.to_string()))
 }
 
 /// What of the tables is captured.
@@ -336,6 +349,13 @@ fn apply(document: &Document<'_>, table: &file::Apply) -> Result<Apply, ConfigEr
         )?,
         existing,
         owner: owner.transpose()?,
+        tables: match &table.tables {
+            Some(texts) => {
+                let patterns = patterns(document, "apply.tables", texts)?;
+                Tables::only(move |schema, name| patterns.matches(schema, name))
+            }
+            None => Tables::default(),
+        },
     })
 }
 

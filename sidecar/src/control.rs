@@ -32,6 +32,8 @@ pub enum Request {
     Retry(Scope),
     /// Leave out what has halted a stream.
     Skip(Skip),
+    /// Take the peers from the configuration as it is now.
+    Reload,
 }
 
 /// What is to be left out.

@@ -7,6 +7,7 @@ mod access;
 mod copies;
 mod keeper;
 mod mend;
+mod peers;
 mod report;
 mod scope;
 mod scrub;
@@ -18,14 +19,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use thinwire_apply::{Applier, Target};
+use thinwire_apply::{Applier, Seal, Target};
 use thinwire_capture::{Capture, Pace, Source};
 use thinwire_engine::{
+    Error,
     journal::{Journal, Options, Stream, Unopened},
-    model::{Epoch, Origin, StreamId},
+    model::{Epoch, Halt, HaltedBy, Origin, StreamId},
     storage::disk::RealDisk,
 };
-use thinwire_transport::{Event, Identity, Transport};
+use thinwire_transport::{Event, Identity, Transport, session::PEER_AHEAD};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
@@ -40,18 +42,21 @@ use crate::{
     database::Database,
     drain::Drain,
     forecast::Forecast,
-    state::State,
+    state::{Ack, State},
 };
+use peers::Peers;
 
 /// A running node.
 pub struct Node {
     config: Config,
     key: String,
+    seal: Seal,
     /// When it was started, in seconds since 1970.
     since: u64,
     journal: Arc<Journal>,
     unopened: Mutex<Vec<Unopened>>,
     transport: Transport,
+    peers: Mutex<Arc<Peers>>,
     /// Set once the node's own stream can be written.
     capture: OnceLock<Capture>,
     appliers: Mutex<BTreeMap<StreamId, Applier>>,
@@ -85,11 +90,12 @@ impl Node {
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<String>)> {
         let origin = identity.public().origin();
         let key = identity.public().to_string();
-        let (journal, unopened) = open_journal(&config, origin).await?;
+        let seal = Seal::new(&identity.to_bytes());
+        let (journal, mut unopened) = open_journal(&config, origin).await?;
+        let own = own_stream(&config, &journal, &mut unopened, origin)?;
         for Unopened { id, error, .. } in &unopened {
             error!(stream = %id, %error, "the stream is halted");
         }
-        let own = own_stream(&config, &journal, &unopened, origin)?;
         let (stop, stopped) = watch::channel(false);
         let (fatal, fatal_received) = mpsc::unbounded_channel();
         let (events, events_received) = mpsc::channel(64);
@@ -103,17 +109,20 @@ impl Node {
         })?;
         let state = State::open(&config.state_dir());
         let doors = Mutex::new(access::doors(&config, &state));
+        let peers = Mutex::new(Arc::new(Peers::of(&config)));
         let capture = OnceLock::new();
-        if let Some(started) = own.and_then(|stream| start_capture(&config, stream)) {
+        if let Some(started) = own.and_then(|stream| start_capture(&config, &state, stream)) {
             let _ = capture.set(started);
         }
         let node = Arc::new(Self {
             config,
             key,
+            seal,
             since: clock::now(),
             journal,
             unopened: Mutex::new(unopened),
             transport,
+            peers,
             capture,
             appliers: Mutex::default(),
             patients: Mutex::default(),
@@ -142,6 +151,10 @@ impl Node {
             Request::Resume(scope) => self.resume(&scope),
             Request::Retry(scope) => self.retry(&scope),
             Request::Skip(skip) => self.skip(&skip, user).await,
+            Request::Reload => match self.reload() {
+                Ok(()) => Response::Done,
+                Err(why) => Response::Refused(why),
+            },
         }
     }
 
@@ -175,11 +188,7 @@ impl Node {
     }
 
     fn start_tasks(self: Arc<Self>, stopped: watch::Receiver<bool>, events: mpsc::Receiver<Event>) {
-        for ack in self.state.acks() {
-            if let Some(peer) = self.config.peers.iter().find(|peer| peer.origin() == ack.peer) {
-                self.transport.known_ack(&peer.name, ack.stream, ack.acked, ack.applied);
-            }
-        }
+        self.remind_of_acks();
         let tasks = [
             tokio::spawn(self.clone().attend_streams(stopped.clone())),
             tokio::spawn(self.clone().attend_events(events)),
@@ -218,8 +227,10 @@ impl Node {
             let applier = Applier::start(thinwire_apply::Options {
                 target: target(database),
                 owner: apply.owner.as_ref().map(target),
+                tables: apply.tables.clone(),
                 stream: stream.clone(),
                 node: self.journal.own(),
+                seal: self.seal.clone(),
                 conflicts: apply.conflicts,
                 update_origin_differs: apply.update_origin_differs,
                 delete_origin_differs: apply.delete_origin_differs,
@@ -256,7 +267,7 @@ async fn open_journal(config: &Config, own: Origin) -> Result<(Arc<Journal>, Vec
 fn own_stream(
     config: &Config,
     journal: &Journal,
-    unopened: &[Unopened],
+    unopened: &mut Vec<Unopened>,
     own: Origin,
 ) -> Result<Option<Arc<Stream>>> {
     if config.capture.is_none() || unopened.iter().any(|stream| stream.id.origin == own) {
@@ -270,7 +281,7 @@ fn own_stream(
             ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut epoch)
                 .map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
             let id = StreamId { origin: own, epoch: Epoch::from_bytes(epoch) };
-            Ok(Some(journal.open_stream(id)?))
+            Ok(begin(journal, id, unopened)?)
         }
         [stream] => Ok(Some(stream.clone())),
         _ => bail!(
@@ -280,8 +291,24 @@ fn own_stream(
     }
 }
 
-fn start_capture(config: &Config, stream: Arc<Stream>) -> Option<Capture> {
+/// Begins a stream. Where the disk does not take it for now, it is one of those that are opened later.
+fn begin(
+    journal: &Journal,
+    id: StreamId,
+    unopened: &mut Vec<Unopened>,
+) -> Result<Option<Arc<Stream>>, Error> {
+    match journal.open_stream(id) {
+        Err(error) if mend::may_pass(&error) => {
+            unopened.push(Unopened { id, bytes: 0, error });
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
+}
+
+fn start_capture(config: &Config, state: &State, stream: Arc<Stream>) -> Option<Capture> {
     let (capture, database) = (config.capture.as_ref()?, config.database.as_ref()?);
+    heed(state.acks(), &stream);
     let name = thinwire_capture::slot::name_for(&config.name);
     Some(Capture::start(thinwire_capture::Options {
         source: Source { config: database.config.clone(), tls: database.tls.clone() },
@@ -296,6 +323,71 @@ fn start_capture(config: &Config, stream: Arc<Stream>) -> Option<Capture> {
     }))
 }
 
+/// Has the node's own stream stand still if it ends before what a peer is remembered to hold of it: the disk was rolled
+/// back, and what would be captured came under numbers that are taken. A peer that can be reached says so itself.
+fn heed(acks: &[Ack], stream: &Stream) {
+    let ends = stream.watermarks().synced;
+    let ahead = acks.iter().filter(|ack| ack.stream == stream.id() && ack.acked > ends);
+    if let Some(Ack { peer, acked, .. }) = ahead.max_by_key(|ack| ack.acked) {
+        let detail = format!(
+            "the peer {peer} had our records up to {acked}, and this node has them only up to {ends}: its disk was rolled back"
+        );
+        error!(stream = %stream.id(), detail, "the stream is halted");
+        let halt = Halt { offset: Some(ends), ..Halt::new(PEER_AHEAD, detail) };
+        stream.set_halted(HaltedBy::Transport, Some(halt));
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use thinwire_engine::{
+        codec::Records,
+        model::{Lsn, Offset, Record},
+        storage::memory::MemoryDisk,
+    };
+
+    use super::*;
+
+    const OWN: Origin = Origin::from_bytes([1; 16]);
+    const ID: StreamId = StreamId { origin: OWN, epoch: Epoch::from_bytes([2; 16]) };
+
+    fn journal(disk: &MemoryDisk) -> (Journal, Vec<Unopened>) {
+        let options = Options { own: OWN, segment: 1 << 20, budget: 1 << 30 };
+        Journal::open(Arc::new(disk.clone()), "journal".as_ref(), options).unwrap()
+    }
+
+    #[test]
+    fn a_stream_that_there_is_no_room_for_is_begun_later() {
+        let disk = MemoryDisk::new();
+        let (journal, mut unopened) = journal(&disk);
+        disk.limit(Some(10));
+        assert!(begin(&journal, ID, &mut unopened).unwrap().is_none());
+        assert!(matches!(unopened[..], [Unopened { id: ID, error: Error::NoSpace { .. }, .. }]));
+        disk.limit(None);
+        assert!(begin(&journal, ID, &mut unopened).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_stream_that_ends_before_what_a_peer_is_remembered_to_hold_stands_still() {
+        let (journal, _) = journal(&MemoryDisk::new());
+        let stream = journal.open_stream(ID).unwrap();
+        for number in 0..5 {
+            stream.append(Records::one(&Record::Commit { end: Lsn::new(number) })).unwrap();
+        }
+        stream.sync().unwrap();
+        let peer = Origin::from_bytes([3; 16]);
+        let ack =
+            |stream, acked| Ack { peer, stream, acked: Offset::new(acked), applied: Offset::ZERO };
+        let other = StreamId { epoch: Epoch::from_bytes([4; 16]), ..ID };
+        heed(&[ack(ID, 5), ack(ID, 2), ack(other, 9)], &stream);
+        assert_eq!(stream.halted_by(HaltedBy::Transport), None);
+        heed(&[ack(ID, 5), ack(ID, 6), ack(ID, 2)], &stream);
+        let halt = stream.halted_by(HaltedBy::Transport).unwrap();
+        assert_eq!((halt.code.as_str(), halt.offset), (PEER_AHEAD, Some(Offset::new(5))));
+        assert!(halt.detail.contains("up to 6"), "{}", halt.detail);
+    }
 }

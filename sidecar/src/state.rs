@@ -131,6 +131,19 @@ impl State {
     }
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        // Its library flushes it then, and panics if the disk refuses: that must not hide why the program ends.
+        let trees = self.trees.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Err(why) = guarded(|| {
+            drop(trees);
+            Ok(())
+        }) {
+            warn!(%why, "the cache of peer positions could not be flushed");
+        }
+    }
+}
+
 /// Moves a cache away, in place of one that was moved away before.
 fn set_aside(dir: &Path) -> io::Result<()> {
     let aside = dir.with_extension("unusable");
@@ -255,6 +268,13 @@ mod tests {
         entries.filter(|path| path.is_file()).collect()
     }
 
+    /// Removes the folder, in which threads of the library may still be at work.
+    fn vanish(dir: &Path) {
+        while dir.exists() {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+
     /// Remembers something in the folder, whatever is there, and finds it again.
     fn is_usable(dir: &Path, acked: u64) {
         let state = State::open(dir);
@@ -286,7 +306,7 @@ mod tests {
             }
             is_usable(&path, 10 + number as u64);
         }
-        fs::remove_dir_all(&path).unwrap();
+        vanish(&path);
         fs::write(&path, b"a file in its place").unwrap();
         is_usable(&path, 1);
     }
@@ -319,7 +339,7 @@ mod tests {
         let path = dir.path().join("state");
         let state = State::open(&path);
         state.put(&ack(1));
-        fs::remove_dir_all(&path).unwrap();
+        vanish(&path);
         for acked in 2..2_000 {
             state.put(&ack(acked));
         }
@@ -330,15 +350,18 @@ mod tests {
     #[test]
     fn wherever_a_bit_is_flipped_the_cache_opens_and_says_nothing_that_was_not_put() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, copy) = (dir.path().join("state"), dir.path().join("copy"));
+        let path = dir.path().join("state");
         let state = State::open(&path);
         (1..40).for_each(|acked| state.put(&ack(acked)));
         drop(state);
         let names: Vec<_> = files(&path);
+        let mut copies = 0;
         for name in &names {
             let whole = fs::read(name).unwrap();
             for at in (0..whole.len()).step_by((whole.len() / 12).max(1)) {
-                let _ = fs::remove_dir_all(&copy);
+                // Threads of the library may still be at work in the one before.
+                copies += 1;
+                let copy = dir.path().join(format!("copy{copies}"));
                 fs::create_dir(&copy).unwrap();
                 for file in &names {
                     fs::copy(file, copy.join(file.file_name().unwrap())).unwrap();

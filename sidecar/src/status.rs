@@ -108,11 +108,11 @@ pub struct Peer {
     pub bytes_sent: u64,
     pub bytes_received: u64,
     /// When it will have everything, at the pace at which it took what was pending while it was connected; the time
-    /// outside of its window included. Null if that is unknown, or more than its budget allows.
+    /// outside of its window included, and days and months whose budget is spent. Null if that is unknown, or beyond ten years.
     pub eta_seconds: Option<u64>,
     /// What the link will carry until then, at the ratio of its bytes to the journal's that was measured lately.
     pub eta_bytes: Option<u64>,
-    /// Whether that fits into what is left of its budget; null if there is none, or that is unknown.
+    /// Whether that fits into what is left of its budget now; null if there is none, or that is unknown.
     pub fits_budget: Option<bool>,
     /// Whether it fits into its window, the next one if it is closed; null if there is none, or that is unknown.
     pub fits_window: Option<bool>,

@@ -129,6 +129,24 @@ fn only_one_file_of_the_engine_knows_the_file_system() {
 }
 
 #[test]
+fn sql_is_written_where_sql_is_made() {
+    let mut complaints = Vec::new();
+    for (path, text) in rust_files() {
+        let speaks_sql = ["apply/src/", "capture/src/", "sidecar/src/"];
+        let is_meant = speaks_sql.iter().any(|folder| path.starts_with(folder)) && !is_test(&path);
+        if !is_meant || path.contains("/src/sql.rs") || path.contains("/src/sql/") {
+            continue;
+        }
+        for (line, literal) in string_literals(before_tests(&text)) {
+            if is_statement(&literal) {
+                complaints.push(format!("{path}: line {line} has SQL: make it in `sql`"));
+            }
+        }
+    }
+    report(complaints);
+}
+
+#[test]
 fn no_file_is_named_after_nothing() {
     let refused = ["mod.rs", "utils.rs", "util.rs", "common.rs", "types.rs", "helpers.rs"];
     let mut complaints = Vec::new();
@@ -177,7 +195,7 @@ fn every_test_that_a_promise_names_is_there() {
             && word.bytes().all(|at| at.is_ascii_lowercase() || at == b'_' || at.is_ascii_digit())
     };
     let mut complaints = Vec::new();
-    for page in ["docs/promises.md", "docs/link.md"] {
+    for page in ["docs/promises.md", "docs/link.md", "docs/database.md"] {
         let text = read(page);
         let named: BTreeSet<&str> = text.split('`').skip(1).step_by(2).filter(is_name).collect();
         assert!(named.len() > 20, "{page}: {named:?}");
@@ -185,10 +203,14 @@ fn every_test_that_a_promise_names_is_there() {
         for (_, code) in rust_files() {
             missing.retain(|name| {
                 let test = code
-                    .split(&format!("fn {name}()"))
+                    .split(&format!("fn {name}("))
                     .next()
                     .filter(|before| before.len() < code.len());
-                !test.is_some_and(|before| before.trim_end().ends_with("#[test]"))
+                !test.is_some_and(|before| {
+                    let attributes = before.trim_end().trim_end_matches("async").trim_end();
+                    let last = attributes.lines().last().unwrap_or_default().trim();
+                    last == "#[test]" || last.starts_with("#[tokio::test")
+                })
             });
         }
         complaints.extend(missing.iter().map(|name| format!("{page}: no test is named {name}")));
@@ -204,6 +226,20 @@ fn a_map_is_read_line_by_line() {
     let map = map.into_iter().chain(["engine/tests"]).map(str::to_owned).collect();
     assert_eq!(map_paths(text), map);
     assert_eq!(quoted_paths(text, &members()), BTreeSet::from(["engine/src/c.rs".to_owned()]));
+}
+
+#[test]
+fn sql_is_told_from_prose() {
+    let code = r##"
+        // "SELECT 1" is a comment
+        fn f<'a>(it: &'a str) -> char { g("BEGIN; {}; COMMIT", 'x'); h('"', b"ROLLBACK", '\'', '\\') }
+        const A: &str = r#"UPDATE "t""#; const B: &str = "\
+            DELETE FROM t"; const C: &str = "run `SELECT 1` \\"; const D: &str = "SELECTED";
+        const E: &str = "LOCK"; const F: &str = "Update it"; const G: &str = r"\"; g("lock //", "DROP")
+    "##;
+    let found = string_literals(code).into_iter().filter(|(_, it)| is_statement(it));
+    let lines: Vec<usize> = found.map(|(line, _)| line).collect();
+    assert_eq!(lines, [3, 3, 4, 4, 6, 6]);
 }
 
 fn report(complaints: Vec<String>) {
@@ -325,6 +361,96 @@ fn rust_versions(text: &str) -> Vec<String> {
 
 fn has_word(line: &str, word: &str) -> bool {
     line.split(|it: char| !it.is_alphanumeric()).any(|it| it == word)
+}
+
+/// Whether a text begins as a statement does: with one of its words, in capitals as we write them.
+fn is_statement(text: &str) -> bool {
+    const VERBS: [&str; 30] = [
+        "ALTER",
+        "ANALYZE",
+        "BEGIN",
+        "CALL",
+        "CLOSE",
+        "COMMENT",
+        "COMMIT",
+        "COPY",
+        "CREATE",
+        "DEALLOCATE",
+        "DECLARE",
+        "DELETE",
+        "DISCARD",
+        "DO",
+        "DROP",
+        "EXECUTE",
+        "EXPLAIN",
+        "FETCH",
+        "GRANT",
+        "INSERT",
+        "LOCK",
+        "PREPARE",
+        "RELEASE",
+        "RESET",
+        "REVOKE",
+        "ROLLBACK",
+        "SAVEPOINT",
+        "SELECT",
+        "SET",
+        "SHOW",
+    ];
+    const MORE: [&str; 6] = ["START", "TRUNCATE", "UPDATE", "VACUUM", "VALUES", "WITH"];
+    let word = text.trim_start().split(|it: char| !it.is_ascii_alphanumeric() && it != '_').next();
+    word.is_some_and(|word| VERBS.contains(&word) || MORE.contains(&word))
+}
+
+/// The string literals of a piece of code as they are written, each with the number of the line where it begins.
+fn string_literals(code: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(next) = code[at..].find(['"', '\'', '/']).map(|next| at + next) {
+        let rest = &code[next..];
+        at = next
+            + match rest.as_bytes()[0] {
+                b'/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+                b'/' => 1,
+                b'\'' => after_character(rest),
+                _ => {
+                    let hashes = code[..next].bytes().rev().take_while(|it| *it == b'#').count();
+                    let is_raw = code[..next - hashes].ends_with('r');
+                    let end = match is_raw {
+                        true => rest[1..].find(&format!("\"{}", "#".repeat(hashes))),
+                        false => end_of_text(&rest[1..]),
+                    };
+                    let end = end.unwrap_or(rest.len() - 1);
+                    let text = rest[1..=end].trim_start_matches(['\\', '\n']);
+                    found.push((code[..next].lines().count(), text.to_owned()));
+                    end + 2
+                }
+            };
+        at = at.min(code.len());
+    }
+    found
+}
+
+/// The length of what begins with a single quote: a character, or the quote of a lifetime.
+fn after_character(rest: &str) -> usize {
+    let mut characters = rest.char_indices().skip(1);
+    match (characters.next(), characters.next(), characters.next()) {
+        (Some((_, '\\')), Some(_), Some((end, _))) => {
+            end + rest[end..].find('\'').map_or(1, |end| end + 1)
+        }
+        (Some(_), Some((end, '\'')), _) => end + 1,
+        _ => 1,
+    }
+}
+
+/// Where a text with escapes ends.
+fn end_of_text(rest: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    rest.find(|it| {
+        let ends = it == '"' && !is_escaped;
+        is_escaped = it == '\\' && !is_escaped;
+        ends
+    })
 }
 
 fn before_tests(text: &str) -> &str {

@@ -86,6 +86,12 @@ impl Spent {
         let month = self.budget.month.map(|limit| limit.saturating_sub(self.month));
         day.into_iter().chain(month).min()
     }
+
+    /// What will be spent when `day` begins, if so many bytes more go over the link on the one before.
+    pub fn on(self, day: Day, before: u64) -> Self {
+        let month = if day.day == 1 { 0 } else { self.month.saturating_add(before) };
+        Self { day: 0, month, ..self }
+    }
 }
 
 /// How much is spent when somebody is warned.

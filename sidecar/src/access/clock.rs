@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::{Timestamp, Zoned};
+use jiff::{Timestamp, Zoned, civil::Date};
 
 /// A date. Years beyond those of the calendar are no concern here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +51,18 @@ impl Local {
         Duration::from_secs(u64::from(DAY - self.second.min(DAY)))
     }
 
+    /// The midnight at which the next day begins; `None` where the calendar ends.
+    pub fn tomorrow(self) -> Option<Self> {
+        let Day { year, month, day } = self.day;
+        let next = Date::new(year, month, day).ok()?.tomorrow().ok()?;
+        Some(Self {
+            day: Day { year: next.year(), month: next.month(), day: next.day() },
+            weekday: next.weekday().to_monday_zero_offset().unsigned_abs(),
+            second: 0,
+            month_days: next.days_in_month().unsigned_abs(),
+        })
+    }
+
     /// Until the first midnight of the next month.
     pub fn until_next_month(self) -> Duration {
         let days = self.month_days.saturating_sub(self.day.day.unsigned_abs());
@@ -82,5 +94,20 @@ mod tests {
         assert!(now.second < DAY && now.weekday < 7 && (28..=31).contains(&now.month_days));
         assert!(now.until_next_month() >= now.until_tomorrow());
         assert!((1..=12).contains(&now.day.month) && now.day.year > 2_000);
+    }
+
+    #[test]
+    fn the_day_after_the_last_of_a_month_is_the_first_of_the_next() {
+        let at = |year, month, day, weekday, month_days| Local {
+            day: Day { year, month, day },
+            weekday,
+            second: 0,
+            month_days,
+        };
+        let noon = Local { second: DAY / 2, ..at(2026, 12, 31, 3, 31) };
+        assert_eq!(noon.tomorrow(), Some(at(2027, 1, 1, 4, 31)));
+        assert_eq!(at(2028, 2, 28, 0, 29).tomorrow(), Some(at(2028, 2, 29, 1, 29)));
+        assert_eq!(at(2028, 2, 29, 1, 29).tomorrow(), Some(at(2028, 3, 1, 2, 31)));
+        assert_eq!(at(9_999, 12, 31, 4, 31).tomorrow(), None);
     }
 }

@@ -76,6 +76,15 @@ impl Windows {
         Some(Duration::from_secs(span.into()))
     }
 
+    /// Seconds within windows from now until midnight.
+    pub fn seconds_today(&self, now: Local) -> u32 {
+        let (from, until) = (now.week_second(), (u32::from(now.weekday) + 1) * DAY);
+        let Some(open) = &self.open else { return until.saturating_sub(from) };
+        let within =
+            |range: &Range<u32>| range.end.min(until).saturating_sub(range.start.max(from));
+        open.iter().map(within).sum()
+    }
+
     /// How long what takes so much time within windows takes in all, the time outside of them included.
     pub fn stretched(&self, now: Local, needed: Duration) -> Duration {
         let Some(open) = &self.open else { return needed };
@@ -236,6 +245,15 @@ mod tests {
         // Eight hours a day: 56 a week, and one more.
         assert_eq!(stretched(0, 22, 57 * 60), 7 * 24 * 60 + 60);
         assert_eq!(Windows::default().stretched(at(0), minutes(9)), minutes(9));
+    }
+
+    #[test]
+    fn a_day_has_the_seconds_of_its_windows_that_are_left() {
+        let windows = Windows::parse(&["22:00-06:00", "sun 12:00-13:00"]).unwrap();
+        let hours = |weekday, hour| windows.seconds_today(time_of(weekday, hour, 0)) / 3_600;
+        assert_eq!((hours(0, 0), hours(0, 5), hours(0, 6), hours(0, 23)), (8, 3, 2, 1));
+        assert_eq!((hours(6, 0), hours(6, 13)), (9, 2));
+        assert_eq!(Windows::default().seconds_today(time_of(6, 20, 0)), 4 * 3_600);
     }
 
     #[test]

@@ -49,6 +49,11 @@ pub(super) async fn skip(what: &cli::Skip) -> Result<u8> {
     done(exchange(&config, &Request::Skip(skip)).await?)
 }
 
+pub(super) async fn reload(arguments: &cli::Config) -> Result<u8> {
+    let config = Config::load(&arguments.config)?;
+    done(exchange(&config, &Request::Reload).await?)
+}
+
 fn done(answer: Option<Response>) -> Result<u8> {
     match answer {
         None => Ok(NOT_RUNNING),

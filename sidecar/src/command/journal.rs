@@ -78,9 +78,11 @@ fn list(dir: &Path, json: bool) -> Result<u8> {
         bytes: streams.iter().map(|stream| stream.bytes).sum(),
         streams,
     };
+    let is_damaged =
+        listing.streams.iter().flat_map(|it| &it.segments).any(|it| it.detail.is_some());
     if json {
         print_line(&serde_json::to_string(&listing)?)?;
-        return Ok(0);
+        return Ok(u8::from(is_damaged));
     }
     for stream in &listing.streams {
         print_line(&format!(
@@ -97,11 +99,12 @@ fn list(dir: &Path, json: bool) -> Result<u8> {
     }
     let Listing { segments, bytes, .. } = listing;
     print_line(&format!("{} streams, {segments} segments, {bytes} bytes", listing.streams.len()))?;
-    Ok(0)
+    Ok(u8::from(is_damaged))
 }
 
 fn stream(dir: PathBuf) -> Result<Stream> {
-    let reports = inspect::list(&RealDisk, &dir)?;
+    let reports = inspect::list(&RealDisk, &dir)?.into_iter();
+    let reports: Vec<_> = reports.map(|report| settled(&dir, report)).collect::<Result<_, _>>()?;
     Ok(Stream {
         stream: reports.iter().find_map(|report| report.stream).map(|id| id.to_string()),
         first: reports.first().map(|report| report.base.get()),

@@ -1,6 +1,6 @@
 //! `thinwire run`: the sidecar itself.
 
-use std::{future::pending, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use tokio::{
@@ -45,13 +45,14 @@ pub(super) async fn run(config: Config) -> Result<u8> {
     let server = tokio::spawn(control::serve(listener, node.clone()));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let failure = select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        reason = fatal.recv() => match reason {
-            Some(reason) => Some(reason),
-            None => pending().await,
-        },
+    let mut hangup = signal(SignalKind::hangup())?;
+    let failure = loop {
+        select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hangup.recv() => reload(&node),
+            Some(reason) = fatal.recv() => break Some(reason),
+        }
     };
     info!("stopping");
     server.abort();
@@ -62,5 +63,11 @@ pub(super) async fn run(config: Config) -> Result<u8> {
     match failure {
         None => Ok(0),
         Some(reason) => bail!("{reason}"),
+    }
+}
+
+fn reload(node: &Node) {
+    if let Err(why) = node.reload() {
+        error!("the peers stay as they are: {why}");
     }
 }

@@ -60,6 +60,7 @@ pub(super) struct Apply {
     pub(super) delete_origin_differs: Option<Spanned<String>>,
     pub(super) existing: Option<Spanned<String>>,
     pub(super) ddl_url: Option<Spanned<String>>,
+    pub(super) tables: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -29,6 +29,7 @@ fn every_key_is_read() {
         update_origin_differs = "last_update_wins"
         existing  = "merge"
         ddl_url   = "host=/run/postgresql dbname=shop user=owner"
+        tables    = ["shop.*"]
         [journal]
         budget    = "1GiB"
         retention = "2h"
@@ -51,6 +52,7 @@ fn every_key_is_read() {
     assert_eq!(apply.update_origin_differs, OriginDiffers::LastUpdateWins);
     assert_eq!(apply.delete_origin_differs, OriginDiffers::Apply);
     assert_eq!(apply.owner.unwrap().config.get_user(), Some("owner"));
+    assert_eq!(format!("{:?}", apply.tables), "chosen");
     let capture = config.capture.unwrap();
     let mut choice = Choice::default();
     choice.operate(Operations::parse(&["delete", "insert"]).unwrap());
@@ -104,6 +106,11 @@ fn what_could_not_work_is_refused_with_its_place() {
 fn a_choice_that_is_none_is_refused_with_its_place() {
     let tables = "[database]\nurl = \"dbname=shop\"\n[capture]\ntables = [\"public.*\"]";
     for (lines, sentence) in [
+        ("[apply]\ntables = []", "apply.tables: name at least one table"),
+        (
+            "[apply]\ntables = [\"public.*\", \"orders\"]",
+            "line 8, apply.tables: the table pattern \"orders\"",
+        ),
         ("operations = [\"upsert\"]", "line 7, capture.operations: some of \"insert\""),
         ("operations = []", "line 7, capture.operations: some of \"insert\""),
         (

@@ -39,6 +39,17 @@ pub(super) fn doors(config: &Config, state: &State) -> BTreeMap<Origin, Door> {
     config.peers.iter().map(|peer| door(&peer.name, peer.origin())).collect()
 }
 
+/// Gives the doors the terms of another configuration. What links have cost, and who has set terms aside, stays, also of peers
+/// that are gone: they may come back.
+pub(super) fn exchange(held: &mut BTreeMap<Origin, Door>, config: &Config, state: &State) {
+    for (origin, new) in doors(config, state) {
+        match held.get_mut(&origin) {
+            Some(door) => door.access.agree(new.access.terms().clone()),
+            None => drop(held.insert(origin, new)),
+        }
+    }
+}
+
 impl Node {
     pub(super) async fn keep_doors(self: Arc<Self>, mut stopped: watch::Receiver<bool>) {
         loop {
@@ -85,7 +96,7 @@ impl Node {
 
     /// Somebody says that a peer is not to be talked to. Its terms count again afterwards.
     pub(super) fn pause_peer(&self, name: &str) {
-        if let Some(peer) = self.config.peers.iter().find(|peer| peer.name == name)
+        if let Some(peer) = self.peers().known.iter().find(|peer| peer.name == name)
             && let Some(door) = lock(&self.doors).get_mut(&peer.origin())
         {
             door.access.keep();

@@ -103,7 +103,8 @@ impl Node {
         if self.config.apply.is_some() && id.origin != own {
             consumers.push(stream.watermarks().applied);
         }
-        for peer in &self.config.peers {
+        let fellows = self.peers();
+        for peer in &fellows.known {
             if peer.ships(own, id) {
                 let status = peers.get(&peer.origin());
                 // A peer that was never here may want it.
@@ -115,7 +116,7 @@ impl Node {
                 consumers.push(at.map_or(Offset::ZERO, |at| at.acked));
             }
         }
-        if id.origin == own && !self.config.keyless_peers.is_empty() {
+        if id.origin == own && fellows.has_keyless {
             // It will need everything once its key is known.
             consumers.push(Offset::ZERO);
         }

@@ -1,11 +1,13 @@
 //! Mending what the disk has damaged, with what peers hold of it.
 //!
-//! Each damage that was met in a stream, or a stream that could not be opened for it, is a patient until it is mended.
-//! Any peer that carries the stream is asked; what it gives is believed only if it is proven. Where nobody has the
-//! records, the stream stays halted with the place in its status, and is tried again for ever.
+//! Each damage that was met in a stream, or a stream that the disk did not let be opened, is a patient until it is well.
+//! One that could not be opened is opened again first: a full disk, or one that failed once, mends itself. Of what is
+//! damaged any peer that carries the stream is asked; what it gives is believed only if it is proven. Where nobody has
+//! the records, the stream stays halted with the place in its status, and is tried again for ever.
 
 use std::{
     ops::Range,
+    path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -18,7 +20,7 @@ use thinwire_engine::{
 use thinwire_transport::session::JOURNAL_CORRUPT;
 use tokio::{
     sync::watch,
-    task::spawn_blocking,
+    task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
 use tracing::{info, warn};
@@ -58,7 +60,7 @@ impl Node {
             damage.into_iter().map(move |offset| (stream.id(), Some(offset)))
         });
         let unopened = lock(&self.unopened);
-        let closed = unopened.iter().filter(|unopened| is_damage(&unopened.error));
+        let closed = unopened.iter().filter(|unopened| may_pass(&unopened.error));
         met.chain(closed.map(|unopened| (unopened.id, None))).collect()
     }
 
@@ -92,12 +94,16 @@ impl Node {
         damage: Option<Offset>,
         begun: &mut Option<Mending>,
     ) -> bool {
+        if damage.is_none() && begun.is_none() {
+            match self.reopen(id).await {
+                Ok(()) => return self.discharge(id),
+                Err(is_damaged) if !is_damaged => return false,
+                Err(_) => {}
+            }
+        }
         let attempt = match self.begin(id, damage, begun.take()).await {
             Ok(Some(mending)) => self.fill(id, mending).await,
-            Ok(None) => {
-                // It can be opened, or is open already.
-                return self.discharge(id, true).await;
-            }
+            Ok(None) => return self.reopen(id).await.is_ok() && self.discharge(id),
             Err(error) => Err(error),
         };
         match attempt {
@@ -105,7 +111,7 @@ impl Node {
                 self.mended.fetch_add(1, Relaxed);
                 let (segment, fetched) = (mended.segment.display(), mended.fetched);
                 info!(stream = %id, %segment, fetched, "mended a damaged segment");
-                self.discharge(id, damage.is_none()).await
+                (damage.is_some() || self.reopen(id).await.is_ok()) && self.discharge(id)
             }
             Ok(Err(unfinished)) => {
                 *begun = Some(unfinished).filter(Mending::has_begun);
@@ -135,23 +141,36 @@ impl Node {
         .await
     }
 
-    /// Asks everybody for what is missing; returns what is not finished if nobody gives it.
+    /// Asks everybody for what is missing; returns what is not finished if nobody gives it, or there is no room for it.
     async fn fill(
         &self,
         id: StreamId,
         mut mending: Mending,
     ) -> Result<Result<Mended, Mending>, Error> {
+        let no_room = |mending, path: PathBuf| {
+            let path = path.display();
+            warn!(stream = %id, %path, "no room for what is mended; what came so far is kept");
+            Ok(Err(mending))
+        };
+        let went_on;
+        (mending, went_on) = at_disk(mending, Mending::go_on).await;
+        match went_on {
+            Err(Error::NoSpace { path }) => return no_room(mending, path),
+            went_on => went_on?,
+        }
         while let Some(wanted) = mending.wanted() {
             let (from, until) = (wanted.start, wanted.end);
             for peer in self.holders(id) {
                 let Some(still) = mending.wanted() else { break };
                 let given;
-                (mending, given) = self.take_from(&peer, id, mending, still).await?;
+                (mending, given) = self.take_from(&peer, id, mending, still).await;
                 match given {
                     Ok(()) => info!(stream = %id, peer, %from, %until, "got lost records back"),
-                    Err(why) => {
+                    Err(Why::Peer(why)) => {
                         info!(stream = %id, peer, %from, %until, why, "lost records not given")
                     }
+                    Err(Why::Disk(Error::NoSpace { path })) => return no_room(mending, path),
+                    Err(Why::Disk(error)) => return Err(error),
                 }
             }
             if mending.wanted().is_some_and(|still| still.start <= from) {
@@ -165,65 +184,72 @@ impl Node {
     /// Who may have records of a stream, the most likely first.
     fn holders(&self, id: StreamId) -> Vec<String> {
         let own = self.journal.own();
-        let mut peers: Vec<_> = self.config.peers.iter().collect();
+        let mut peers = self.peers().known.clone();
         peers.sort_by_key(|peer| !(peer.takes(own, id) || peer.ships(own, id)));
-        peers.into_iter().map(|peer| peer.name.clone()).collect()
+        peers.into_iter().map(|peer| peer.name).collect()
     }
 
-    /// Takes what one peer gives. An error of the inner kind is the peer's, one of the outer our disk's.
+    /// Takes what one peer gives.
     async fn take_from(
         &self,
         peer: &str,
         id: StreamId,
         mut mending: Mending,
         wanted: Range<Offset>,
-    ) -> Result<(Mending, Result<(), String>), Error> {
-        let silent = || format!("nothing came for {} s", PATIENCE.as_secs());
+    ) -> (Mending, Result<(), Why>) {
+        let silent = || Err(Why::Peer(format!("nothing came for {} s", PATIENCE.as_secs())));
         let mut records = match timeout(PATIENCE, self.transport.fetch(peer, id, wanted)).await {
             Ok(Ok(records)) => records,
-            Ok(Err(error)) => return Ok((mending, Err(error.to_string()))),
-            Err(_) => return Ok((mending, Err(silent()))),
+            Ok(Err(error)) => return (mending, Err(Why::Peer(error.to_string()))),
+            Err(_) => return (mending, silent()),
         };
         loop {
             let records = match timeout(PATIENCE, records.next()).await {
                 Ok(Ok(Some(records))) => records,
-                Ok(Ok(None)) => return Ok((mending, Ok(()))),
-                Ok(Err(error)) => return Ok((mending, Err(error.to_string()))),
-                Err(_) => return Ok((mending, Err(silent()))),
+                Ok(Ok(None)) => return (mending, Ok(())),
+                Ok(Err(error)) => return (mending, Err(Why::Peer(error.to_string()))),
+                Err(_) => return (mending, silent()),
             };
             let given;
-            (mending, given) = blocking(move || {
-                let given = mending.give(&records);
-                Ok((mending, given))
-            })
-            .await?;
+            (mending, given) = at_disk(mending, move |mending| mending.give(&records)).await;
             match given {
                 Ok(()) => {}
-                Err(error @ (Error::Io { .. } | Error::NoSpace { .. })) => return Err(error),
-                Err(error) => return Ok((mending, Err(error.to_string()))),
+                Err(error @ (Error::Io { .. } | Error::NoSpace { .. })) => {
+                    return (mending, Err(Why::Disk(error)));
+                }
+                Err(error) => return (mending, Err(Why::Peer(error.to_string()))),
             }
         }
     }
 
-    /// Lets everybody go on with a stream that is sound again; says whether they can.
-    async fn discharge(&self, id: StreamId, was_closed: bool) -> bool {
-        if was_closed {
-            let journal = self.journal.clone();
-            match blocking(move || journal.open_stream(id)).await {
-                Ok(stream) => {
-                    lock(&self.unopened).retain(|unopened| unopened.id != id);
-                    if id.origin == self.journal.own()
-                        && let Some(capture) = start_capture(&self.config, stream)
-                    {
-                        let _ = self.capture.set(capture);
-                    }
+    /// Opens a stream that could not be opened; says whether it is damaged if it still cannot. What is in the way is what
+    /// its status shows.
+    async fn reopen(&self, id: StreamId) -> Result<(), bool> {
+        let journal = self.journal.clone();
+        match blocking(move || journal.open_stream(id)).await {
+            Ok(stream) => {
+                lock(&self.unopened).retain(|unopened| unopened.id != id);
+                if id.origin == self.journal.own()
+                    && let Some(capture) = start_capture(&self.config, &self.state, stream)
+                {
+                    let _ = self.capture.set(capture);
                 }
-                Err(error) => {
-                    warn!(stream = %id, %error, "mended, and still cannot be opened");
-                    return false;
+                Ok(())
+            }
+            Err(error) => {
+                warn!(stream = %id, %error, "the stream still cannot be opened");
+                let is_damaged = is_damage(&error);
+                let mut unopened = lock(&self.unopened);
+                if let Some(unopened) = unopened.iter_mut().find(|unopened| unopened.id == id) {
+                    unopened.error = error;
                 }
+                Err(is_damaged)
             }
         }
+    }
+
+    /// Lets everybody go on with a stream that is sound again.
+    fn discharge(&self, id: StreamId) -> bool {
         // Whoever met the damage while shipping may be gone for long.
         if let Some(stream) = self.journal.stream(id) {
             let said = stream.halted_by(HaltedBy::Transport);
@@ -236,15 +262,44 @@ impl Node {
     }
 }
 
+/// Why a peer gave no more.
+enum Why {
+    /// It, or the way to it.
+    Peer(String),
+    /// Our own disk.
+    Disk(Error),
+}
+
 /// Whether bytes are not what was written, and nothing else is wrong.
 fn is_damage(error: &Error) -> bool {
     matches!(error, Error::Corrupt { .. })
 }
 
+/// Whether what keeps a stream from being opened may be mended, or go by itself.
+pub(super) fn may_pass(error: &Error) -> bool {
+    is_damage(error) || matches!(error, Error::Io { .. } | Error::NoSpace { .. })
+}
+
+/// Does something with a mending that touches the disk.
+async fn at_disk(
+    mut mending: Mending,
+    work: impl FnOnce(&mut Mending) -> Result<(), Error> + Send + 'static,
+) -> (Mending, Result<(), Error>) {
+    finished(spawn_blocking(move || {
+        let done = work(&mut mending);
+        (mending, done)
+    }))
+    .await
+}
+
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    match spawn_blocking(work).await {
+    finished(spawn_blocking(work)).await
+}
+
+async fn finished<T>(work: JoinHandle<T>) -> T {
+    match work.await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -82,13 +82,15 @@ impl Node {
         if origin == self.journal.own() {
             return Some(self.config.name.clone());
         }
-        let known = self.config.peers.iter().find(|peer| peer.key.origin() == origin);
+        let peers = self.peers();
+        let known = peers.known.iter().find(|peer| peer.origin() == origin);
         known.map(|peer| peer.name.clone())
     }
 
     fn each(self: &Arc<Self>, scope: &Scope, act: impl Fn(&Self, Part<'_>)) -> Response {
+        let peers = self.peers();
         if let Some(name) = &scope.peer
-            && !self.config.peers.iter().any(|peer| &peer.name == name)
+            && !peers.known.iter().any(|peer| &peer.name == name)
         {
             return Response::Refused(format!("there is no peer named {name}"));
         }
@@ -100,7 +102,7 @@ impl Node {
             return Response::Refused(format!("there is no stream of {text} here"));
         }
         let everything = scope.peer.is_none() && scope.stream.is_none();
-        for peer in &self.config.peers {
+        for peer in &peers.known {
             if everything || scope.peer.as_ref() == Some(&peer.name) {
                 act(self, Part::Peer(&peer.name));
             }

@@ -198,7 +198,7 @@ fn a_missing_slot_halts_by_name_and_never_restarts_silently() {
     pair.source.sql("insert into t values (1, 'a')");
     pair.wait_equal(Duration::from_secs(30));
     pair.source.node.stop().unwrap();
-    pair.source.sql("select pg_drop_replication_slot(slot_name) from pg_replication_slots");
+    pair.source.drop_slots();
     pair.source.sql("insert into t values (2, 'lost')");
     pair.source.node.start().unwrap();
     let halted = wait_for("the halt", Duration::from_secs(30), || {
@@ -235,7 +235,10 @@ fn garbage_on_the_port_and_a_stranger_do_no_harm() {
     sleep(Duration::from_secs(2));
     pair.source.sql("insert into t values (1, 'a')");
     pair.wait_equal(Duration::from_secs(30));
-    let (_, status, _) = thinwire(&["status", "--json", "--config", path]);
+    let status = wait_for("the stranger's status", Duration::from_secs(20), || {
+        let (code, status, _) = thinwire(&["status", "--json", "--config", path]);
+        (code == 0).then_some(status)
+    });
     stranger.kill().unwrap();
     stranger.wait().unwrap();
     assert!(status.contains("\"connected\":false"), "{status}");

@@ -32,6 +32,7 @@ fn nothing_is_counted_at_first_then_conflicts_by_kind_and_a_restart_begins_anew(
     pair.start();
     pair.wait_equal(Duration::from_secs(30));
     let first = counts(&pair.target);
+    // PostgreSQL: 026_stats 1
     assert_eq!((first.apply_errors, first.copy_errors, conflicts(&first)), (0, 0, vec![]));
     assert_eq!(first.conflicts.get("update_missing"), Some(&0), "{first:?}");
     assert!(!pair.target.node.run(&["status"]).unwrap().contains("conflicts"));
@@ -49,6 +50,7 @@ fn nothing_is_counted_at_first_then_conflicts_by_kind_and_a_restart_begins_anew(
     });
     assert_eq!(halted.key.as_deref(), Some("id=5"));
     let met = counts(&pair.target);
+    // PostgreSQL: 026_stats 12
     assert_eq!(conflicts(&met), [("insert_exists", 1), ("update_missing", 1)]);
     assert!(met.apply_errors >= 2 && met.copy_errors == 0, "{met:?}");
     let told = pair.target.node.run(&["status"]).unwrap();
@@ -81,6 +83,7 @@ fn errors_of_copies_and_of_changes_are_counted_apart() {
     pair.start();
     assert_eq!(halt_of(&pair.target).code, "constraint");
     let counted = counts(&pair.target);
+    // PostgreSQL: 026_stats 11
     assert!(counted.copy_errors > 0 && counted.apply_errors == 0, "{counted:?}");
     pair.source.sql("update t set v = 'good'");
     pair.target.sql("alter table t drop constraint t_v_check");
@@ -93,6 +96,7 @@ fn errors_of_copies_and_of_changes_are_counted_apart() {
     pair.source.sql("insert into t values (2, 'worse')");
     assert_eq!(halt_of(&pair.target).code, "constraint");
     let counted = counts(&pair.target);
+    // PostgreSQL: 026_stats 2
     assert!(counted.copy_errors == copies && counted.apply_errors > 0, "{counted:?}");
     assert_eq!(conflicts(&counted), []);
     pair.target.sql("alter table t drop constraint t_v_check");
@@ -101,6 +105,7 @@ fn errors_of_copies_and_of_changes_are_counted_apart() {
 
 #[test]
 fn one_transaction_is_skipped_by_its_position() {
+    // PostgreSQL: 029_on_error 2
     let mut pair = Pair::new(lively(), SCHEMA);
     pair.start();
     pair.source.sql("insert into t values (1, 'v')");
@@ -164,6 +169,7 @@ fn one_transaction_is_skipped_by_its_position() {
 
 #[test]
 fn a_copy_that_would_hold_rows_of_others_is_warned_of_whatever_the_tables() {
+    // PostgreSQL: 030_origin 10-13
     // Partitions and what they are part of, and a table that comes later.
     let schema = "create table root (id int primary key, v text) partition by range (id);
          create table low partition of root for values from (0) to (100) partition by range (id);
@@ -200,6 +206,11 @@ fn a_copy_that_would_hold_rows_of_others_is_warned_of_whatever_the_tables() {
     pair.target.sql(ddl);
     pair.source.sql(ddl);
     assert!(!warning(&pair.target).is_empty());
+    // Nor is there anything to warn of once nothing is taken from the other.
+    pair.source.without_peers();
+    let key = pair.target.key.clone();
+    pair.source.peer("hq", &key, Some(pair.link.address()), "receive = []");
+    assert_eq!(warning(&pair.source), "");
     // One way, nothing of that.
     let mut alone = Pair::new(lively(), SCHEMA);
     alone.start();

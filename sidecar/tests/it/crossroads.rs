@@ -71,6 +71,7 @@ fn two_sources_fill_and_empty_the_same_tables_without_a_deadlock() {
     let counts = "select (select count(*) from a), (select count(*) from b)";
     all.left.sql("insert into a values (1, 'left'); insert into b values (1, 'left')");
     all.right.sql("insert into a values (2, 'right'); insert into b values (2, 'right')");
+    // PostgreSQL: 010_truncate 12
     all.becomes(counts, "2|2");
     // Both empty both tables again and again, in opposite orders and one by one.
     thread::scope(|scope| {
@@ -91,6 +92,7 @@ fn two_sources_fill_and_empty_the_same_tables_without_a_deadlock() {
         site.sql(&format!("insert into done values ('{}')", site.node.name()));
     }
     all.becomes("select count(*) from done", "2");
+    // PostgreSQL: 010_truncate 13, 14
     assert_eq!(all.hub.sql(counts), "0|0");
     all.left.sql("insert into a values (1001, 'left'); insert into b values (1001, 'left')");
     all.right.sql("insert into a values (1002, 'right'); insert into b values (1002, 'right')");
@@ -114,6 +116,7 @@ fn each_stream_has_counters_of_its_own_and_a_restart_begins_them_all_anew() {
     // The second is as well as before.
     all.left.sql("insert into l values (2, 'bad')");
     all.halts("left", "constraint");
+    // PostgreSQL: 026_stats 5
     assert!(all.counts("left").apply_errors > 0 && none(&all.counts("right")));
     all.right.sql("insert into r values (2, 'bad')");
     all.halts("right", "constraint");
@@ -131,8 +134,10 @@ fn each_stream_has_counters_of_its_own_and_a_restart_begins_them_all_anew() {
         all.right.sql(&format!("insert into r values ({id}, 'fine')"));
         let expected = format!("{id}|{id}");
         all.becomes("select (select count(*) from l), (select count(*) from r)", &expected);
+        // PostgreSQL: 026_stats 3, 6, 7
         assert!(none(&all.counts("left")) && none(&all.counts("right")));
         let again = all.hub.status().since;
+        // PostgreSQL: 026_stats 4, 8, 9
         assert!(again > since, "{again} is not after {since}");
         since = again;
     }

@@ -42,10 +42,17 @@ fn nobody_is_there(site: &Site) {
 /// Takes away what a node has made that captures.
 fn remove_capture(site: &Site) {
     nobody_is_there(site);
+    let printed = site.node.run(&["drop", "--print-sql"]).unwrap();
+    let told = site.node.run(&["drop"]).unwrap();
     let name = format!("thinwire_{}", site.node.name());
-    site.sql(&format!(
-        "{AT_ONCE} begin; drop publication {name}; select pg_drop_replication_slot('{name}'); commit"
-    ));
+    let expected = format!(
+        "dropped the event triggers, and what they run and know in the schema thinwire\n\
+         dropped the replication slot {name}\ndropped the publication {name}"
+    );
+    assert_eq!(told.trim_end(), expected);
+    assert_eq!(printed.lines().filter(|line| line.starts_with("-- the ")).count(), 3, "{printed}");
+    let again = site.node.run(&["drop"]).unwrap();
+    assert_eq!(again.trim_end(), "there is nothing of this node at the source");
 }
 
 /// Takes away what a node has made that applies.
@@ -105,11 +112,20 @@ fn nodes_in_a_row_are_removed_one_by_one_and_leave_nothing() {
     // The last one goes, and the others go on.
     right.node.stop().unwrap();
     remove_apply(&right);
+    // PostgreSQL: 022_twophase_cascade 34-37
     assert_eq!(right.sql(OBJECTS), before[2]);
+    // PostgreSQL: 026_stats 10
     is_silent(&right);
     left.sql("insert into t values (1000, 'without the last')");
     same(&[&left, &hub]);
     assert_eq!(right.sql("select count(*) from t"), "100", "its rows stay");
+
+    // A node that runs, or streams from elsewhere, is not taken away under its feet.
+    let refused = left.node.run(&["drop"]).unwrap_err().to_string();
+    assert!(refused.contains("this node is running: stop it first"), "{refused}");
+    let there =
+        left.sql("select count(*) from pg_replication_slots, pg_publication, pg_event_trigger");
+    assert_eq!(there, "3");
 
     // What is only prepared is nobody's but the application's.
     left.sql("begin; insert into u values (3); prepare transaction 'kept'");
@@ -120,6 +136,12 @@ fn nodes_in_a_row_are_removed_one_by_one_and_leave_nothing() {
     remove_apply(&hub);
     assert_eq!(left.sql(OBJECTS), format!("prepared kept\n{}", before[0]));
     left.sql("commit prepared 'kept'; update t set v = 'x'; vacuum; checkpoint");
+    // PostgreSQL: 001_rep_changes 31, 33, 35
+    // PostgreSQL: 007_ddl 1
+    // PostgreSQL: 021_twophase 30-33
+    // PostgreSQL: 022_twophase_cascade 38-41
+    // PostgreSQL: 023_twophase_stream 17-20
+    // PostgreSQL: 100_bugs 18
     assert_eq!(left.sql(OBJECTS), before[0]);
     assert_eq!(hub.sql(OBJECTS), before[1]);
     for site in [&left, &hub] {
@@ -143,12 +165,14 @@ fn nodes_in_a_row_are_removed_one_by_one_and_leave_nothing() {
     hub.node.start().unwrap();
     left.node.start().unwrap();
     same(&[&left, &hub]);
+    // PostgreSQL: 004_sync 4
     left.sql("delete from t where id > 50");
     same(&[&left, &hub]);
 }
 
 #[test]
 fn a_node_whose_copy_is_refused_can_be_removed_while_it_is() {
+    // PostgreSQL: 004_sync 8, 9
     let source = Site::new("edge", CAPTURE, SCHEMA);
     let target = Site::new("hq", APPLY, &format!("{SCHEMA}; alter table t add check (v <> 'bad')"));
     let before = [&source, &target].map(|site| site.sql(OBJECTS));
@@ -178,6 +202,7 @@ fn a_node_whose_copy_is_refused_can_be_removed_while_it_is() {
 
 #[test]
 fn of_two_nodes_at_the_same_databases_one_is_removed_and_the_other_goes_on() {
+    // PostgreSQL: 004_sync 3
     let mut pair = Pair::new(lively(), SCHEMA);
     pair.start();
     pair.source.sql("insert into t values (1, 'a')");
@@ -189,19 +214,17 @@ fn of_two_nodes_at_the_same_databases_one_is_removed_and_the_other_goes_on() {
     let text = config.replace("name = \"edge\"", "name = \"second\"");
     let (own, _) = text.split_once("[[peer]]").unwrap();
     fs::write(&other, own).unwrap();
-    let made = std::process::Command::new(thinwire_bench::node::binary().unwrap())
-        .args(["init", "--config"])
-        .arg(&other)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let run = |command: &str| {
+        let mut program = std::process::Command::new(thinwire_bench::node::binary().unwrap());
+        let output = program.args([command, "--config"]).arg(&other).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run("init");
     let slots = "select string_agg(slot_name, ' ' order by 1) from pg_replication_slots";
     assert_eq!(pair.source.sql(slots), "thinwire_edge thinwire_second");
     pair.source.sql("insert into t values (2, 'b')");
     pair.wait_equal(PATIENCE);
-    pair.source.sql(&format!(
-        "{AT_ONCE} begin; drop publication thinwire_second; select pg_drop_replication_slot('thinwire_second'); commit"
-    ));
+    run("drop");
     assert_eq!(pair.source.sql(OBJECTS), before);
     pair.source.sql("insert into t values (3, 'c')");
     pair.wait_equal(PATIENCE);

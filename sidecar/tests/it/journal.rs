@@ -118,6 +118,15 @@ fn every_change_to_a_copied_journal_is_found_with_its_place() {
         assert!(look.out.contains(name), "{what} in {name}: {}", look.out);
         look.out
     };
+    // What is seen to be damaged in a listing is the head of a segment, or the last one.
+    let listed = |code: i32| {
+        for arguments in [&["ls"][..], &["ls", "--json"]] {
+            let look = look(copy.path(), arguments);
+            let is_named = look.out.contains("damaged head") || look.out.contains("torn tail");
+            assert_eq!((look.code, is_named), (code, code == 1), "{}", look.out);
+        }
+    };
+    listed(0);
     for path in &paths {
         let whole = fs::read(path).unwrap();
         for part in 0..4 {
@@ -126,10 +135,16 @@ fn every_change_to_a_copied_journal_is_found_with_its_place() {
             bytes[at] ^= 1;
             fs::write(path, &bytes).unwrap();
             caught(&format!("byte {at}"), path);
+            if part == 0 {
+                listed(1);
+            }
         }
         fs::write(path, &whole[..whole.len() - 3]).unwrap();
         let found = caught("cut", path);
         assert_eq!(found.contains("`run` cuts"), path == paths.last().unwrap(), "{found}");
+        if path == paths.last().unwrap() {
+            listed(1);
+        }
         fs::write(path, &whole).unwrap();
     }
     for stray in [copy.path().join("notes"), stream.join("1.seg"), stream.join("x.mend")] {

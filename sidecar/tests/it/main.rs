@@ -16,6 +16,7 @@ mod kills;
 mod mend;
 mod outage;
 mod publication;
+mod reload;
 mod restarts;
 mod schema;
 mod site;

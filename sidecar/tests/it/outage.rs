@@ -96,7 +96,7 @@ fn with_a_halted_apply_nothing_unapplied_is_trimmed_and_it_goes_on_once_mended()
     pair.target.sql("alter table hidden rename to t");
     pair.target.node.run(&["retry"]).unwrap();
     pair.wait_equal(Duration::from_secs(90));
-    assert!(pair.target.status().halted().is_none());
+    pair.target.goes_on();
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn first_copy_bytes(cuts: u32) -> u64 {
         "select setseed(0.5);
          insert into t select i, md5(random()::text) || md5(random()::text) || md5(random()::text)
              || md5(random()::text) || md5(random()::text) || md5(random()::text) || md5(random()::text)
-         from generate_series(1, 40000) i",
+         from generate_series(1, 80000) i",
     );
     pair.start();
     wait_for("the copy to begin on the link", Duration::from_secs(60), || {

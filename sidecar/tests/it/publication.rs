@@ -28,6 +28,7 @@ fn missing(site: &Site) -> String {
 
 #[test]
 fn a_publication_that_was_renamed_is_missed_by_name_and_used_again_once_it_is_named_back() {
+    // PostgreSQL: 007_ddl 5
     let mut pair = Pair::new(lively(), SCHEMA);
     renamed(&mut pair);
     pair.source.sql("alter publication another rename to thinwire_edge");

@@ -11,7 +11,10 @@ use std::{
 
 use thinwire_sidecar::status::{Status, Stream};
 
-use crate::site::{Pair, Site, lively, wait_for};
+use crate::{
+    kills::StopOnDrop,
+    site::{Pair, Site, lively, wait_for},
+};
 
 const SCHEMA: &str = "create table t (id bigint primary key, v text)";
 
@@ -68,6 +71,7 @@ fn the_state_folder_can_go_at_any_time_and_a_lock_that_was_left_never_blocks() {
     let states = [dir_of(source).join("state"), dir_of(target).join("state")];
     let cluster = &source.cluster;
     thread::scope(|scope| {
+        let _stop = StopOnDrop(&running);
         scope.spawn(|| {
             for round in 1_u64.. {
                 if !running.load(Ordering::Relaxed) {
@@ -105,7 +109,6 @@ fn the_state_folder_can_go_at_any_time_and_a_lock_that_was_left_never_blocks() {
             // Long enough for positions to be remembered now and then.
             sleep(Duration::from_millis(150 + u64::from(round % 5) * 150));
         }
-        running.store(false, Ordering::Relaxed);
     });
     pair.wait_equal(Duration::from_secs(60));
 }
@@ -255,4 +258,88 @@ fn crc32(bytes: &[u8]) -> u32 {
             (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
         })
     })
+}
+
+#[test]
+fn a_stream_that_the_disk_did_not_give_is_opened_once_it_does() {
+    let mut pair = Pair::new(lively(), SCHEMA);
+    pair.start();
+    pair.source.sql("insert into t values (0, 'first')");
+    pair.wait_equal(Duration::from_secs(30));
+    let segment = |site: &Site| {
+        let streams = fs::read_dir(dir_of(site).join("journal")).unwrap();
+        let mut streams = streams.map(|entry| entry.unwrap().path());
+        files(&streams.find(|path| path.is_dir()).unwrap()).remove(0)
+    };
+    let segments = [segment(&pair.source), segment(&pair.target)];
+    pair.source.node.stop().unwrap();
+    pair.target.node.stop().unwrap();
+    // A folder is there and cannot be opened for writing: the system refuses, and nothing is said of damage.
+    for segment in &segments {
+        fs::rename(segment, segment.with_extension("aside")).unwrap();
+        fs::create_dir(segment).unwrap();
+    }
+    pair.source.sql("insert into t values (1, 'second')");
+    pair.start();
+    for site in [&pair.source, &pair.target] {
+        let halted = wait_for("the halt", Duration::from_secs(30), || {
+            site.status().halted().map(|(_, halted)| halted.clone())
+        });
+        assert_eq!(halted.code, "journal_io", "{halted:?}");
+    }
+    for segment in &segments {
+        fs::remove_dir(segment).unwrap();
+        fs::rename(segment.with_extension("aside"), segment).unwrap();
+    }
+    pair.wait_equal(Duration::from_secs(60));
+    for site in [&pair.source, &pair.target] {
+        assert!(site.status().halted().is_none(), "{:?}", site.status());
+        assert_eq!(site.status().streams.len(), 1);
+    }
+}
+
+#[test]
+fn what_a_peer_is_remembered_to_hold_stops_capture_though_the_peer_is_away() {
+    let mut pair = Pair::new(lively(), SCHEMA);
+    pair.start();
+    pair.source.sql("insert into t values (0, 'first')");
+    pair.wait_equal(Duration::from_secs(30));
+    pair.source.node.stop().unwrap();
+    let journal = dir_of(&pair.source).join("journal");
+    let aside = journal.with_extension("older");
+    copy_all(&journal, &aside);
+    pair.source.node.start().unwrap();
+    pair.source.sql("insert into t values (1, 'second')");
+    pair.wait_equal(Duration::from_secs(30));
+    // Only what the peer has said can be remembered.
+    wait_for("the peer to say that it has it", Duration::from_secs(30), || {
+        let status = pair.source.status();
+        (status.peers[0].streams[0].acked == status.streams[0].synced).then_some(())
+    });
+    pair.source.node.stop().unwrap();
+    pair.target.node.stop().unwrap();
+    // Rolled back, all but what is remembered of the peer.
+    fs::remove_dir_all(&journal).unwrap();
+    copy_all(&aside, &journal);
+    pair.source.node.start().unwrap();
+    let halted = wait_for("the halt", Duration::from_secs(30), || {
+        pair.source.status().halted().map(|(_, halted)| halted.clone())
+    });
+    assert_eq!(halted.code, "peer_ahead", "{halted:?}");
+    pair.source.sql("insert into t values (2, 'third')");
+    let synced = || pair.source.status().streams[0].synced;
+    let before = synced();
+    sleep(Duration::from_secs(2));
+    assert_eq!(synced(), before, "{:?}", pair.source.status());
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let target = to.join(entry.file_name().unwrap());
+        match entry.is_dir() {
+            true => copy_all(&entry, &target),
+            false => drop(fs::copy(&entry, &target).unwrap()),
+        }
+    }
 }

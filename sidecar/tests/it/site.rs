@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr},
     process::Command,
     sync::Arc,
     thread::sleep,
@@ -93,6 +93,12 @@ impl Site {
         self.configure();
     }
 
+    /// Has no peers in its configuration from now on.
+    pub(crate) fn without_peers(&mut self) {
+        self.peers.clear();
+        self.configure();
+    }
+
     /// Uses this login from now on.
     pub(crate) fn login(&mut self, login: &str) {
         self.login = Some(login.to_owned());
@@ -125,6 +131,22 @@ impl Site {
             assert!(Instant::now() < deadline, "no status; the log ends:\n{}", self.node.log());
             sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Drops the slots of a node that has ended: the server learns that a moment later.
+    pub(crate) fn drop_slots(&self) {
+        wait_for("the slots to be free", Duration::from_secs(30), || {
+            let held = "select count(*) from pg_replication_slots where active";
+            (self.sql(held) == "0").then_some(())
+        });
+        self.sql("select pg_drop_replication_slot(slot_name) from pg_replication_slots");
+    }
+
+    /// Waits until nothing is halted: rows are seen before what they were halted by is over.
+    pub(crate) fn goes_on(&self) {
+        wait_for("the halt to be over", Duration::from_secs(30), || {
+            self.status().halted().is_none().then_some(())
+        });
     }
 
     /// Runs pgbench's own transactions.
@@ -233,9 +255,9 @@ impl Pair {
     }
 }
 
-/// A UDP port of the loopback interface that was free a moment ago.
+/// An address of the loopback interface that nobody else uses.
 pub(crate) fn free_port() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    (Ipv4Addr::LOCALHOST, thinwire_cluster::free_port()).into()
 }
 
 /// How many times longer a machine may take that others keep busy than the limits say.

@@ -1,4 +1,4 @@
-//! Exactly once, whichever system call is the last that the source's sidecar makes.
+//! Exactly once, whichever system call is the last that a sidecar makes, and whatever it is refused by the disk.
 //!
 //! `THINWIRE_CALL_CYCLES` sets how often it is killed, `THINWIRE_REAL_SEED` at which calls; skipped with a line on stderr where
 //! strace is missing or may not trace.
@@ -18,7 +18,7 @@ use thinwire_cluster::Cluster;
 
 use crate::{
     kills::StopOnDrop,
-    site::{DB, Pair, lively},
+    site::{APPLY, CAPTURE, DB, Pair, Site, lively, wait_for},
     skip,
 };
 
@@ -46,29 +46,83 @@ fn a_sidecar_killed_at_any_system_call_loses_and_repeats_nothing() {
     pair.start();
     let (cycles, seed) = (setting("THINWIRE_CALL_CYCLES", 24), setting("THINWIRE_REAL_SEED", 1));
     let (running, started) = (AtomicBool::new(true), Instant::now());
-    let (source, node) = (&pair.source.cluster, &mut pair.source.node);
+    let source = &pair.source.cluster;
+    let mut nodes = [&mut pair.source.node, &mut pair.target.node];
     let killed = thread::scope(|scope| {
         let _stop = StopOnDrop(&running);
         scope.spawn(|| write(source, &running));
         let mut random = Random::new(seed);
-        let mut killed = BTreeMap::<&str, u64>::new();
+        let mut killed = BTreeMap::<_, u64>::new();
         for _ in 0..cycles {
+            nodes.rotate_left(1);
+            let node = &mut *nodes[0];
             let (call, most) = *random.pick(&CALLS);
             // Others come while it works, too.
             thread::sleep(Duration::from_millis(if most > 3 { random.below(800) } else { 0 }));
             let number = random.below(most) + 1;
-            *killed.entry(call).or_default() += u64::from(kill_at(node, call, number));
+            let came = kill_at(node, call, number);
+            *killed.entry((node.name().to_owned(), call)).or_default() += u64::from(came);
         }
         killed
     });
     pair.wait_equal(Duration::from_secs(60));
-    assert!(killed.values().sum::<u64>() > 0, "no kill ever came");
+    for name in [pair.source.node.name(), pair.target.node.name()] {
+        let came: u64 = killed.iter().filter(|((of, _), _)| of == name).map(|(_, came)| came).sum();
+        assert!(came > 0, "no kill of {name} ever came");
+    }
     let rows = pair.target.sql("select count(*) from ledger");
     say(&format!(
-        "kills of a sidecar at system calls, seed {seed}: {killed:?} of {cycles}; {} rows, equal; {:.1} s",
+        "kills of sidecars at system calls, seed {seed}: {killed:?} of {cycles}; {} rows, equal; {:.1} s",
         rows.trim(),
         started.elapsed().as_secs_f64()
     ));
+}
+
+#[test]
+fn a_sidecar_whose_disk_refuses_a_sync_ends_with_the_reason_and_loses_nothing() {
+    if let Err(reason) = can_trace() {
+        return skip("failing syncs", &reason);
+    }
+    let schema = "create table ledger (n bigint primary key, note text)";
+    let [source, target] = [("edge", CAPTURE), ("hq", APPLY)].map(|(name, sections)| {
+        Site::new(name, &format!("{sections}[journal]\nsegment = \"64KiB\"\n"), schema)
+    });
+    let mut pair = Pair::of(source, target, lively());
+    pair.start();
+    let mut n = 0;
+    let mut insert = |pair: &Pair, notes: u64| {
+        pair.source.sql(&format!(
+            "insert into ledger select i, md5(i::text) || md5((-i)::text) from generate_series({n}, {}) i",
+            n + notes - 1
+        ));
+        n += notes;
+    };
+    insert(&pair, 1);
+    pair.wait_equal(Duration::from_secs(60));
+    // The sync of a group; and of the names in a folder, when a segment begins.
+    for call in ["fdatasync", "fsync"] {
+        for at_source in [true, false] {
+            let site = if at_source { &pair.source } else { &pair.target };
+            let pid = site.node.pid().unwrap().to_string();
+            let fault = format!("inject={call}:error=EIO");
+            let trace = format!("trace={call}");
+            let mut tracer =
+                strace(&["-f", "-qq", "-e", &trace, "-e", &fault, "-p", &pid]).spawn().unwrap();
+            // Whenever it has taken hold, there is something to sync.
+            let ended = wait_for("the end of the sidecar", Duration::from_secs(20), || {
+                insert(&pair, 500);
+                let site = if at_source { &mut pair.source } else { &mut pair.target };
+                site.node.check().err()
+            });
+            tracer.wait().unwrap();
+            let ended = ended.to_string();
+            assert!(ended.contains("exit status: 1") && ended.contains("storage_fault"), "{ended}");
+            insert(&pair, 10);
+            let site = if at_source { &mut pair.source } else { &mut pair.target };
+            site.node.start().unwrap();
+            pair.wait_equal(Duration::from_secs(60));
+        }
+    }
 }
 
 /// Has it killed at one of its next calls of a kind, then starts it again. Whether the call came.

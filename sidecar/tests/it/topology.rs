@@ -20,9 +20,16 @@ fn two_way_exchange_does_not_echo() {
         pair.target.sql(&format!("insert into t values ({}, 'right')", round * 2 + 1));
     }
     pair.wait_equal(Duration::from_secs(60));
+    // PostgreSQL: 030_origin 1-3
     assert_eq!(pair.source.sql("select count(*) from t").trim(), "80");
     pair.source.sql("update t set who = 'changed by left' where id < 10");
     pair.wait_equal(Duration::from_secs(30));
+    // Each removes what came from the other as well.
+    pair.source.sql("delete from t where id % 8 = 1");
+    pair.target.sql("delete from t where id % 8 = 2");
+    pair.wait_equal(Duration::from_secs(30));
+    // PostgreSQL: 030_origin 4, 5
+    assert_eq!(pair.source.sql("select count(*) from t"), "60");
     // An echo would keep the streams growing.
     let appended = |pair: &Pair| -> Vec<u64> {
         [&pair.source, &pair.target]
@@ -47,7 +54,9 @@ fn a_hub_forwards_between_two_edges() {
     let mut left = Site::new("left", &only("a"), schema);
     let mut right = Site::new("right", &only("b"), schema);
     let mut hub = Site::new("hub", APPLY, schema);
-    for site in [&mut left, &mut right, &mut hub] {
+    // This one asks for nothing but the hub's own changes.
+    let mut other = Site::new("other", APPLY, schema);
+    for site in [&mut left, &mut right, &mut hub, &mut other] {
         site.init();
     }
     let link = Proxy::start(hub.listen, lively(), lively(), 3).unwrap();
@@ -56,12 +65,16 @@ fn a_hub_forwards_between_two_edges() {
     right.peer("hub", &hub.key, Some(link.address()), all);
     hub.peer("left", &left.key, None, "send = \"*\"");
     hub.peer("right", &right.key, None, "send = \"*\"");
-    for site in [&mut left, &mut right, &mut hub] {
+    other.peer("hub", &hub.key, Some(link.address()), "");
+    hub.peer("other", &other.key, None, "send = \"*\"");
+    for site in [&mut left, &mut right, &mut hub, &mut other] {
         site.node.start().unwrap();
     }
     left.sql("insert into a select i, md5(i::text) from generate_series(1, 2000) i");
     right.sql("insert into b select i, md5(i::text) from generate_series(1, 3000) i");
     let tables = ["public.a", "public.b"];
+    // PostgreSQL: 022_twophase_cascade 1
+    // PostgreSQL: 030_origin 6
     wait_for("all three to be equal", Duration::from_secs(60), || {
         let digests: Vec<_> = [&left, &right, &hub]
             .iter()
@@ -69,6 +82,20 @@ fn a_hub_forwards_between_two_edges() {
             .collect();
         let filled = digests[0].iter().all(|digest| !digest.starts_with("0:"));
         (filled && digests[0] == digests[1] && digests[1] == digests[2]).then_some(())
+    });
+    // PostgreSQL: 030_origin 7
+    wait_for("the other to be connected", Duration::from_secs(30), || {
+        other.status().peers.iter().all(|peer| peer.connected).then_some(())
+    });
+    assert_eq!(other.sql("select (select count(*) from a), (select count(*) from b)"), "0|0");
+    // What the hub passes on is taken over like the hub's own.
+    left.node.stop().unwrap();
+    left.sql("update thinwire.applied set seal = null");
+    left.init();
+    left.node.start().unwrap();
+    right.sql("insert into b values (0, 'more')");
+    wait_for("more of the right one", Duration::from_secs(60), || {
+        (left.sql("select v from b where id = 0") == "more").then_some(())
     });
 }
 
@@ -131,7 +158,7 @@ fn a_source_that_lost_its_journal_begins_anew_and_leaves_others_rows_alone() {
     wait("both to arrive", "left100\nright100", &hub);
     left.node.stop().unwrap();
     std::fs::remove_dir_all(left.node.config().with_extension("").join("journal")).unwrap();
-    left.sql("select pg_drop_replication_slot(slot_name) from pg_replication_slots");
+    left.drop_slots();
     left.sql("insert into t select i, 'left' from generate_series(101, 150) i");
     left.node.init().unwrap();
     left.node.start().unwrap();

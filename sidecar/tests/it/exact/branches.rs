@@ -47,13 +47,17 @@ fn partitions_that_are_captured_by_their_own_names_are_tables_of_their_own() {
     pair.source.sql(
         "delete from tree; insert into tree values (1), (0); insert into low (a) values (3); insert into high values (5)",
     );
+    // PostgreSQL: 013_partition 4, 5, 7
     all(&pair, "inserts", ["(low,1,) (low,3,)", "(high,5,)", "(rest,0,)"]);
     pair.source
         .sql("update tree set a = 2 where a = 1; update tree set a = 6, b = 'moved' where a = 5");
+    // PostgreSQL: 013_partition 12, 13, 15
     all(&pair, "updates", ["(low,2,) (low,3,)", "(high,6,moved)", "(rest,0,)"]);
     pair.source.sql("update tree set a = 4 where a = 0");
+    // PostgreSQL: 013_partition 18-20
     all(&pair, "a move", ["(low,2,) (low,3,)", "(high,4,) (high,6,moved)", ""]);
     pair.source.sql("delete from tree where a in (2, 3); delete from high");
+    // PostgreSQL: 013_partition 22, 23
     all(&pair, "deletes", ["", "", ""]);
     let fired = "select string_agg(concat_ws(' ', op, a), ', ' order by op, a) from fired";
     let expected = "DELETE 4, DELETE 6, INSERT 4, INSERT 5, UPDATE 6";
@@ -62,13 +66,16 @@ fn partitions_that_are_captured_by_their_own_names_are_tables_of_their_own() {
     pair.source.sql("insert into tree values (1), (4), (7)");
     all(&pair, "filled", ["(low,1,)", "(high,4,)", "(rest,7,)"]);
     pair.source.sql("truncate high");
+    // PostgreSQL: 013_partition 25
     all(&pair, "a partition emptied", ["(low,1,)", "", "(rest,7,)"]);
     pair.source.sql("truncate tree");
+    // PostgreSQL: 013_partition 27
     all(&pair, "the root emptied", ["", "", ""]);
 }
 
 #[test]
 fn a_partition_whose_root_is_not_meant_is_sent_by_itself() {
+    // PostgreSQL: 013_partition 36, 45, 50
     let source = "create table tree (a int primary key, b text) partition by list (a);
          create table part partition of tree for values in (0, 1, 2, 3, 5, 6);
          create table rest partition of tree default";
@@ -97,6 +104,7 @@ fn a_partition_whose_root_is_not_meant_is_sent_by_itself() {
 
 #[test]
 fn a_root_is_what_its_partitions_are_sent_as_in_whatever_order_they_are_named() {
+    // PostgreSQL: 013_partition 34, 41-43, 65
     let source = "create table tree (a int primary key) partition by list (a);
          create table below partition of tree for values in (-1, 0, 1, 2) partition by list (a);
          create table lowest partition of below for values in (-1, 0, 1, 2)";

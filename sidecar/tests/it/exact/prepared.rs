@@ -55,12 +55,14 @@ fn what_is_prepared_waits_at_its_source_alone_until_it_is_committed() {
             let before = content(&pair.target);
             prepare(&pair.source, what, sql);
             catch_up(&pair, "what was committed meanwhile");
+            // PostgreSQL: 021_twophase 1, 4, 11, 14
             is_untouched(&pair.target, &before, what);
             pair.source.sql(&format!("{end} prepared '{what}'"));
             catch_up(&pair, end);
             assert_eq!(content(&pair.target) == before, end == "rollback", "{end} {what}");
             equal(&pair, &["t", "k"], end);
             let left = pair.target.sql("select count(*) from pg_prepared_xacts");
+            // PostgreSQL: 021_twophase 3, 6, 12
             assert_eq!(left, "0", "{end} {what}");
         }
     }
@@ -86,6 +88,7 @@ fn what_is_prepared_waits_at_its_source_alone_until_it_is_committed() {
     is_untouched(&pair.target, &before, "whatever becomes of the nodes");
     pair.source.sql("commit prepared 'kept'");
     equal(&pair, &["t", "k"], "committed at last");
+    // PostgreSQL: 021_twophase 26, 29
     assert_eq!(pair.target.sql("select v from t where id = 20"), "kept");
 }
 
@@ -99,13 +102,16 @@ fn a_target_that_has_the_rows_already_takes_what_is_prepared_later() {
     let target = Site::with("hq", "[apply]\nexisting = \"merge\"\n", &schema, target);
     let mut pair = Pair::of(source, target, lively());
     start(&mut pair);
+    // PostgreSQL: 021_twophase 18
     assert_eq!(pair.target.sql("select count(*) from t"), "5");
     let before = content(&pair.target);
     prepare(&pair.source, "p", "insert into t values (99, 'prepared')");
     catch_up(&pair, "what was committed meanwhile");
+    // PostgreSQL: 021_twophase 20
     is_untouched(&pair.target, &before, "prepared");
     pair.source.sql("commit prepared 'p'");
     equal(&pair, &["t", "k"], "committed");
+    // PostgreSQL: 021_twophase 19, 21, 22
     for site in [&pair.source, &pair.target] {
         assert_eq!(site.sql("select count(*), max(id) from t"), "6|99");
         assert_eq!(site.sql("select count(*) from pg_prepared_xacts"), "0");
@@ -116,6 +122,7 @@ fn a_target_that_has_the_rows_already_takes_what_is_prepared_later() {
 fn large_ones_outlive_crashes_and_need_nothing_of_the_target() {
     let [source, target] = options();
     // It could not prepare anything itself.
+    // PostgreSQL: 023_twophase_stream 21
     let mut pair = pair_on([source, target.with("max_prepared_transactions", "0")], SCHEMA, SCHEMA);
     start(&mut pair);
     let spilled = "select sum(spill_txns) from pg_stat_replication_slots";
@@ -132,6 +139,7 @@ fn large_ones_outlive_crashes_and_need_nothing_of_the_target() {
             pair.target.cluster.start_again().unwrap();
         }
         catch_up(&pair, "what was committed meanwhile");
+        // PostgreSQL: 023_twophase_stream 2, 5, 9, 12
         is_untouched(&pair.target, &before, "prepared");
         // What comes between counts by itself.
         if round > 2 {
@@ -143,10 +151,13 @@ fn large_ones_outlive_crashes_and_need_nothing_of_the_target() {
         pair.source.sql(&format!("{end} prepared 'large'"));
         equal(&pair, &["t"], end);
         let expected = usize::from(round > 2) + if end == "commit" { 2_667 } else { 0 };
+        // PostgreSQL: 023_twophase_stream 3, 6, 8, 10, 13, 16
         assert_eq!(pair.target.sql("select count(*) from t"), expected.to_string(), "{round}");
+        // PostgreSQL: 023_twophase_stream 4, 7, 11, 14
         assert_eq!(left(&pair), "0");
     }
     // The decoder had them on its disk, not in memory.
+    // PostgreSQL: 023_twophase_stream 15
     wait_for("the source to tell", PATIENCE, || (pair.source.sql(spilled) != "0").then_some(()));
 }
 
@@ -193,12 +204,14 @@ fn nothing_is_prepared_at_a_node_between_or_behind_it() {
         prepare(&left, "p", sql);
         pass("what was committed meanwhile");
         for site in behind {
+            // PostgreSQL: 022_twophase_cascade 2, 3, 8, 9, 14, 15, 20, 21, 26, 27
             is_untouched(site, &before, sql);
         }
         left.sql(&format!("{end} prepared 'p'"));
         pass(end);
         assert_eq!(content(&left) == before, end == "rollback", "{end}: {sql}");
         for site in behind {
+            // PostgreSQL: 022_twophase_cascade 6, 7, 12, 13, 16, 17, 24, 25, 28, 29
             is_untouched(site, &content(&left), end);
         }
         left.sql("delete from t where id >= 1000");
@@ -221,5 +234,6 @@ fn a_prepared_transaction_that_is_refused_is_left_out_by_its_position() {
     pair.target.node.run(&["skip", "--origin", "edge", "--offset", &offset]).unwrap();
     catch_up(&pair, "what is behind it");
     assert_eq!(pair.target.sql("select * from t order by id"), "5|here\n6|behind");
+    // PostgreSQL: 029_on_error 3
     assert_eq!(pair.target.sql("select count(*) from pg_prepared_xacts"), "0");
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use thinwire_cluster::Options;
 
 use super::{
-    FENCE, PATIENCE, catch_up, copied, equal, halt_of, pair_of, pair_of_all, pair_on, start,
+    Ends, FENCE, PATIENCE, catch_up, copied, equal, halt_of, pair_of, pair_of_all, pair_on, start,
 };
-use crate::site::{APPLY, DB, Pair, Site, lively, wait_for};
+use crate::site::{APPLY, Pair, Site, lively, wait_for};
 
 /// Tables whose rows are told apart in every way there is.
-const KEYS: &str = r#"
+pub(super) const KEYS: &str = r#"
     create table pair_key (a int, b text, v text, primary key (b, a));
     create table text_key (k text primary key, v text);
     create table uuid_key (k uuid primary key default gen_random_uuid(), v text);
@@ -64,12 +64,11 @@ const KEYED_ROWS: &str = "
 
 #[test]
 fn rows_are_told_apart_by_keys_of_every_kind() {
-    keys(<[Options; 2]>::default());
+    keys(&mut pair_of(KEYS, KEYS));
 }
 
-/// The same on servers of some kind.
-pub(super) fn keys(options: [Options; 2]) {
-    let mut pair = pair_on(options, KEYS, KEYS);
+/// The same wherever it is.
+pub(super) fn keys(ends: &mut impl Ends) {
     let tables = [
         "pair_key",
         "text_key",
@@ -88,10 +87,11 @@ pub(super) fn keys(options: [Options; 2]) {
         "own_type",
         "own_type_only",
     ];
-    pair.source.sql(KEYED_ROWS);
-    start(&mut pair);
-    equal(&pair, &tables, "copied");
-    pair.source.sql(
+    ends.source().sql(KEYED_ROWS);
+    start(ends);
+    // PostgreSQL: 100_bugs 6
+    equal(ends, &tables, "copied");
+    ends.source().sql(
         "begin;
          update pair_key set a = a + 100, b = 'moved' where a <= 3; update pair_key set v = null where a > 15;
          update text_key set k = k || '!', v = 'changed'; delete from text_key where k = ' !';
@@ -119,14 +119,19 @@ pub(super) fn keys(options: [Options; 2]) {
          commit",
     );
     // Two rows exchange their keys, by way of a third.
-    pair.source.sql(
+    ends.source().sql(
         "begin; update text_key set k = 'third' where k = '!'; update text_key set k = '!' where k = 'ä!';
          update text_key set k = 'ä!' where k = 'third'; commit;
          delete from no_columns where ctid = (select min(ctid) from no_columns)",
     );
-    equal(&pair, &tables, "streamed");
-    assert_eq!(pair.target.sql("select count(*) from no_columns"), "2");
-    assert_eq!(pair.target.sql("select count(*) from no_key where v = 'same'"), "5");
+    // PostgreSQL: 001_rep_changes 4, 7-9, 14, 15, 17
+    // PostgreSQL: 032_subscribe_use_index 1, 2, 7-10, 13-15
+    // PostgreSQL: 100_bugs 1
+    equal(ends, &tables, "streamed");
+    for target in ends.targets() {
+        assert_eq!(target.sql("select count(*) from no_columns"), "2");
+        assert_eq!(target.sql("select count(*) from no_key where v = 'same'"), "5");
+    }
 }
 
 /// A name for everything that quoting could get wrong, each at most 63 bytes.
@@ -189,6 +194,7 @@ fn names_of_every_kind_are_names_at_both_ends() {
     write(&pair, 1);
     write(&pair, 2);
     start(&mut pair);
+    // PostgreSQL: 025_rep_changes_for_schema 1, 2
     equal(&pair, &only, "copied");
     write(&pair, 3);
     let mut sql = String::new();
@@ -199,6 +205,7 @@ fn names_of_every_kind_are_names_at_both_ends() {
         sql += &format!("delete from {table} where {key} = 2;\n");
     }
     pair.source.sql(&sql);
+    // PostgreSQL: 025_rep_changes_for_schema 4
     equal(&pair, &only, "streamed");
     pair.source.sql(&format!("truncate {}", only.join(", ")));
     equal(&pair, &only, "truncated");
@@ -231,9 +238,11 @@ fn what_is_not_logged_or_no_table_is_left_alone() {
          delete from parent where id = 1; create table later (id int primary key); insert into later values (1);
          drop materialized view m; drop view v; drop table scratch",
     );
+    // PostgreSQL: 100_bugs 2, 3
     equal(&pair, &tables, "streamed");
     assert_eq!(pair.target.sql("select count(*) from only parent"), "0");
     assert_eq!(pair.target.sql("select id, v, more from child"), "2|d|e");
+    // PostgreSQL: 001_rep_changes 1, 28
     assert_eq!(pair.target.sql("select count(*) from unwanted"), "0");
     assert_eq!(pair.target.sql("select count(*) from scratch"), "0");
 }
@@ -263,6 +272,9 @@ fn the_target_may_have_other_columns_orders_types_and_defaults() {
     );
     start(&mut pair);
     let all = "select id, a, n, f, d, note, twice from t order by id";
+    // PostgreSQL: 008_diff_schema 1, 2
+    // PostgreSQL: 011_generated 1
+    // PostgreSQL: 014_binary 8
     assert_eq!(
         pair.target.sql(&format!("{all} limit 2")),
         "1|a1|1|0.25|2024-01-02 00:00:00|here|2\n2|a2|2|0.5|2024-01-03 00:00:00|here|4"
@@ -276,18 +288,24 @@ fn the_target_may_have_other_columns_orders_types_and_defaults() {
          insert into h values (1, 'a'), (2, 'b'), (3, 'c'); update h set v = 'd' where a = 2; delete from h where a = 1",
     );
     catch_up(&pair, "streamed");
+    // PostgreSQL: 001_rep_changes 5, 16
+    // PostgreSQL: 008_diff_schema 3, 4
+    // PostgreSQL: 011_generated 2
+    // PostgreSQL: 015_stream 4
     assert_eq!(
         pair.target.sql(all),
         "2|changed|2|0.5|2024-01-03 00:00:00|kept|4\n4|a4|4|1|2024-01-05 00:00:00|kept|8\n\
          5|a5|5|1.25|2024-01-06 00:00:00|kept|10\n6|new|6|6|2024-06-06 00:00:00|here|12\n\
          10|a1||0.25|2024-01-02 00:00:00|kept|20"
     );
+    // PostgreSQL: 032_subscribe_use_index 11, 12
     assert_eq!(pair.target.sql("select a, b, more from full_t order by b"), "1.00|x|7\n1.00|y|7");
     assert_eq!(
         pair.target.sql("select id, v, serial from g order by id"),
         "1|10|1\n2|20|2\n3|30|3"
     );
     assert_eq!(pair.target.sql("select * from w"), "1|two");
+    // PostgreSQL: 008_diff_schema 5
     assert_eq!(pair.target.sql("select a, v from h order by a"), "2|d\n3|c");
     assert_eq!(pair.target.sql("select count(distinct row_id) from t"), "5");
     // A value that the target's type does not take halts, and goes on once it does.
@@ -344,6 +362,8 @@ pub(super) fn partitions(options: [Options; 2]) {
          insert into to_partitions select i, 'v' from generate_series(1, 10) i",
     );
     start(&mut pair);
+    // PostgreSQL: 013_partition 32, 33
+    // PostgreSQL: 025_rep_changes_for_schema 3
     equal(&pair, &tables, "copied");
     pair.source.sql(
         "begin; update by_list set region = 'b' where region = 'a' and id < 20; commit;
@@ -354,8 +374,13 @@ pub(super) fn partitions(options: [Options; 2]) {
          update keyless set region = 'b' where ctid = (select min(ctid) from keyless where region = 'a') and region = 'a';
          delete from keyless_b where ctid = (select min(ctid) from keyless_b);
          update to_partitions set id = 7 + id * 100 where id = 7; update to_partitions set id = 7 where id = 3;
-         delete from to_partitions where id = 5",
+         delete from to_partitions where id = 5;
+         insert into by_list values (600, 'a', 'through the root'), (601, 'b', null), (602, 'z', 'through two');
+         insert into to_plain values (7, 'through the root'), (2000, null); insert into keyless values ('a', 'w'), ('q', null)",
     );
+    // PostgreSQL: 013_partition 1-3, 8-10, 16, 17, 21, 35, 37-40, 44, 46-49, 51-57
+    // PostgreSQL: 025_rep_changes_for_schema 5
+    // PostgreSQL: 032_subscribe_use_index 3, 4
     equal(&pair, &tables, "streamed");
     // Partitions come and go at the source; the new one's rows are the table's.
     pair.source.sql(
@@ -371,6 +396,7 @@ pub(super) fn partitions(options: [Options; 2]) {
         "into the new one,again"
     );
     pair.source.sql("truncate by_list, keyless; insert into by_list values (1, 'z', 'after')");
+    // PostgreSQL: 013_partition 26, 64
     equal(&pair, &["by_list", "keyless"], "truncated");
 }
 
@@ -378,7 +404,7 @@ pub(super) fn partitions(options: [Options; 2]) {
 fn an_identity_that_changes_under_way_is_followed() {
     let schema = "create table t (id int primary key, other int not null, v text);
          create unique index t_other on t (other);
-         create table u (id int primary key, v text)";
+         create table u (id int primary key, v text); create table w (id int unique, v text); create table x (id int, v text)";
     let mut pair = pair_of(schema, schema);
     pair.source.sql("insert into t select i, i, 'v' from generate_series(1, 50) i");
     start(&mut pair);
@@ -392,19 +418,23 @@ fn an_identity_that_changes_under_way_is_followed() {
              update t set id = id + 100 where id % 11 = {round}; delete from t where id % 13 = {round}; commit;
              update t set v = 'back' where v is null"
         ));
+        // PostgreSQL: 100_bugs 7
         equal(&pair, &["t"], identity);
     }
-    // Without any, PostgreSQL itself refuses changes; what can be done arrives.
-    pair.source.sql("alter table u replica identity nothing; insert into u values (1, 'a')");
-    let refused = pair.source.cluster.psql(DB, "update u set v = 'b'").unwrap_err().to_string();
-    assert!(refused.contains("does not have a replica identity"), "{refused}");
-    equal(&pair, &["u"], "an identity of nothing");
-    pair.source.sql("alter table u replica identity default; update u set v = 'b'");
-    equal(&pair, &["u"], "an identity again");
-    // The key goes: `init` gives the table another identity, and the application goes on.
+    // Without any, PostgreSQL itself would refuse changes: the table gets another one, and the application goes on.
+    for (table, before) in [("x", "full"), ("u", "default"), ("w", "full")] {
+        pair.source.sql(&format!(
+            "alter table {table} replica identity nothing; insert into {table} values (1, 'a'), (2, 'a')"
+        ));
+        // PostgreSQL: 001_rep_changes 6
+        pair.source.sql(&format!("update {table} set v = 'b'; delete from {table} where id = 2"));
+        equal(&pair, &[table], "an identity of nothing");
+        pair.source.sql(&format!(
+            "alter table {table} replica identity {before}; update {table} set v = 'bb'"
+        ));
+        equal(&pair, &[table], "an identity again");
+    }
     pair.source.sql("alter table u drop constraint u_pkey");
-    assert!(pair.source.cluster.psql(DB, "update u set v = 'c'").is_err());
-    pair.source.node.init().unwrap();
     pair.source.sql(
         "update u set v = 'c'; insert into u values (2, 'd'), (2, 'd'); delete from u where id = 1",
     );
@@ -426,11 +456,12 @@ fn a_table_may_be_rewritten_altered_and_renamed_under_way() {
     start(&mut pair);
     let tables = ["t", "full_t"];
     // Rewritten as it is: nothing of that is a change.
+    pair.target.sql("alter table t alter column n type text");
     pair.source.sql(
         "vacuum full t; cluster t using t_pkey; update t set a = -a where id = 1;
          alter table t alter column n type text; update t set n = repeat('long', 10) where id = 2",
     );
-    pair.target.sql("alter table t alter column n type text");
+    // PostgreSQL: 006_rewrite 1, 2
     equal(&pair, &tables, "rewritten");
     // Columns come, with a default that no row stores, and go; in the middle of a transaction too.
     let add = "alter table t add c int not null default 7; alter table full_t add c int default 5";
@@ -441,20 +472,26 @@ fn a_table_may_be_rewritten_altered_and_renamed_under_way() {
          update full_t set v = 'w' where ctid = (select min(ctid) from full_t);
          delete from full_t where ctid = (select max(ctid) from full_t)"
     ));
+    // PostgreSQL: 017_stream_ddl 1-3
+    // PostgreSQL: 100_bugs 12, 13
     equal(&pair, &tables, "columns added");
     pair.source.sql(
         "begin; alter table t drop column a; update t set v = 'dropped' where id = 5; commit;
          alter table full_t drop column v; update full_t set a = 9 where ctid = (select min(ctid) from full_t)",
     );
     catch_up(&pair, "columns dropped");
-    pair.target.sql("alter table t drop column a");
-    equal(&pair, &["t"], "columns dropped");
+    pair.target.sql("alter table t drop column a; alter table full_t drop column v");
+    // PostgreSQL: 001_rep_changes 23
+    // PostgreSQL: 013_partition 67
+    // PostgreSQL: 100_bugs 11
+    equal(&pair, &tables, "columns dropped");
     // A change that was rolled back was none.
     pair.source.sql(
         "begin; alter table t add gone int default 1; update t set gone = 2 where id = 6; rollback;
          begin; savepoint a; alter table t add gone int; update t set gone = 3 where id = 7; rollback to a;
          update t set v = 'kept' where id = 7; commit",
     );
+    // PostgreSQL: 019_stream_subxact_ddl_abort 2
     equal(&pair, &["t"], "altered in vain");
     // A rename is a table of another name.
     // Before 16, PostgreSQL goes on under a schema's old name until the next session.
@@ -465,6 +502,7 @@ fn a_table_may_be_rewritten_altered_and_renamed_under_way() {
     assert_eq!(code, "missing_table", "{detail}");
     pair.target.sql("alter schema old rename to new");
     pair.target.node.run(&["retry"]).unwrap();
+    // PostgreSQL: 100_bugs 8, 10
     equal(&pair, &["new.s", "t"], "renamed");
     pair.source.sql("alter table new.s rename to r; alter table new.r rename id to k");
     pair.target.sql("alter table new.s rename to r; alter table new.r rename id to k");
@@ -499,6 +537,8 @@ fn a_nondeterministic_collation_finds_what_the_target_finds_equal() {
          create table keyless (k text collate ext_ci, v text);";
     let probe = Site::new("probe", APPLY, "select 1");
     if probe.sql(icu) == "0" {
+        let is_required = super::is_required(crate::schema::major(&probe));
+        assert!(!is_required, "this PostgreSQL is required, and was built without ICU");
         eprintln!("skipped: this PostgreSQL was built without ICU");
         return;
     }
@@ -519,7 +559,9 @@ fn a_nondeterministic_collation_finds_what_the_target_finds_equal() {
         "update keyed set v = 'found' where k = 'b'; update keyless set v = 'found' where v = 'low'",
     );
     catch_up(&pair, "found");
+    // PostgreSQL: 012_collation 1
     assert_eq!(pair.target.sql("select k, v from keyed where v = 'found'"), "B|found");
+    // PostgreSQL: 012_collation 2
     assert_eq!(pair.target.sql("select v from keyless where k = 'a' order by v"), "found\nx");
 }
 
@@ -555,9 +597,13 @@ fn a_row_filter_of_the_targets_own_triggers_and_references_is_kept() {
     );
     pair.source.sql("insert into g values (1, 10), (2, 20); update g set v = 30 where id = 2");
     catch_up(&pair, "triggers");
+    // PostgreSQL: 011_generated 3
     assert_eq!(pair.target.sql("select v, twice from g order by id"), "11|220\n31|620");
+    // PostgreSQL: 003_constraints 1, 2, 4
     assert_eq!(pair.target.sql("select * from t order by id"), "3|c\n10|b");
     // All columns are written, so a trigger on one of them fires whichever has changed.
+    // PostgreSQL: 003_constraints 5, 6
+    // PostgreSQL: 013_partition 14
     assert_eq!(pair.target.sql("select what, count(*) from fired group by 1"), "replica|2");
     // An error that a trigger has caught leaves the progress as it is: nothing is applied again.
     pair.target.node.kill9().unwrap();
@@ -566,11 +612,13 @@ fn a_row_filter_of_the_targets_own_triggers_and_references_is_kept() {
     pair.target.node.start().unwrap();
     pair.source.sql("insert into t values (11, 'd')");
     catch_up(&pair, "after a crash");
+    // PostgreSQL: 100_bugs 16, 17
     assert_eq!(pair.target.sql("select id from t order by id"), "3\n10\n11");
     // References are not checked while applying: the target may lack the parent.
     pair.target.sql("delete from child; delete from parent");
     pair.source.sql("insert into child values (3, 1)");
     catch_up(&pair, "references");
+    // PostgreSQL: 003_constraints 3
     assert_eq!(pair.target.sql("select * from child"), "3|1");
     wait_for("the node to say so", Duration::from_secs(10), || {
         pair.target.status().halted().is_none().then_some(())
@@ -596,6 +644,7 @@ fn triggers_of_a_targets_partitions_fire_for_the_rows_that_come_to_them() {
     );
     equal(&pair, &["t"], "streamed");
     let fired = "select string_agg(concat_ws(' ', tab, op, a), ', ' order by op, a) from fired";
+    // PostgreSQL: 013_partition 6, 11
     assert_eq!(pair.target.sql(fired), "t_1 DELETE 2, t_1 INSERT 1, t_1 UPDATE 1, t_1 UPDATE 2");
 }
 
@@ -611,6 +660,8 @@ fn a_copy_that_the_target_refuses_goes_on_once_it_is_mended() {
     pair.source.sql("update t set v = 'good' where id = 1000; insert into u values (2)");
     pair.target.sql("alter table t drop constraint t_v_check");
     pair.target.node.run(&["retry"]).unwrap();
+    // PostgreSQL: 004_sync 1, 2
+    // PostgreSQL: 029_on_error 1
     equal(&pair, &["t", "u"], "mended");
     // Afterwards rows that are there already halt, and go on once they are gone.
     pair.target.sql("insert into t values (2000, 'here')");
@@ -635,6 +686,7 @@ fn a_target_that_is_altered_under_way_is_used_as_it_is() {
     let rows = |pair: &Pair| pair.target.sql("select a, b, c from t order by a");
     pair.source.sql("insert into t values (1, 1); update t set a = 2 where a = 1; insert into plain values (1, 'a')");
     catch_up(&pair, "at first");
+    // PostgreSQL: 013_partition 71
     assert_eq!(rows(&pair), "2|1|");
     pair.target.sql(
         "alter table t detach partition t_1; alter table t_1 drop column b; alter table t_1 add b int;
@@ -643,12 +695,14 @@ fn a_target_that_is_altered_under_way_is_used_as_it_is() {
     );
     pair.source.sql("update t set a = 3 where a = 2; update plain set v = 'b'; insert into plain values (2, 'c')");
     catch_up(&pair, "after the target was altered");
+    // PostgreSQL: 013_partition 72
     assert_eq!(rows(&pair), "3|1|");
     assert_eq!(pair.target.sql("select * from plain order by id"), "1|b|7\n2|c|7");
     pair.source.sql(
         "alter table t drop column b, add column c int; alter table t add column b int; update t set c = 1 where a = 3",
     );
     catch_up(&pair, "after the source was altered");
+    // PostgreSQL: 013_partition 66, 73
     assert_eq!(rows(&pair), "3||1");
     pair.target.sql(
         "alter table t replica identity nothing; drop index t_a; alter table plain drop column extra;
@@ -656,24 +710,51 @@ fn a_target_that_is_altered_under_way_is_used_as_it_is() {
     );
     pair.source.sql("update t set a = 4 where a = 3; update plain set v = 'd' where id = 1; delete from plain where id = 2");
     catch_up(&pair, "without an index at the target");
+    // PostgreSQL: 013_partition 74
     assert_eq!(rows(&pair), "4||1");
+    // PostgreSQL: 001_rep_changes 24
     assert_eq!(pair.target.sql("select * from plain"), "1|d");
 }
 
 #[test]
 fn what_is_done_to_a_partition_as_a_whole_is_not_carried() {
     // PostgreSQL sends a partition's rows as its root's, and nothing of what happens to the partition itself.
-    let schema = "create table t (id int primary key, v text) partition by range (id);
-         create table t_1 partition of t for values from (0) to (10); create table t_2 partition of t default";
-    let mut pair = pair_of(schema, schema);
-    pair.source.sql("insert into t select i, 'v' from generate_series(1, 20) i");
+    // The target has the one as a tree, the other by hash, and the third as a plain table.
+    let tables = ["tree", "hash", "plain"];
+    let tree = |name: &str| {
+        format!("create table {name} (id int primary key, v text) partition by range (id);
+         create table {name}_1 partition of {name} for values from (0) to (10); create table {name}_2 partition of {name} default;")
+    };
+    let target = format!(
+        "{} create table hash (id int primary key, v text) partition by hash (id);
+         create table hash_0 partition of hash for values with (modulus 2, remainder 0);
+         create table hash_1 partition of hash for values with (modulus 2, remainder 1);
+         create table plain (id int primary key, v text)",
+        tree("tree")
+    );
+    let mut pair = pair_of(&tables.map(tree).concat(), &target);
+    for table in tables {
+        pair.source
+            .sql(&format!("insert into {table} select i, 'v' from generate_series(1, 20) i"));
+    }
     start(&mut pair);
-    pair.source.sql("truncate t_1; insert into t values (21, 'w')");
+    for table in tables {
+        pair.source.sql(&format!("truncate {table}_1; insert into {table} values (21, 'w')"));
+    }
     catch_up(&pair, "a partition emptied");
-    assert_eq!(pair.source.sql("select count(*) from t"), "12");
-    assert_eq!(pair.target.sql("select count(*) from t"), "21");
-    pair.source.sql("truncate t; insert into t values (1, 'x')");
-    equal(&pair, &["t"], "the table emptied");
+    for table in tables {
+        let count = format!("select count(*) from {table}");
+        assert_eq!(pair.source.sql(&count), "12");
+        // PostgreSQL: 013_partition 58-60
+        assert_eq!(pair.target.sql(&count), "21", "{table}");
+    }
+    pair.source.sql("truncate tree, hash, plain; insert into tree values (1, 'x')");
+    // PostgreSQL: 013_partition 61-63
+    equal(&pair, &tables, "the tables emptied");
+    assert_eq!(
+        pair.target.sql("select (select count(*) from hash), (select count(*) from plain)"),
+        "0|0"
+    );
 }
 
 #[test]
@@ -689,6 +770,7 @@ fn partitions_that_are_captured_by_their_own_names_are_emptied_one_by_one() {
     pair.source.sql("insert into t select i, 'v' from generate_series(1, 20) i");
     start(&mut pair);
     pair.source.sql("truncate t_1; insert into t values (5, 'w'), (21, 'w')");
+    // PostgreSQL: 013_partition 24
     equal(&pair, &["t", "t_1", "t_2"], "a partition emptied");
     pair.source.sql("truncate t");
     equal(&pair, &["t"], "the table emptied");
@@ -704,6 +786,8 @@ fn a_table_that_left_the_publication_is_sent_no_more() {
         "insert into t values (2); alter publication thinwire_edge drop table t; insert into t values (3); insert into u values (2)",
     );
     equal(&pair, &["u"], "the other goes on");
+    // PostgreSQL: 001_rep_changes 10, 11
+    // PostgreSQL: 025_rep_changes_for_schema 13
     assert_eq!(pair.target.sql("select max(id) from t"), "2");
     // Nobody who runs sees that it was away.
     pair.source.node.stop().unwrap();
@@ -746,6 +830,7 @@ fn an_index_of_expressions_alone_or_of_some_rows_finds_no_row() {
     let after = counts(&mut pair);
     let (used, read) = after.split_once('|').unwrap();
     let (used_before, read_before) = before.split_once('|').unwrap();
+    // PostgreSQL: 032_subscribe_use_index 5, 6
     assert_eq!(used, used_before);
     assert_ne!(read, read_before);
 }

@@ -46,6 +46,9 @@ pub(super) fn savepoints(options: [Options; 2]) {
          do $$ begin begin insert into t values (901, 'x'); drop table t; raise exception 'caught';
            exception when others then null; end; insert into t values (902, 'after'); end $$;",
     );
+    // PostgreSQL: 016_stream_subxact 1
+    // PostgreSQL: 018_stream_subxact_abort 1-4
+    // PostgreSQL: 019_stream_subxact_ddl_abort 1
     equal(&pair, &["t", "k"], "subtransactions");
     assert_eq!(pair.target.sql("select count(*) from t where v = 'gone' or v like 'all%'"), "0");
     assert_eq!(pair.target.sql("select v from t where id = 902"), "after");
@@ -56,17 +59,19 @@ fn thousands_of_subtransactions_and_two_huge_transactions_at_once_take_no_memory
     // What the source decodes spills to its disk early, as it would with very much.
     let source = Options::default().with("logical_decoding_work_mem", "64kB");
     let mut pair = pair_on([source, Options::default()], SCHEMA, SCHEMA);
+    // PostgreSQL: 015_stream 1
     start(&mut pair);
     let nested = "do $$ begin for i in 1..5000 loop begin
             insert into t values (BASE + i, repeat(md5(i::text), 4));
             if i % 4 = 0 then raise exception 'x'; end if; insert into k values (i::text);
             exception when raise_exception then null; end; end loop; end $$;";
+    // 64 MB each, as much as a node may have of memory altogether.
     let huge = |base: u32, end: &str| {
         let mut sql = "begin;\n".to_owned();
         for round in 0..20_u32 {
             let from = base + round * 1_000;
             sql += &format!(
-                "insert into t select i, md5(i::text) from generate_series({from}, {}) i;
+                "insert into t select i, repeat(md5(i::text), 100) from generate_series({from}, {}) i;
                  savepoint s; update t set v = 'x' where id between {from} and {from} + 300; {};\n",
                 from + 999,
                 if round % 2 == 0 { "rollback to s" } else { "release s" }
@@ -83,6 +88,9 @@ fn thousands_of_subtransactions_and_two_huge_transactions_at_once_take_no_memory
         scope.spawn(|| source.psql(DB, &nested.replace("BASE", "0")).unwrap());
         scope.spawn(|| source.psql(DB, &nested.replace("BASE", "10000")).unwrap());
     });
+    // PostgreSQL: 015_stream 2, 7
+    // PostgreSQL: 016_stream_subxact 2
+    // PostgreSQL: 018_stream_subxact_abort 5, 6
     equal(&pair, &["t", "k"], "interleaved");
     assert_eq!(pair.target.sql("select count(*) from t"), "47500");
     // Checks what each node has needed, too.
@@ -101,7 +109,7 @@ fn tables_are_emptied_with_all_that_truncate_may_say() {
     // The second refers to what is emptied, and is not captured.
     let local = "create table unwanted (id int primary key, one int references one);";
     let mut pair = pair_of_all(&format!("{schema}; {local}"));
-    pair.target.sql("alter table unwanted drop constraint unwanted_one_fkey");
+    pair.target.sql("alter table unwanted drop constraint unwanted_one_fkey; insert into unwanted values (1, 1)");
     let fill = "insert into one (v) select 'v' from generate_series(1, 5); insert into two select i, 1 from generate_series(1, 5) i;
          insert into three select i, 2 from generate_series(1, 5) i; insert into root select generate_series(0, 19);
          insert into parent select generate_series(1, 3); insert into child select i, i from generate_series(11, 13) i;";
@@ -128,9 +136,11 @@ fn tables_are_emptied_with_all_that_truncate_may_say() {
         let sequence = "pg_get_serial_sequence('public.one', 'id')";
         pair.target.sql(&format!("select setval({sequence}, 50)"));
         pair.source.sql(truncate);
+        // PostgreSQL: 010_truncate 1, 6-8
         equal(&pair, &tables, truncate);
         let next = pair.target.sql(&format!("select nextval({sequence})"));
         let restarted = round == 3;
+        // PostgreSQL: 010_truncate 2, 3
         assert_eq!(next, if restarted { "1" } else { "51" }, "{truncate}");
         pair.source.sql(
             "truncate one, two, three, root, parent, unwanted restart identity; truncate child",
@@ -139,6 +149,8 @@ fn tables_are_emptied_with_all_that_truncate_may_say() {
         // What restarts the sequence has come before the next round sets it.
         equal(&pair, &tables, "filled again");
     }
+    // PostgreSQL: 010_truncate 9
+    assert_eq!(pair.target.sql("select count(*) from unwanted"), "1");
 }
 
 #[test]
@@ -180,17 +192,28 @@ pub(super) fn prepared(options: [Options; 2]) {
     pair.source.sql(
         "commit prepared 'first'; rollback prepared 'undone'; commit prepared 'empty'; rollback prepared ''",
     );
+    // PostgreSQL: 021_twophase 5, 7, 15, 16
     equal(&pair, &["t", "k"], "after a crash of both servers");
+    // PostgreSQL: 021_twophase 2, 8
+    // PostgreSQL: 023_twophase_stream 1
     assert_eq!(pair.target.sql("select v from t where id in (1, 100)"), "first\nfirst");
     pair.source.node.kill9().unwrap();
     pair.source.sql("commit prepared 'nested'; commit prepared 'it''s \"odd\"'");
     pair.source.node.start().unwrap();
+    // PostgreSQL: 021_twophase 13, 17
     equal(&pair, &["t", "k"], "after a crash of the node");
     prepare(&pair, "later", "insert into t values (300, 'later')");
     pair.target.cluster.kill9().unwrap();
     pair.source.sql("commit prepared 'later'");
     pair.target.cluster.start_again().unwrap();
+    // PostgreSQL: 021_twophase 9, 23
     equal(&pair, &["t", "k"], "after a crash of the target");
+    prepare(&pair, "last", "delete from t where id = 300");
+    pair.source.cluster.kill9().unwrap();
+    pair.source.cluster.start_again().unwrap();
+    pair.source.sql("commit prepared 'last'");
+    // PostgreSQL: 021_twophase 10
+    equal(&pair, &["t", "k"], "after a crash of the source");
 }
 
 #[test]
@@ -237,6 +260,7 @@ fn messages_and_transactions_without_changes_do_no_harm() {
     let dump = Command::new(binary().unwrap()).args(["journal", "dump"]).arg(journal).output();
     let dump = String::from_utf8(dump.unwrap().stdout).unwrap();
     for prefix in ["outside", "inside", "in", "out", "aborted"] {
+        // PostgreSQL: 020_messages 4, 5
         assert!(dump.contains(&format!("message {prefix:?} ")), "{prefix}: {dump}");
     }
     // Nothing but messages and what is not captured: the source's log is let go all the same.
@@ -258,8 +282,10 @@ fn a_source_that_waits_for_its_standby_is_answered_once_the_journal_has_it() {
     pair.source.cluster.set("synchronous_standby_names", "*").unwrap();
     let begun = Instant::now();
     pair.source.sql("set statement_timeout = '60s'; insert into t values (1, 'a'), (2, 'b')");
+    // PostgreSQL: 010_truncate 10
     equal(&pair, &["t"], "inserts");
     pair.source.sql("set statement_timeout = '60s'; truncate t; insert into k values ('c')");
+    // PostgreSQL: 010_truncate 11
     equal(&pair, &["t", "k"], "truncate");
     assert!(begun.elapsed() < PATIENCE, "the source was not answered");
     pair.source.cluster.set("synchronous_standby_names", "").unwrap();
@@ -298,6 +324,7 @@ fn prepared_transactions_pass_through_a_node_between() {
             (site.sql("select v from k") == "kept").then_some(())
         });
         for table in ["public.t", "public.k"] {
+            // PostgreSQL: 022_twophase_cascade 4, 5, 10, 11, 18, 19, 22, 23, 30-33
             let of = |site: &Site| digest::digest(&site.cluster, DB, table).unwrap();
             assert_eq!(of(site), of(&left), "{table} at {}", site.node.name());
         }

@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 use thinwire_bench::random::Random;
 use thinwire_cluster::Options;
 
-use self::schema::{TYPES, Table};
-use super::{copied, equal, pair_on};
-use crate::site::{DB, Pair, Site};
+pub(super) use self::schema::TYPES;
+use self::schema::Table;
+use super::{Ends, copied, equal, pair_on};
+use crate::{
+    schema::major,
+    site::{DB, Site},
+};
 
-/// Schemas are made and compared for this long, or as many as `THINWIRE_SCHEMAS` says.
+/// Schemas are made and compared for this long, but not fewer than these; or as many as `THINWIRE_SCHEMAS` says.
 const TIME: Duration = Duration::from_secs(20);
+const LEAST_SCHEMAS: u64 = 4;
 const TABLES_PER_SCHEMA: usize = 12;
 
 /// The seed of the first schema: `THINWIRE_SEED`, or always the same.
@@ -25,86 +30,124 @@ fn schemas_asked() -> Option<u64> {
     std::env::var("THINWIRE_SCHEMAS").ok().and_then(|it| it.parse().ok())
 }
 
-/// Makes the tables of a seed, fills them, has them copied, changes them, and compares.
-fn one_schema(pair: &mut Pair, seed: u64, versions: [u32; 2]) {
+/// Makes the tables of a seed, and compares them.
+fn one_schema(ends: &mut impl Ends, seed: u64, versions: [u32; 2]) {
     let what = format!("THINWIRE_SEED={seed} THINWIRE_SCHEMAS=1");
     let mut random = Random::new(seed);
-    let mut tables: Vec<Table> = (0..TABLES_PER_SCHEMA)
+    let tables = (0..TABLES_PER_SCHEMA)
         .map(|at| Table::random(&mut random, &format!("t{seed}_{at}"), versions))
         .collect();
+    let fill = |random: &mut Random, tables: &mut [Table]| {
+        let inserts = |table: &mut Table| (0..25).map(|_| table.insert(random)).collect::<String>();
+        tables.iter_mut().map(inserts).collect()
+    };
+    // Before the copy has ended, changes are already written.
+    let change = |random: &mut Random, tables: &mut [Table], is_copied| {
+        let count = if is_copied { 25 } else { 5 };
+        (0..count).map(|_| transaction(random, tables)).collect()
+    };
+    exchange(ends, &what, random, tables, fill, change);
+}
+
+fn transaction(random: &mut Random, tables: &mut [Table]) -> String {
+    let mut sql = "begin;\n".to_owned();
+    for _ in 0..1 + random.below(8) {
+        let at = usize::try_from(random.below(tables.len() as u64)).unwrap();
+        sql += &tables[at].change(random);
+    }
+    sql + if random.chance(0.15) { "rollback;\n" } else { "commit;\n" }
+}
+
+/// Has each kind once as a value, and once as a key if it may be one: copied, streamed and changed.
+pub(super) fn each_kind(ends: &mut impl Ends) {
+    let [source, target] = versions(ends);
+    let fill = |random: &mut Random, tables: &mut [Table]| {
+        tables.iter_mut().map(|table| table.insert_each(random)).collect()
+    };
+    let change = |random: &mut Random, tables: &mut [Table], is_copied| {
+        let mut sql = String::new();
+        for table in tables {
+            sql += &table.change_each(random);
+            if is_copied {
+                sql += &table.insert_each(random);
+            }
+        }
+        sql
+    };
+    let seed = first_seed();
+    let tables = Table::of_each_kind(source.min(target));
+    exchange(ends, &format!("THINWIRE_SEED={seed}"), Random::new(seed), tables, fill, change);
+}
+
+/// Makes tables, fills them, has them copied, changes them meanwhile and afterwards, and compares.
+fn exchange(
+    ends: &mut impl Ends,
+    what: &str,
+    mut random: Random,
+    mut tables: Vec<Table>,
+    fill: impl Fn(&mut Random, &mut [Table]) -> String,
+    change: impl Fn(&mut Random, &mut [Table], bool) -> String,
+) {
     let mut names = Vec::new();
     let (mut here, mut there) = (String::new(), String::new());
-    for table in &mut tables {
+    for table in &tables {
         here += &table.create(&mut random, false);
         there += &table.create(&mut random, true);
         names.push(table.name());
     }
-    for table in &mut tables {
-        for _ in 0..25 {
-            here += &table.insert(&mut random);
-        }
+    here += &fill(&mut random, &mut tables);
+    run(what, ends.source(), &here);
+    for target in ends.targets() {
+        run(what, target, &there);
     }
-    run(&what, &pair.source.cluster, &here);
-    run(&what, &pair.target.cluster, &there);
     // A node that starts looks at once for tables to copy.
-    pair.source.node.stop().unwrap();
-    pair.source.node.init().unwrap();
-    pair.target.node.init().unwrap();
-    pair.source.node.start().unwrap();
-    // Before the copy has ended, changes are already written.
-    let changes = |random: &mut Random, tables: &mut [Table], count: u64| {
-        let mut sql = String::new();
-        for _ in 0..count {
-            sql += "begin;\n";
-            for _ in 0..1 + random.below(8) {
-                let at = usize::try_from(random.below(tables.len() as u64)).unwrap();
-                sql += &tables[at].change(random);
-            }
-            sql += if random.chance(0.15) { "rollback;\n" } else { "commit;\n" };
-        }
-        run(&what, &pair.source.cluster, &sql);
-    };
-    changes(&mut random, &mut tables, 5);
-    copied(pair, &names, &what);
-    changes(&mut random, &mut tables, 25);
-    equal(pair, &names, &what);
+    ends.source_mut().node.stop().unwrap();
+    ends.source().node.init().unwrap();
+    for target in ends.targets() {
+        target.node.init().unwrap();
+    }
+    ends.source_mut().node.start().unwrap();
+    run(what, ends.source(), &change(&mut random, &mut tables, false));
+    copied(ends, &names, what);
+    run(what, ends.source(), &change(&mut random, &mut tables, true));
+    equal(ends, &names, what);
 }
 
-fn run(what: &str, cluster: &thinwire_cluster::Cluster, sql: &str) {
-    if let Err(error) = cluster.psql(DB, sql) {
+fn run(what: &str, site: &Site, sql: &str) {
+    if let Err(error) = site.cluster.psql(DB, sql) {
         panic!("{what}: {error}\n{sql}");
     }
 }
 
-fn schemas(mut pair: Pair, seeds: impl Iterator<Item = u64>, time: Duration) {
-    let version = |site: &Site| -> u32 {
-        let number: u32 = site.sql("show server_version_num").parse().unwrap();
-        number / 10_000
-    };
-    let versions = [version(&pair.source), version(&pair.target)];
-    super::start(&mut pair);
-    let (begun, asked) = (Instant::now(), schemas_asked());
+/// The version of the source, and the oldest of the targets.
+fn versions(ends: &impl Ends) -> [u32; 2] {
+    [major(ends.source()), ends.targets().iter().map(major).min().unwrap()]
+}
+
+/// Makes and compares so many schemas at least, and more for this long, where all runs already.
+pub(super) fn schemas(ends: &mut impl Ends, first: u64, least: u64, time: Duration) {
+    let versions = versions(ends);
+    let begun = Instant::now();
     let mut done = 0;
-    for seed in seeds {
-        if asked.map_or(begun.elapsed() > time, |asked| done >= asked) {
-            break;
-        }
-        one_schema(&mut pair, seed, versions);
+    while done < least || begun.elapsed() < time {
+        one_schema(ends, first + done, versions);
         done += 1;
     }
     eprintln!("{done} schemas, {} tables", done * TABLES_PER_SCHEMA as u64);
-    pair.source.node.stop().unwrap();
-    pair.target.node.stop().unwrap();
 }
 
 #[test]
 fn values_of_every_type_arrive_as_they_were() {
-    on(<[Options; 2]>::default(), first_seed(), TIME);
-}
-
-/// Schemas on servers of some kind.
-pub(super) fn on(options: [Options; 2], seed: u64, time: Duration) {
-    schemas(pair_on(options, TYPES, TYPES), seed.., time);
+    let mut pair = pair_on(<[Options; 2]>::default(), TYPES, TYPES);
+    super::start(&mut pair);
+    // PostgreSQL: 002_types 1-3
+    each_kind(&mut pair);
+    match schemas_asked() {
+        Some(asked) => schemas(&mut pair, first_seed(), asked, Duration::ZERO),
+        None => schemas(&mut pair, first_seed(), LEAST_SCHEMAS, TIME),
+    }
+    pair.source.node.stop().unwrap();
+    pair.target.node.stop().unwrap();
 }
 
 #[test]
@@ -133,6 +176,7 @@ fn large_values_that_did_not_change_stay_as_they_are() {
     ));
     super::start(&mut pair);
     let tables = ["keyed", "full_t", "big_key", "parts"];
+    // PostgreSQL: 001_rep_changes 21
     equal(&pair, &tables, "copied");
     pair.source.sql(&format!(
         "update keyed set n = n + 1; update keyed set id = id + 10 where id < 3; update keyed set raw = big::bytea where id = 3;
@@ -143,6 +187,7 @@ fn large_values_that_did_not_change_stay_as_they_are() {
          update big_key set n = 2; update big_key set v = 'w' where k <> 'short'; update big_key set k = k || '!', n = 3;
          update parts set n = 2; update parts set id = id + 6 where id = 6; delete from parts where id = 1"
     ));
+    // PostgreSQL: 001_rep_changes 22
     equal(&pair, &tables, "streamed");
     assert_eq!(
         pair.target.sql("select length(big), length(raw), n from keyed where id = 11"),
@@ -154,6 +199,7 @@ const LATIN: &str = "create table t (id int primary key, \"größe\" varchar(20)
 
 #[test]
 fn text_is_the_same_in_databases_of_other_encodings() {
+    // PostgreSQL: 005_encoding 1
     let encoded = |encoding: &str| Options { encoding: encoding.into(), ..Options::default() };
     for (from, to) in
         [("LATIN1", "UTF8"), ("UTF8", "LATIN1"), ("LATIN1", "LATIN9"), ("EUC_JP", "UTF8")]

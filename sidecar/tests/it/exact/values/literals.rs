@@ -35,6 +35,24 @@ enum How {
 }
 
 impl Kind {
+    /// How many values there are to name, if they are named and not made.
+    pub(super) fn count(self) -> usize {
+        match self.how {
+            How::Of(values) | How::Sql(values) => values.len(),
+            _ => 1,
+        }
+    }
+
+    /// The value of this number, beginning anew behind the last; any, where they are made.
+    pub(super) fn nth(self, at: usize, random: &mut Random) -> String {
+        let named = |values: &[&'static str]| values[at % values.len()];
+        match self.how {
+            How::Of(values) => format!("{}::{}", quoted(named(values)), self.name),
+            How::Sql(values) => format!("({})::{}", named(values), self.name),
+            _ => self.literal(random),
+        }
+    }
+
     /// A value, as an expression of this type.
     pub(super) fn literal(self, random: &mut Random) -> String {
         let name = self.name;
@@ -341,7 +359,16 @@ const KINDS: &[Kind] = &[
     of("daterange", true, &["empty", "[2024-01-01,infinity)", "[0044-03-15 BC,2024-02-29]"]),
     of("int4multirange", true, &["{}", "{[1,2),[5,)}", "{(,)}"]),
     of("nummultirange", true, &["{}", "{[1.0,2),[3,3]}"]),
+    of("int8multirange", true, &["{}", "{[-9223372036854775808,1),[7,8)}"]),
+    of(
+        "tsmultirange",
+        true,
+        &["{}", "{[2024-01-01,2024-01-02),[\"2024-02-29 12:00:00.1\",infinity]}"],
+    ),
     of("tstzmultirange", true, &["{}", "{[2024-01-01 00:00+00,2024-01-02 00:00+00)}"]),
+    of("datemultirange", true, &["{}", "{[2024-01-01,2024-01-02),[2024-02-29,)}"]),
+    of("floatmultirange", true, &["{}", "{[-0,0],[0.1,Infinity]}"]),
+    of("moodmultirange", true, &["{}", r#"{[sad,sad],["a bit, \"odd\"",)}"#]),
     of("floatrange", true, &["empty", "[-0,0]", "[0.1,Infinity]"]),
     of("moodrange", true, &["empty", "[sad,\"\"]", r#"["a bit, \"odd\"",)"#]),
     of("pg_lsn", true, &["0/0", "FFFFFFFF/FFFFFFFF", "1/2A"]),
@@ -352,10 +379,18 @@ const KINDS: &[Kind] = &[
     of("regclass", false, &["pg_class", "-", "4294967295"]),
     of("regtype", false, &["int4", "text[]", "public.mood", "public.pair[]"]),
     of("regproc", false, &["pg_catalog.now", "-"]),
-    of("regconfig", false, &["simple", "english"]),
+    of("regprocedure", false, &["pg_catalog.now()", "public.is_fine(integer)", "-"]),
+    of("regoper", false, &["pg_catalog.||/", "0"]),
+    of("regoperator", false, &["pg_catalog.+(integer,integer)", "-(NONE,integer)", "0"]),
+    of("regcollation", false, &["\"C\"", "pg_catalog.default", "-"]),
+    of("regrole", false, &["postgres", "-", "4294967295"]),
+    of("regnamespace", false, &["pg_catalog", "public", "ext", "-"]),
+    of("regconfig", false, &["simple", "english", "-"]),
+    of("regdictionary", false, &["simple", "english_stem", "-"]),
     of("oidvector", true, &["", "1 2 3"]),
     of("int2vector", false, &["", "-1 2 3"]),
     of("pg_snapshot", false, &["10:20:10,14,15", "1:1:"]),
+    of("txid_snapshot", false, &["10:20:10,14,15", "1:1:"]),
     of("refcursor", false, &["a cursor", ""]),
     of("aclitem", false, &["postgres=r/postgres", "=arw*/postgres"]),
     of(
@@ -370,6 +405,8 @@ const KINDS: &[Kind] = &[
     of("short", true, &["", "a", "é'\"\\"]),
     of("deep", true, &["", "a", "é'\"\\"]),
     of("list", false, &["{}", "{1,NULL,3}", "{{1,2},{3,4}}"]),
+    of("span", true, &["empty", "[1,2)", "(,)"]),
+    of("duo", true, PAIRS),
     made(
         "nested",
         true,
@@ -381,12 +418,33 @@ const KINDS: &[Kind] = &[
     ),
     array_of("bigint[]", &["1", "-9223372036854775808"]),
     array_of("numeric[]", NUMERICS),
+    array_of("smallint[]", &["0", "-32768"]),
+    array_of("integer[]", &["0", "2147483647"]),
+    array_of("oid[]", &["0", "4294967295"]),
+    array_of("real[]", FLOATS),
     array_of("double precision[]", DOUBLES),
     array_of("text[]", &["", "a", "NULL", "null", "{}", "\"", "\\", ",", " ", "é\n\t"]),
     array_of("varchar(5)[]", &["", "a", "ab,c"]),
     array_of("bytea[]", &["\\x", "\\x00ff5c22"]),
     array_of("boolean[]", &["t", "f"]),
     array_of("timestamptz[]", ZONED),
+    array_of("timestamp[]", TIMESTAMPS),
+    array_of("time[]", &["00:00", "24:00:00", "12:00:00.1"]),
+    array_of("timetz[]", &["00:00+15:59", "12:00:00.1+00"]),
+    array_of("bpchar[]", &["", "a", "a ,b"]),
+    array_of("cidr[]", &["10.0.0.0/8", "::/0"]),
+    array_of("macaddr[]", &["08:00:2b:01:02:03"]),
+    array_of("polygon[]", &["((1,2),(3,4),(5,0.1))", "((0,0))"]),
+    array_of("circle[]", &["<(1,2),3>"]),
+    array_of("tsquery[]", &["a & !b", "'it''s':*AB"]),
+    array_of("jsonpath[]", &["$.\"x y\"", "$.a[*] ? (@.b > 1)"]),
+    array_of("numrange[]", &["empty", "[1.0,2)"]),
+    array_of("int4multirange[]", &["{}", "{[1,2),[5,)}"]),
+    array_of("pg_lsn[]", &["0/0", "1/2A"]),
+    array_of("regtype[]", &["int4", "public.mood"]),
+    array_of("nested[]", &["(,,,)", "(\"(1,a,)\",\"{sad,\"\"it's\"\"}\",{1.0},x)"]),
+    array_of("span[]", &["empty", "[1,2)"]),
+    array_of("duo[]", PAIRS),
     array_of("interval[]", INTERVALS),
     array_of("jsonb[]", JSONB_PLAIN),
     array_of("json[]", &["{}", "{\"a\": [1, 2]}"]),

@@ -5,7 +5,7 @@ use thinwire_bench::random::Random;
 use super::literals::{Kind, kinds};
 
 /// What the types of the tables are made of; the same at both ends.
-pub(super) const TYPES: &str = r#"
+pub(in crate::exact) const TYPES: &str = r#"
     create schema ext;
     create extension hstore schema ext;
     create extension citext schema ext;
@@ -18,6 +18,8 @@ pub(super) const TYPES: &str = r#"
     create domain short as text check (length(value) < 200);
     create domain list as int[] check (cardinality(value) < 100);
     create domain deep as short check (value <> 'never');
+    create domain span as int4range check (isempty(value) or lower_inc(value) or lower_inf(value));
+    create domain duo as pair check ((value).x is null or (value).x < 1000);
     create type floatrange as range (subtype = float8, subtype_diff = float8mi);
     create type moodrange as range (subtype = mood);
 "#;
@@ -34,6 +36,11 @@ enum Identity {
     /// Nothing: all columns are sent, and rows may be equal.
     Keyless,
 }
+
+/// Of the tables that have each kind: their columns, and the fewest rows that they are filled with.
+const VALUES_PER_TABLE: usize = 10;
+const KEYS_PER_TABLE: usize = 4;
+const LEAST_ROWS: usize = 6;
 
 struct Column {
     name: String,
@@ -54,6 +61,62 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// Tables that together have each kind as a value, and each that may be one as a key. Rows without a key are found by all
+    /// that they hold.
+    pub(super) fn of_each_kind(version: u32) -> Vec<Self> {
+        let all = kinds(version);
+        let keyed: Vec<Kind> = all.iter().copied().filter(|kind| kind.is_key).collect();
+        let values = all.chunks(VALUES_PER_TABLE).map(|kinds| (Identity::Keyless, kinds));
+        let keys = keyed.chunks(KEYS_PER_TABLE).map(|kinds| (Identity::Primary, kinds));
+        let table = |(at, (identity, kinds)): (usize, (Identity, &[Kind]))| {
+            let key = identity == Identity::Primary;
+            let column = |(at, kind): (usize, &Kind)| Column {
+                name: format!("c{at}"),
+                kind: *kind,
+                key,
+                generated: None,
+            };
+            let columns = kinds.iter().enumerate().map(column).collect();
+            let (name, partitions) = (format!("each{at}"), [0; 2]);
+            Self { name, identity, columns, partitions, always: false, last: 0 }
+        };
+        values.chain(keys).enumerate().map(table).collect()
+    }
+
+    /// Adds rows with all values that the columns' kinds name.
+    pub(super) fn insert_each(&mut self, random: &mut Random) -> String {
+        let most = self.columns.iter().map(|column| column.kind.count()).max();
+        let (first, rows) = (self.last, most.unwrap_or(1).max(LEAST_ROWS));
+        self.last += rows as u64;
+        (0..rows)
+            .zip(first + 1..)
+            .map(|(at, n)| {
+                let columns = self.columns.iter();
+                let (names, values): (Vec<_>, Vec<_>) =
+                    columns.map(|it| (ident(&it.name), it.kind.nth(at, random))).unzip();
+                let (names, values) = (comma(&names), comma(&values));
+                attempt(&format!("insert into {} (n{names}) values ({n}{values});", self.name))
+            })
+            .collect()
+    }
+
+    /// Gives each row other values, and removes every third.
+    pub(super) fn change_each(&self, random: &mut Random) -> String {
+        (1..=self.last)
+            .map(|n| {
+                let name = &self.name;
+                if n % 3 == 0 {
+                    return format!("delete from {name} where n = {n};\n");
+                }
+                let next = usize::try_from(n).unwrap();
+                let set =
+                    self.columns.iter().map(|it| (ident(&it.name), it.kind.nth(next, random)));
+                let set: Vec<_> = set.map(|(name, value)| format!("{name} = {value}")).collect();
+                attempt(&format!("update {name} set {} where n = {n};", set.join(", ")))
+            })
+            .collect()
+    }
+
     pub(super) fn random(random: &mut Random, name: &str, versions: [u32; 2]) -> Self {
         let [source, target] = versions;
         let version = source.min(target);
