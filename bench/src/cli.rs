@@ -6,10 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use thinwire_bench::link::ladder::{self, Rung};
+use thinwire_bench::plan::promise::{self, Promise};
 use thinwire_bench::plan::{Demand, live};
+use thinwire_bench::progress::Progress;
 use thinwire_bench::report::Without;
 use thinwire_bench::run::Spec;
 use thinwire_bench::run::scenario::{self, Scenario};
+use thinwire_bench::stop::Stop;
 use thinwire_bench::{emulator, link::trace, run::table, workload};
 
 /// Thinwire on simulated links.
@@ -37,7 +40,7 @@ pub(crate) enum Command {
         #[arg(long)]
         plain: bool,
     },
-    /// Measures scenarios with workloads on links, Thinwire alone or PostgreSQL's own beside it.
+    /// Measures scenarios with workloads on links, beside PostgreSQL's own logical replication.
     Run(RunArgs),
     /// Everything that is promised about links, beside PostgreSQL's own logical replication.
     Table(TableArgs),
@@ -53,7 +56,8 @@ pub(crate) struct RunArgs {
     /// The links; see `links`.
     #[arg(long, default_value = "thin", value_parser = rung, conflicts_with = "trace")]
     link: Vec<Rung>,
-    /// A link of your own: CSV of time (s), rate (kbit/s), delay (ms), loss (%), up or down.
+    /// A link of your own: CSV of time (s), rate (kbit/s), delay (ms), loss (%), up or down. The last line holds as
+    /// long as the one before it, and then the recording begins again.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// The workloads.
@@ -77,9 +81,15 @@ pub(crate) struct RunArgs {
     /// Measure Thinwire also on the same link `uncut`, or `clean`: without losses as well.
     #[arg(long, value_parser = without)]
     beside: Option<Without>,
-    /// Measure PostgreSQL's own logical replication too; needs to be root.
+    /// Without PostgreSQL's own logical replication; the default for those who are not root.
+    #[arg(long, conflicts_with = "pglogical")]
+    alone: bool,
+    /// Measure pglogical too, where it is installed; needs to be root.
     #[arg(long)]
-    native: bool,
+    pglogical: bool,
+    /// Lines of TOML for what each node says of the other, such as 'keep_alive = "100s"'.
+    #[arg(long, value_name = "TOML")]
+    peer: Option<String>,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -100,8 +110,11 @@ pub(crate) struct TableArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
     /// Without PostgreSQL's own logical replication; the default for those who are not root.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pglogical")]
     alone: bool,
+    /// With pglogical, where it is installed.
+    #[arg(long)]
+    pglogical: bool,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -109,10 +122,10 @@ pub(crate) struct TableArgs {
 impl TableArgs {
     /// Every line of the table.
     pub(crate) fn specs(&self) -> Vec<Spec> {
-        let emulator = self.common.emulator();
         let options = table::Options {
-            native: !self.alone && emulator == emulator::Kind::Tun,
-            emulator,
+            native: self.common.has_native(self.alone),
+            pglogical: self.pglogical,
+            emulator: self.common.emulator(),
             seed: self.common.seed,
             patience: Duration::from_secs(self.common.patience),
         };
@@ -131,35 +144,51 @@ pub(crate) struct PlanArgs {
     /// The links; all if none is named.
     #[arg(long, value_parser = rung, conflicts_with = "trace")]
     link: Vec<Rung>,
-    /// A link of your own, as for `run`.
+    /// A link of your own, as for `run`; the recording is repeated for as long as need be.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// A live database to measure, in libpq's words; nothing in it is changed.
     #[arg(long)]
     url: Option<String>,
     /// How long to measure it, in seconds.
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 60, requires = "url", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// Without a database to measure: transactions a second,
-    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, default_value_t = 1.0, value_parser = positive, conflicts_with_all = ["url", "check"])]
     rate: f64,
     /// bytes of changed rows in each, as text,
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, conflicts_with_all = ["url", "check"])]
     bytes: u32,
     /// and bytes of all rows, as text.
-    #[arg(long, default_value_t = 100_000_000)]
+    #[arg(long, default_value_t = 100_000_000, conflicts_with_all = ["url", "check"])]
     database_bytes: u64,
-    /// Measure instead whether forecasts come true, with a backlog on each link.
+    /// Measure instead whether forecasts come true, with a backlog on each link, and what samples of databases promise.
     #[arg(long, conflicts_with = "url")]
     pub(crate) check: bool,
+    /// Of that only what samples of these workloads promise.
+    #[arg(long, value_parser = kind, requires = "check", conflicts_with_all = ["link", "trace"])]
+    workload: Vec<workload::Kind>,
     /// That without PostgreSQL's own logical replication; the default for those who are not root.
     #[arg(long, requires = "check")]
     alone: bool,
     /// A file, such as README.md, in which what `--check` found of a link takes the place of what it found before.
     #[arg(long, value_name = "FILE", requires = "check", conflicts_with = "trace")]
     pub(crate) write: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) common: Common,
+    /// How the link is emulated for `--check`: `tun` (any program; root), `udp` (Thinwire alone), or the best.
+    #[arg(long, value_parser = emulator_named, requires = "check")]
+    emulator: Option<emulator::Kind>,
+    /// Names the weather of the link, and for `--check` the data and the losses.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How long each contender may take in `--check`, in seconds.
+    #[arg(long, default_value_t = 600, requires = "check")]
+    patience: u64,
+    /// A folder for forecasts.json, forecasts.csv and forecasts.html.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Lines instead of a bar; the default when the output is not a terminal.
+    #[arg(long)]
+    pub(crate) plain: bool,
 }
 
 impl PlanArgs {
@@ -172,16 +201,37 @@ impl PlanArgs {
     }
 
     /// Measured or given.
-    pub(crate) fn demand(&self) -> Result<Demand> {
+    pub(crate) fn demand(&self, stop: &Stop) -> Result<Demand> {
         match &self.url {
-            Some(url) => live::measure(url, Duration::from_secs(self.seconds)),
+            Some(url) => {
+                let (time, progress) =
+                    (Duration::from_secs(self.seconds), Progress::new(self.plain));
+                live::measure(url, time, stop, &progress)
+            }
             None => Ok(Demand::of_text(self.rate, f64::from(self.bytes), self.database_bytes)),
         }
     }
 
+    /// The links on which forecasts are compared with backlogs.
+    pub(crate) fn checked(&self) -> Result<Vec<Rung>> {
+        if self.workload.is_empty() { self.links() } else { Ok(Vec::new()) }
+    }
+
+    /// What samples of databases promise, if the link is asked about on which that is measured.
+    pub(crate) fn promises(&self) -> Vec<Promise> {
+        let is_asked = self.link.is_empty() || self.link.contains(&promise::LINK);
+        let named = |promise: &Promise| {
+            self.workload.is_empty() || self.workload.iter().any(|kind| promise.is_of(kind))
+        };
+        promise::ALL
+            .into_iter()
+            .filter(|it| is_asked && self.trace.is_none() && named(it))
+            .collect()
+    }
+
     /// What forecasts are compared with; its link is replaced.
     pub(crate) fn spec(&self) -> Spec {
-        let emulator = self.common.emulator();
+        let emulator = self.emulator.unwrap_or_else(emulator::Kind::best);
         Spec {
             link: ladder::LAN,
             workload: workload::PHOTOS,
@@ -193,9 +243,11 @@ impl PlanArgs {
             native: !self.alone && emulator == emulator::Kind::Tun,
             beside: None,
             emulator,
-            seed: self.common.seed,
-            patience: Duration::from_secs(self.common.patience),
+            seed: self.seed,
+            patience: Duration::from_secs(self.patience),
             trace: self.trace.clone(),
+            peer: None,
+            pglogical: false,
         }
     }
 }
@@ -249,12 +301,14 @@ impl RunArgs {
             rate: self.rate,
             seconds: Duration::from_secs(self.seconds),
             cut_every: self.cut_every.map(Duration::from_secs),
-            native: self.native,
+            native: common.has_native(self.alone),
             beside: self.beside,
             emulator: common.emulator(),
             seed: common.seed,
             patience: Duration::from_secs(common.patience),
             trace: self.trace.clone(),
+            peer: self.peer.clone(),
+            pglogical: self.pglogical,
         }
     }
 }
@@ -262,6 +316,11 @@ impl RunArgs {
 impl Common {
     fn emulator(&self) -> emulator::Kind {
         self.emulator.unwrap_or_else(emulator::Kind::best)
+    }
+
+    /// Whether PostgreSQL's own logical replication is measured too: always where the link carries TCP, if not told otherwise.
+    fn has_native(&self, alone: bool) -> bool {
+        !alone && self.emulator() == emulator::Kind::Tun
     }
 }
 
@@ -305,19 +364,34 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    fn specs(text: &str) -> Vec<Spec> {
+        match Cli::parse_from(text.split_whitespace()).command {
+            Command::Run(arguments) => arguments.specs().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_command_of_a_measurement_asks_for_the_same_measurement() {
         Cli::command().debug_assert();
         let typed = "thinwire-bench run --link sat --link lte --workload orders --scenario cuts \
-             --size 70 --cut-every 9 --native --emulator tun --seed 5";
-        let specs = |text: &str| match Cli::parse_from(text.split_whitespace()).command {
-            Command::Run(arguments) => arguments.specs().unwrap(),
-            other => panic!("{other:?}"),
-        };
+             --size 70 --cut-every 9 --pglogical --emulator tun --seed 5 --patience 77";
         let asked = specs(typed);
         assert_eq!(asked.len(), 2);
         let again = specs(&asked[1].command());
+        assert_eq!((again[0].patience, again[0].pglogical), (Duration::from_secs(77), true));
         assert_eq!(again[0].command(), asked[1].command());
         assert_eq!((again[0].link, again[0].size), (ladder::LTE, 70));
+    }
+
+    #[test]
+    fn postgresqls_own_replication_is_beside_it_wherever_tcp_is_carried() {
+        for (typed, native) in [("tun", true), ("tun --alone", false), ("udp", false)] {
+            let [spec] = &specs(&format!("thinwire-bench run --emulator {typed}"))[..] else {
+                panic!("{typed}")
+            };
+            assert_eq!(spec.native, native, "{typed}");
+            assert_eq!(specs(&spec.command())[0].native, native, "{}", spec.command());
+        }
     }
 }

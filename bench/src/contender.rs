@@ -4,6 +4,7 @@ use anyhow::Result;
 
 pub(crate) mod bed;
 pub(crate) mod native;
+pub(crate) mod pglogical;
 pub(crate) mod recvlogical;
 pub(crate) mod thinwire;
 
@@ -25,33 +26,51 @@ pub(crate) trait Contender {
     fn start(&mut self, bed: &Bed) -> Result<()>;
 
     /// Whether, beyond the rows, its own books say that the first copy is over.
-    fn has_copied(&self, bed: &Bed) -> Result<bool>;
+    fn has_copied(&self, _bed: &Bed) -> Result<bool> {
+        Ok(true)
+    }
 
     /// Whether all that was committed is where it will be applied, as far as it has such a place.
-    fn has_shipped(&self, bed: &Bed) -> Result<bool>;
+    fn has_shipped(&self, _bed: &Bed) -> Result<bool> {
+        Ok(true)
+    }
 
-    /// Makes it capture nothing more, or apply nothing more.
-    fn hold(&mut self, bed: &Bed, part: Part) -> Result<()>;
+    /// Makes it capture nothing more, or apply nothing more: all of it, where its parts are one.
+    fn hold(&mut self, bed: &Bed, _part: Part) -> Result<()> {
+        self.part(bed)
+    }
 
     /// Ends that.
-    fn release(&mut self, bed: &Bed, part: Part) -> Result<()>;
+    fn release(&mut self, bed: &Bed, _part: Part) -> Result<()> {
+        self.meet(bed)
+    }
 
     /// Gives it the chance to part in order before an outage that is only there to collect a
     /// backlog.
-    fn part(&mut self, bed: &Bed) -> Result<()>;
+    fn part(&mut self, _bed: &Bed) -> Result<()> {
+        Ok(())
+    }
 
     /// Tells it that this outage is over.
-    fn meet(&mut self, bed: &Bed) -> Result<()>;
+    fn meet(&mut self, _bed: &Bed) -> Result<()> {
+        Ok(())
+    }
 
     /// What happens to it when a middlebox forgets its connections.
     fn disconnect(&mut self, bed: &mut Bed) -> Result<()>;
 
     /// The nearer end has another address.
-    fn readdressed(&mut self, bed: &Bed) -> Result<()>;
+    fn readdressed(&mut self, _bed: &Bed) -> Result<()> {
+        Ok(())
+    }
 
-    /// Fails if it has ended by itself.
-    fn check(&mut self) -> Result<()>;
+    /// Fails if it has ended by itself before its work was done. Who lives in the servers does not.
+    fn check(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// What it said last, for whoever asks why it failed.
-    fn log(&self, bed: &Bed) -> String;
+    fn log(&self, bed: &Bed) -> String {
+        format!("source:\n{}\ntarget:\n{}", bed.source.log_tail(), bed.target.log_tail())
+    }
 }

@@ -1,8 +1,7 @@
 //! One description of a link, two ways to put it between programs: a UDP proxy, or a tunnel below
 //! IP.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Result;
 
@@ -53,7 +52,7 @@ impl Emulator {
     pub(crate) fn start(kind: Kind, link: Link, seed: u64) -> Result<Emulator> {
         match kind {
             Kind::Udp => {
-                let listen = free_address()?;
+                let listen = free_address();
                 Ok(Emulator::Udp { proxy: Proxy::start(listen, link, link, seed)?, listen })
             }
             Kind::Tun => Ok(Emulator::Tun(Tunnel::start(link, seed)?)),
@@ -117,9 +116,9 @@ impl Emulator {
     }
 }
 
-/// An address that was free a moment ago.
-pub(crate) fn free_address() -> io::Result<SocketAddr> {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+/// An address of this machine that nobody else is given.
+pub(crate) fn free_address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, thinwire_cluster::free_port()).into()
 }
 
 /// Where a sidecar listens in a namespace of its own.

@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::Result;
 use clap::Parser;
-use thinwire_bench::plan::{self, Demand, check};
+use thinwire_bench::plan::{self, Demand, check, promise};
 use thinwire_bench::progress::Progress;
 use thinwire_bench::report::{self, Run, terminal};
 use thinwire_bench::run::{self, Spec};
@@ -57,7 +57,7 @@ fn obey(command: Command, stop: &Stop) -> Result<bool> {
         }
         Command::Table(arguments) => table_of_links(&arguments, stop),
         Command::Plan(arguments) if arguments.check => check(&arguments, stop),
-        Command::Plan(arguments) => forecasts(&arguments).map(|()| true),
+        Command::Plan(arguments) => forecasts(&arguments, stop).map(|()| true),
         Command::Links => names().map(|()| true),
     }
 }
@@ -109,43 +109,91 @@ fn show(run: &Run) -> Result<()> {
     Ok(terminal::print(&mut io::stdout().lock(), run)?)
 }
 
-fn forecasts(arguments: &PlanArgs) -> Result<()> {
-    let demand = arguments.demand()?;
+fn forecasts(arguments: &PlanArgs, stop: &Stop) -> Result<()> {
+    let links = arguments.links()?;
+    let demand = arguments.demand(stop)?;
     let mut out = io::stdout().lock();
-    let Demand { rate, bytes_each, copy_bytes } = demand;
+    let Demand { rate, bytes_each, alone_each, copy_bytes } = demand;
     writeln!(
         out,
-        "{rate:.2} transactions a second; compressed, {bytes_each:.0} bytes each and {copy_bytes} \
-         bytes of rows\n\n{}",
+        "{rate:.2} transactions a second; in packets, {bytes_each:.1} bytes each among many and \
+         {alone_each:.1} alone, {copy_bytes:.0} bytes of rows\n\n{}",
         plan::HEADING
     )?;
-    for rung in arguments.links()? {
-        writeln!(out, "{}", plan::row(&rung, &plan::forecast(&rung, &demand)))?;
+    let mut rows = Vec::new();
+    for rung in links {
+        rows.push(plan::row(&rung, &plan::forecast(&rung, &demand, arguments.seed)));
+        writeln!(out, "{}", rows[rows.len() - 1])?;
     }
-    Ok(())
+    match &arguments.out {
+        Some(folder) => report::table::write(folder, "forecasts", plan::HEADING, &rows),
+        None => Ok(()),
+    }
 }
 
 /// Whether every forecast came true, as far as forecasts do.
 fn check(arguments: &PlanArgs, stop: &Stop) -> Result<bool> {
     if let Some(file) = &arguments.write {
         readme::FORECASTS.check(file)?;
+        readme::PROMISES.check(file)?;
     }
-    let progress = Progress::new(arguments.common.plain);
-    let spec = arguments.spec();
-    let links = arguments.links()?;
-    let costs = check::Costs::measure(&spec, &links, stop, &progress)?;
-    writeln!(io::stdout(), "{}", check::HEADING)?;
-    let mut came_true = true;
-    for link in links {
-        let line = check::line(&spec, link, costs, stop, &progress)?;
-        let row = line.row();
-        writeln!(io::stdout(), "{row}")?;
-        if let Some(file) = &arguments.write {
-            readme::FORECASTS.join(file, check::HEADING, &[row], &check::names())?;
+    let progress = Progress::new(arguments.plain);
+    let (spec, mut came_true) = (arguments.spec(), true);
+    let links = arguments.checked()?;
+    if !links.is_empty() {
+        let costs = check::Costs::measure(&spec, &links, stop, &progress)?;
+        let mut checked = Checked::new(arguments, readme::FORECASTS, "forecasts", check::HEADING)?;
+        for link in links {
+            let line = check::line(&spec, link, costs, stop, &progress)?;
+            checked.add(line.row(), &check::names(), line.off())?;
         }
-        came_true &= line.off().abs() <= check::TOLERANCE;
+        came_true &= checked.came_true;
+    }
+    let promises = arguments.promises();
+    if !promises.is_empty() {
+        let mut checked = Checked::new(arguments, readme::PROMISES, "samples", promise::HEADING)?;
+        for promise in promises {
+            let line = promise.line(&spec, stop, &progress)?;
+            checked.add(line.row(), &promise::names(), line.off())?;
+        }
+        came_true &= checked.came_true;
     }
     Ok(came_true)
+}
+
+/// A table of forecasts and what came of them, and all the places where it goes.
+struct Checked<'a> {
+    arguments: &'a PlanArgs,
+    place: readme::Place,
+    name: &'static str,
+    heading: &'static str,
+    rows: Vec<String>,
+    came_true: bool,
+}
+
+impl Checked<'_> {
+    fn new<'a>(
+        arguments: &'a PlanArgs,
+        place: readme::Place,
+        name: &'static str,
+        heading: &'static str,
+    ) -> Result<Checked<'a>> {
+        writeln!(io::stdout(), "{heading}")?;
+        Ok(Checked { arguments, place, name, heading, rows: Vec::new(), came_true: true })
+    }
+
+    fn add(&mut self, row: String, names: &[String], off: f64) -> Result<()> {
+        writeln!(io::stdout(), "{row}")?;
+        self.came_true &= off.abs() <= check::TOLERANCE;
+        self.rows.push(row);
+        if let Some(file) = &self.arguments.write {
+            self.place.join(file, self.heading, &self.rows, names)?;
+        }
+        match &self.arguments.out {
+            Some(folder) => report::table::write(folder, self.name, self.heading, &self.rows),
+            None => Ok(()),
+        }
+    }
 }
 
 fn names() -> Result<()> {

@@ -156,9 +156,7 @@ impl Node {
 
     /// The end of its log.
     pub fn log(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let tail = text.len().saturating_sub(LOG_TAIL_BYTES);
-        String::from_utf8_lossy(&text[tail..]).trim_end().to_owned()
+        tail(&self.log)
     }
 
     /// Runs one of its commands to the end and returns what it prints.
@@ -209,12 +207,14 @@ impl Drop for Node {
 }
 
 /// Prepares two nodes, each with the URL of its database: the first captures everything and dials, the second listens
-/// and applies. Each makes its identity first, without a peer, and then learns the other's key.
+/// and applies. Each makes its identity first, without a peer, and then learns the other's key. What else they are to say of
+/// each other is given as lines of TOML.
 pub(crate) fn introduce(
     (from, source): (&Node, &str),
     (to, target): (&Node, &str),
     listen: SocketAddr,
     dial: SocketAddr,
+    peer: &str,
 ) -> Result<()> {
     let from_text = format!(
         "[node]\nname = \"{}\"\n\n[database]\nurl = \"{source}\"\n\n\
@@ -229,8 +229,8 @@ pub(crate) fn introduce(
         node.configure(text)?;
         node.init()?;
     }
-    from.configure(&format!("{from_text}{}address = \"{dial}\"\n", to.as_peer()?))?;
-    to.configure(&(to_text + &from.as_peer()?))
+    from.configure(&format!("{from_text}{}address = \"{dial}\"\n{peer}\n", to.as_peer()?))?;
+    to.configure(&format!("{to_text}{}{peer}\n", from.as_peer()?))
 }
 
 /// The `thinwire` program: `THINWIRE_BIN`, or the one that was built next to the running program.
@@ -250,8 +250,15 @@ pub fn binary() -> Result<PathBuf> {
     })
 }
 
+/// The end of a program's log; nothing if there is none.
+pub(crate) fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let tail = text.len().saturating_sub(LOG_TAIL_BYTES);
+    String::from_utf8_lossy(&text[tail..]).trim_end().to_owned()
+}
+
 /// `thinwire status` ends with this when the node does not run.
 const NOT_RUNNING: i32 = 3;
-/// SIGTERM ends a node within 5 s; one more for a busy machine.
-const STOP_TIMEOUT: Duration = Duration::from_secs(6);
+/// SIGTERM ends a node within 5 s; the rest is for a busy machine.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 const LOG_TAIL_BYTES: usize = 4096;

@@ -1,9 +1,9 @@
 //! A forecast: will a link keep up with a database, how long does it take, what does it cost?
 //!
 //! The model knows the link and how Thinwire uses it, and nothing of the machines: their share is
-//! given as a time. How the link is used is in [`flow`]; headers, lost packets and what rows of a
-//! business become are shares that were measured. `thinwire-bench plan --check` measures whether it
-//! comes true.
+//! given as a time. How the link is used is in [`flow`]; headers and lost packets are shares that were
+//! measured. What a database asks is measured by [`live`]: a sample of its rows and changes goes through the packets that
+//! would carry them. `thinwire-bench plan --check` measures whether it comes true.
 
 use std::time::Duration;
 
@@ -11,8 +11,12 @@ use crate::link::Link;
 use crate::link::ladder::Rung;
 
 pub mod check;
+mod decoding;
 pub mod flow;
 pub mod live;
+pub mod promise;
+mod psql;
+mod sample;
 mod words;
 
 use flow::{mean_rate, transfer};
@@ -23,18 +27,20 @@ pub use words::{HEADING, row};
 pub struct Demand {
     /// Transactions a second, on average.
     pub rate: f64,
-    /// What one takes in the stream of changes under `zstd -19`, among many others.
+    /// Bytes of one in packets, among many others.
     pub bytes_each: f64,
-    /// What all rows take under `zstd -19`.
-    pub copy_bytes: u64,
+    /// Bytes of one in a packet of its own.
+    pub alone_each: f64,
+    /// Bytes of all rows in packets.
+    pub copy_bytes: f64,
 }
 
 impl Demand {
     /// Of rows whose size as text is known, and nothing else about them.
     pub fn of_text(rate: f64, bytes_each: f64, database_bytes: u64) -> Demand {
-        let copy = Duration::from_secs_f64(database_bytes as f64 / TYPICAL_RATIO / 1e6);
-        let copy_bytes = u64::try_from(copy.as_micros()).unwrap_or(u64::MAX);
-        Demand { rate, bytes_each: bytes_each / TYPICAL_RATIO, copy_bytes }
+        let bytes_each = bytes_each / TYPICAL_RATIO;
+        let copy_bytes = database_bytes as f64 / TYPICAL_RATIO;
+        Demand { rate, bytes_each, alone_each: bytes_each * LONELY, copy_bytes }
     }
 }
 
@@ -51,17 +57,17 @@ pub struct Forecast {
     pub day: Option<Duration>,
 }
 
-/// The forecast for a database on a link.
-pub fn forecast(rung: &Rung, demand: &Demand) -> Forecast {
+/// The forecast for a database on a link, in the weather of a seed.
+pub fn forecast(rung: &Rung, demand: &Demand, seed: u64) -> Forecast {
     let link = rung.link;
-    let carried = mean_rate(&link, SEED);
-    let load = demand.rate * wire_bytes(&link, demand.bytes_each * WIRE_FACTOR) / carried.max(1.0);
-    let copy = transfer(&link, SEED, wire_bytes(&link, demand.copy_bytes as f64 * WIRE_FACTOR));
-    let backlog = demand.rate * demand.bytes_each * WIRE_FACTOR * DAY.as_secs_f64();
+    let carried = mean_rate(&link, seed);
+    let load = demand.rate * wire_bytes(&link, demand.bytes_each) / carried.max(1.0);
+    let copy = transfer(&link, seed, wire_bytes(&link, demand.copy_bytes));
+    let backlog = demand.rate * demand.bytes_each * DAY.as_secs_f64();
     // While it catches up, the changes go on.
     let room = (1.0 - load).max(0.0);
     let day =
-        if room > 0.0 { transfer(&link, SEED, wire_bytes(&link, backlog / room)) } else { None };
+        if room > 0.0 { transfer(&link, seed, wire_bytes(&link, backlog / room)) } else { None };
     let month = demand.rate * live_bytes(&link, demand, carried) * MONTH.as_secs_f64();
     let idle = IDLE_BYTES_AN_HOUR * MONTH.as_secs_f64() / 3_600.0;
     Forecast { load, copy, month_bytes: month.max(idle), day }
@@ -90,18 +96,16 @@ fn overtaken(link: &Link) -> f64 {
 /// link cannot carry that, they wait for each other, and cost less.
 fn live_bytes(link: &Link, demand: &Demand, carried: f64) -> f64 {
     let together = (demand.rate * TOGETHER.as_secs_f64()).max(1.0);
-    let bulk = wire_bytes(link, demand.bytes_each * WIRE_FACTOR);
-    let up = bulk * (1.0 + LONELY / together) + PACKET_UP / together;
+    let bulk = wire_bytes(link, demand.bytes_each);
+    let lonely = (demand.alone_each - demand.bytes_each).max(0.0);
+    let up = wire_bytes(link, demand.bytes_each + lonely / together) + PACKET_UP / together;
     let down = PACKET_DOWN / together;
     let fits = (carried / (demand.rate * up).max(f64::MIN_POSITIVE)).min(1.0);
     (up * fits).max(bulk) + down * fits
 }
 
-const SEED: u64 = 1;
-/// How many times smaller rows of a business become under `zstd -19`.
-const TYPICAL_RATIO: f64 = 5.0;
-/// What Thinwire puts on the wire for each byte of the stream under `zstd -19`.
-const WIRE_FACTOR: f64 = 1.22;
+/// How many times smaller rows of a business become in packets, with some caution.
+const TYPICAL_RATIO: f64 = 8.0;
 /// Headers of IP, UDP, QUIC and frames in full packets.
 const HEADERS: f64 = 1.07;
 /// Where each packet takes its own time, some take longer than is waited for them.
@@ -110,11 +114,11 @@ const OVERTAKEN: f64 = 1.1;
 const LOSS_MAX: f64 = 0.9;
 /// How long transactions are collected before they are sent together.
 const TOGETHER: Duration = Duration::from_millis(10);
-/// How much worse one transaction alone compresses than many.
-const LONELY: f64 = 0.6;
+/// How many times the bytes one transaction alone takes that it takes among many.
+const LONELY: f64 = 1.6;
 /// Headers around a transaction that travels alone, and all that is said back and forth about it.
-const PACKET_UP: f64 = 160.0;
-const PACKET_DOWN: f64 = 130.0;
+const PACKET_UP: f64 = 120.0;
+const PACKET_DOWN: f64 = 100.0;
 const IDLE_BYTES_AN_HOUR: f64 = 20_000.0;
 const DAY: Duration = Duration::from_secs(86_400);
 /// 30 days.
@@ -126,13 +130,14 @@ mod tests {
     use crate::link::course::Course;
     use crate::link::ladder::{CONTACT, LAN, THIN};
 
-    const DEMAND: Demand = Demand { rate: 2.0, bytes_each: 41.0, copy_bytes: 1_000_000 };
+    const DEMAND: Demand =
+        Demand { rate: 2.0, bytes_each: 50.0, alone_each: 80.0, copy_bytes: 1_220_000.0 };
 
     #[test]
     fn a_busier_database_needs_more_and_in_the_end_more_than_there_is() {
-        let slow = forecast(&THIN, &DEMAND);
-        let busy = forecast(&THIN, &Demand { rate: 100.0, ..DEMAND });
-        let hopeless = forecast(&THIN, &Demand { rate: 1_000.0, ..DEMAND });
+        let slow = forecast(&THIN, &DEMAND, 1);
+        let busy = forecast(&THIN, &Demand { rate: 100.0, ..DEMAND }, 1);
+        let hopeless = forecast(&THIN, &Demand { rate: 1_000.0, ..DEMAND }, 1);
         assert!(slow.load < busy.load && busy.load < hopeless.load);
         assert!(slow.keeps_up() && busy.keeps_up() && !hopeless.keeps_up());
         assert!(slow.day < busy.day && hopeless.day.is_none());
@@ -143,10 +148,10 @@ mod tests {
     #[test]
     fn outages_take_their_share() {
         let always = Rung { link: CONTACT.link.with_course(Course::Steady), ..CONTACT };
-        let (turns, steady) = (forecast(&CONTACT, &DEMAND), forecast(&always, &DEMAND));
+        let (turns, steady) = (forecast(&CONTACT, &DEMAND, 1), forecast(&always, &DEMAND, 1));
         // A third of the time, less what it takes to notice.
         assert!((3.0..3.5).contains(&(turns.load / steady.load)));
         assert!(turns.copy > steady.copy);
-        assert!(forecast(&LAN, &DEMAND).copy < steady.copy);
+        assert!(forecast(&LAN, &DEMAND, 1).copy < steady.copy);
     }
 }

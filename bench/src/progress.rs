@@ -45,6 +45,15 @@ impl Progress {
         }
     }
 
+    /// Something goes on for which no link is needed.
+    pub(crate) fn step(&self, what: &str, done: u64, goal: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(what.to_owned());
+            bar.set_length(goal);
+            bar.set_position(done);
+        }
+    }
+
     /// Time has passed.
     pub(crate) fn show(&self, look: &Look) {
         if let Some(bar) = &self.bar {

@@ -11,6 +11,7 @@ mod csv;
 pub(crate) mod floor;
 mod html;
 pub mod readme;
+pub mod table;
 pub mod terminal;
 
 pub use floor::Floor;
@@ -89,6 +90,8 @@ pub struct Outcome {
     pub latency: Option<Latency>,
     /// How long after the end of each outage the target saw something new, in milliseconds.
     pub stalls_ms: Vec<f64>,
+    /// How long after the end of the last one it had everything.
+    pub settled_ms: Option<f64>,
     /// The log that the source kept for it at the end of the outage.
     pub retained_wal_bytes: Option<u64>,
     /// How it went.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::contender::native;
+use crate::contender::pglogical;
 use crate::contender::recvlogical;
 use crate::contender::thinwire;
 use crate::emulator;
@@ -55,6 +56,10 @@ pub struct Spec {
     pub patience: Duration,
     /// The file that the link was read from, if it was.
     pub trace: Option<PathBuf>,
+    /// What each node's configuration says of the other besides what it must, if not what the scenario says.
+    pub peer: Option<String>,
+    /// Whether pglogical is measured too, where it is installed.
+    pub pglogical: bool,
 }
 
 /// Measures only what each contender does: Thinwire, and PostgreSQL's own logical replication if that is asked for.
@@ -73,14 +78,19 @@ pub(crate) fn outcomes(
 
 /// Measures each contender on a bed of its own, with the same data and the same losses.
 pub fn run(spec: &Spec, stop: &Stop, progress: &Progress) -> Result<Run> {
-    let can_native = spec.emulator == emulator::Kind::Tun;
-    ensure!(can_native || !spec.native, "logical replication is TCP and needs the tunnel: be root");
-    let other = match spec.scenario.work {
-        Work::Capture => recvlogical::NAME,
-        _ => native::NAME,
-    };
-    let contenders: &[&str] =
-        if spec.native { &[thinwire::NAME, other] } else { &[thinwire::NAME] };
+    let has_tcp = spec.emulator == emulator::Kind::Tun;
+    let captures = spec.scenario.work == Work::Capture;
+    let needs_tcp = (spec.native || spec.pglogical) && !captures;
+    ensure!(has_tcp || !needs_tcp, "logical replication is TCP and needs the tunnel: be root");
+    let other = if captures { recvlogical::NAME } else { native::NAME };
+    let mut contenders = vec![thinwire::NAME];
+    contenders.extend(spec.native.then_some(other));
+    if spec.pglogical && !captures {
+        match pglogical::is_installed()? {
+            true => contenders.push(pglogical::NAME),
+            false => progress.begin("pglogical is not installed here, and is left out"),
+        }
+    }
     let mut run = Run {
         link: spec.link.name.into(),
         workload: spec.workload.name.into(),
@@ -136,9 +146,18 @@ impl Spec {
             Without::Outages => "--beside uncut".to_owned(),
             Without::Losses => "--beside clean".to_owned(),
         }));
-        words.extend(self.native.then(|| "--native".to_owned()));
+        let is_alone = !self.native && self.emulator == emulator::Kind::Tun;
+        words.extend(is_alone.then(|| "--alone".to_owned()));
+        words.extend(self.pglogical.then(|| "--pglogical".to_owned()));
+        words.extend(self.peer.as_ref().map(|lines| format!("--peer '{lines}'")));
         words.push(format!("--emulator {} --seed {}", self.emulator.name(), self.seed));
+        words.push(format!("--patience {}", self.patience.as_secs()));
         words.join(" ")
+    }
+
+    /// What each node's configuration says of the other besides what it must.
+    pub(crate) fn peer(&self) -> &str {
+        self.peer.as_deref().unwrap_or(self.scenario.peer)
     }
 
     /// The same without what makes the link hard.
@@ -149,7 +168,10 @@ impl Spec {
             easier.link.link = easier.link.link.with_loss(0.0);
         }
         easier.link.readdress = None;
-        easier.scenario.disturbance = Disturbance::default();
+        if self.scenario.work == Work::Outages {
+            easier.seconds = self.scenario.disturbance.length();
+        }
+        easier.scenario.disturbance = Disturbance::NONE;
         easier.cut_every = None;
         easier
     }

@@ -84,7 +84,7 @@ mod tests {
         assert!(folder.exists());
         watched.kill().unwrap();
         // Not waited for yet, and so a zombie.
-        let gone = (0..100).any(|_| {
+        let gone = (0..600).any(|_| {
             thread::sleep(Duration::from_millis(100));
             !folder.exists()
         });

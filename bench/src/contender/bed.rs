@@ -26,6 +26,7 @@ impl Bed {
     /// Both databases have the tables, the source has its rows.
     pub(crate) fn make(
         kind: Kind,
+        servers: &Options,
         link: Link,
         seed: u64,
         workload: &mut dyn Workload,
@@ -34,9 +35,9 @@ impl Bed {
         let folder = tempfile::Builder::new().prefix("thinwire-bench-").tempdir()?;
         let warden = Arc::new(Warden::start(folder.path())?);
         let emulator = Emulator::start(kind, link, seed)?;
-        let source = emulator.near(|| Ok(Cluster::start(options(kind))?))?;
+        let source = emulator.near(|| Ok(Cluster::start(servers.clone())?))?;
         stop.check()?;
-        let target = emulator.far(|| Ok(Cluster::start(options(kind))?))?;
+        let target = emulator.far(|| Ok(Cluster::start(servers.clone())?))?;
         let schema = workload.schema() + BEACON;
         for cluster in [&source, &target] {
             stop.check()?;
@@ -62,6 +63,12 @@ impl Bed {
         answer.parse().with_context(|| format!("{query}: {answer}"))
     }
 
+    /// Does something at the target that has no answer.
+    pub(crate) fn at_target(&self, sql: &str) -> Result<()> {
+        self.target.psql(DATABASE, sql)?;
+        Ok(())
+    }
+
     /// Whether both databases hold the same rows in every table.
     pub(crate) fn equal(&self) -> Result<bool> {
         let names = digest::tables(&self.source, DATABASE)?;
@@ -70,9 +77,12 @@ impl Bed {
     }
 }
 
-/// Commit times tell latency; a server in a namespace of its own may listen everywhere in it.
-fn options(kind: Kind) -> Options {
-    let options = Options::default().with("track_commit_timestamp", "on");
+/// The servers of a bed. Commit times tell latency; a server in a namespace of its own may listen everywhere in it.
+pub(crate) fn options(kind: Kind, preload: Option<&str>) -> Options {
+    let mut options = Options::default().with("track_commit_timestamp", "on");
+    if let Some(library) = preload {
+        options = options.with("shared_preload_libraries", library);
+    }
     if kind == Kind::Udp {
         return options;
     }

@@ -7,8 +7,8 @@
 
 use anyhow::{Context, Result};
 
+use crate::contender::Contender;
 use crate::contender::bed::{Bed, DATABASE};
-use crate::contender::{Contender, Part};
 
 #[derive(Debug)]
 pub(crate) struct Native;
@@ -31,7 +31,7 @@ impl Contender for Native {
             "create subscription native connection '{}' publication native",
             connection(bed)?
         );
-        at_target(bed, &subscribe)
+        bed.at_target(&subscribe)
     }
 
     fn has_copied(&self, bed: &Bed) -> Result<bool> {
@@ -39,25 +39,12 @@ impl Contender for Native {
         Ok(bed.target.psql(DATABASE, ready)? == "t")
     }
 
-    fn has_shipped(&self, _bed: &Bed) -> Result<bool> {
-        Ok(true)
-    }
-
-    /// Its parts are one.
-    fn hold(&mut self, bed: &Bed, _part: Part) -> Result<()> {
-        self.part(bed)
-    }
-
-    fn release(&mut self, bed: &Bed, _part: Part) -> Result<()> {
-        self.meet(bed)
-    }
-
     fn part(&mut self, bed: &Bed) -> Result<()> {
-        at_target(bed, "alter subscription native disable")
+        bed.at_target("alter subscription native disable")
     }
 
     fn meet(&mut self, bed: &Bed) -> Result<()> {
-        at_target(bed, "alter subscription native enable")
+        bed.at_target("alter subscription native enable")
     }
 
     fn disconnect(&mut self, bed: &mut Bed) -> Result<()> {
@@ -68,25 +55,12 @@ impl Contender for Native {
     }
 
     fn readdressed(&mut self, bed: &Bed) -> Result<()> {
-        at_target(bed, &format!("alter subscription native connection '{}'", connection(bed)?))
+        bed.at_target(&format!("alter subscription native connection '{}'", connection(bed)?))
     }
-
-    fn check(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn log(&self, bed: &Bed) -> String {
-        format!("source:\n{}\ntarget:\n{}", bed.source.log_tail(), bed.target.log_tail())
-    }
-}
-
-fn at_target(bed: &Bed, sql: &str) -> Result<()> {
-    bed.target.psql(DATABASE, sql)?;
-    Ok(())
 }
 
 /// How the target reaches the source: over the link.
-fn connection(bed: &Bed) -> Result<String> {
+pub(crate) fn connection(bed: &Bed) -> Result<String> {
     let address = bed.emulator.near_address();
     let host = address.context("logical replication needs a link that carries TCP")?;
     let port = bed.source.port();

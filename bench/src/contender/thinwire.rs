@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::contender::bed::{Bed, DATABASE};
 use crate::contender::{Contender, Part};
@@ -15,13 +15,14 @@ pub(crate) struct Thinwire {
 }
 
 impl Thinwire {
-    /// Both have their identity, know each other, and have prepared their databases.
-    pub(crate) fn new(bed: &Bed) -> Result<Thinwire> {
+    /// Both have their identity, know each other, and have prepared their databases. What else they are to say of each
+    /// other is given as lines of TOML.
+    pub(crate) fn new(bed: &Bed, peer: &str) -> Result<Thinwire> {
         let node = |name| Node::new(bed.folder.path(), name, Arc::clone(&bed.warden));
         let (near, far) = (node("near")?, node("far")?);
         let (source, target) = (bed.source.url(DATABASE), bed.target.url(DATABASE));
         let (listen, dial) = (bed.emulator.listen(), bed.emulator.dial());
-        node::introduce((&near, &source), (&far, &target), listen, dial)?;
+        node::introduce((&near, &source), (&far, &target), listen, dial, peer)?;
         Ok(Thinwire { near, far })
     }
 }
@@ -29,10 +30,8 @@ impl Thinwire {
 impl Thinwire {
     /// Tells the node that does this part with the source's stream to pause or resume it.
     fn tell(&self, verb: &str, part: Part) -> Result<()> {
-        let status = self.near.status()?.context("the nearer sidecar does not answer")?;
-        let origin = status.streams.first().context("it has no stream")?.origin.clone();
         let node = if part == Part::Capture { &self.near } else { &self.far };
-        node.run(&[verb, "--stream", &origin]).map(drop)
+        node.run(&[verb, "--stream", self.near.name()]).map(drop)
     }
 }
 
@@ -44,10 +43,6 @@ impl Contender for Thinwire {
     fn start(&mut self, bed: &Bed) -> Result<()> {
         bed.emulator.far(|| self.far.start())?;
         bed.emulator.near(|| self.near.start())
-    }
-
-    fn has_copied(&self, _bed: &Bed) -> Result<bool> {
-        Ok(true)
     }
 
     fn has_shipped(&self, _bed: &Bed) -> Result<bool> {
@@ -63,21 +58,9 @@ impl Contender for Thinwire {
         self.tell("resume", part)
     }
 
-    fn part(&mut self, _bed: &Bed) -> Result<()> {
-        Ok(())
-    }
-
-    fn meet(&mut self, _bed: &Bed) -> Result<()> {
-        Ok(())
-    }
-
     /// For a middlebox, its connection is an address.
     fn disconnect(&mut self, bed: &mut Bed) -> Result<()> {
         bed.emulator.readdress()
-    }
-
-    fn readdressed(&mut self, _bed: &Bed) -> Result<()> {
-        Ok(())
     }
 
     fn check(&mut self) -> Result<()> {

@@ -45,10 +45,10 @@ impl Stage {
         pgbench_init(&source, "g")?;
         source.psql(DATABASE, &Shop::new(seed).history(CUSTOMERS, ORDERS))?;
         stop.check()?;
-        let listen = free_address()?;
+        let listen = free_address();
         let proxy = Proxy::start(listen, link, link, seed)?;
         let ends = [source.url(DATABASE), target.url(DATABASE)];
-        node::introduce((&shop, &ends[0]), (&hq, &ends[1]), listen, proxy.address())?;
+        node::introduce((&shop, &ends[0]), (&hq, &ends[1]), listen, proxy.address(), "")?;
         say("both sidecars have their identity, publication, slot and schema");
         Ok(Stage { shop, hq, proxy, source, target, _folder: folder, _warden: warden })
     }

@@ -21,7 +21,8 @@ pub enum Course {
     },
     /// It is another one in each period.
     Periods(Periods),
-    /// It was recorded. Each moment holds until the next, the last one for ever.
+    /// It was recorded. Each moment holds until the next, the last one as long as the one before it; then the recording
+    /// begins again. A single moment holds for ever.
     Recorded(&'static [Moment]),
 }
 
@@ -134,9 +135,25 @@ fn scaled(rate_bps: u64, share: f64) -> u64 {
     u64::try_from(scaled).unwrap_or(rate_bps).max(1)
 }
 
+/// How long a recording is, if it has an end.
+pub(crate) fn length(moments: &[Moment]) -> Option<Duration> {
+    match moments {
+        [.., before, last] => Some(last.at + (last.at - before.at)),
+        _ => None,
+    }
+}
+
 fn moment(moments: &[Moment], now: Duration) -> Option<&Moment> {
-    let after = moments.partition_point(|moment| moment.at <= now);
+    let into = match length(moments) {
+        Some(length) => duration(now.as_nanos() % length.as_nanos().max(1)),
+        None => now,
+    };
+    let after = moments.partition_point(|moment| moment.at <= into);
     moments.get(after.saturating_sub(1))
+}
+
+fn duration(nanos: u128) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -175,16 +192,24 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_moment_holds_until_the_next_and_the_last_for_ever() {
+    fn a_recorded_moment_holds_until_the_next_and_the_recording_begins_again() {
         const fn at(seconds: u64, rate_bps: u64, up: bool) -> Moment {
             Moment { at: ms(seconds * 1_000), rate_bps, delay: ms(5), loss: 0.1, up }
         }
-        static MOMENTS: [Moment; 3] = [at(0, 1_000, true), at(10, 0, true), at(20, 3_000, false)];
+        static MOMENTS: [Moment; 3] = [at(0, 1_000, true), at(10, 0, true), at(18, 3_000, false)];
         let course = Course::Recorded(&MOMENTS);
-        assert_eq!(course.shape(LINK, ms(9_999), 1).rate_bps, 1_000);
-        assert_eq!(course.shape(LINK, ms(1 << 40), 1).rate_bps, 3_000);
-        assert!(course.is_up(ms(0)));
-        assert!(!course.is_up(ms(10_000)), "a rate of nothing is no link");
-        assert!(!course.is_up(ms(20_000)));
+        for again in [0, 26_000, 26_000 * 1_000_000] {
+            let rate = |millis| course.shape(LINK, ms(again + millis), 1).rate_bps;
+            assert_eq!(
+                [rate(0), rate(9_999), rate(18_000), rate(25_999)],
+                [1_000, 1_000, 3_000, 3_000]
+            );
+            assert!(course.is_up(ms(again)));
+            assert!(!course.is_up(ms(again + 10_000)), "a rate of nothing is no link");
+            assert!(!course.is_up(ms(again + 18_000)));
+        }
+        assert_eq!(length(&MOMENTS), Some(ms(26_000)));
+        let single = Course::Recorded(&MOMENTS[..1]);
+        assert_eq!(single.shape(LINK, ms(1 << 40), 1).rate_bps, 1_000);
     }
 }

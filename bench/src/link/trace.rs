@@ -9,7 +9,8 @@
 //!
 //! Seconds since the start, kbit/s, milliseconds one way, per cent, `up` or `down`. An empty field
 //! keeps the value of the line before; the columns after `rate` may be missing altogether. A first
-//! line that does not begin with a number is a heading, and `#` begins a comment.
+//! line that does not begin with a number is a heading, and `#` begins a comment. The last line holds as long as the one
+//! before it; then the recording begins again.
 
 use std::fs;
 use std::path::Path;

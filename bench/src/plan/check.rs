@@ -36,8 +36,10 @@ pub struct Line {
 pub struct Costs {
     /// What the machines take for a transaction.
     machine: Duration,
-    /// Bytes of records for a transaction, as they are in packets.
-    payload: f64,
+    /// Bytes for a transaction in packets.
+    packed: f64,
+    /// The same as they are sent where packets take longer to make than the link takes to carry them.
+    streamed: f64,
 }
 
 impl Costs {
@@ -46,13 +48,15 @@ impl Costs {
         let alone = Spec { native: false, ..spec.clone() };
         let size = links.iter().map(|link| sized(spec, *link).size).max();
         let fast = Spec { link: LAN, size: size.unwrap_or(SIZE_MIN), ..alone.clone() };
-        let seconds = outcomes(&fast, stop, progress)?.0.seconds;
+        let (streamed, _) = outcomes(&fast, stop, progress)?;
         let clean = Spec { link: Rung { link: GEO.link.with_loss(0.0), ..GEO }, ..alone };
-        let bytes = outcomes(&clean, stop, progress)?.0.up_bytes;
+        let (packed, _) = outcomes(&clean, stop, progress)?;
+        let worked = streamed.seconds - (PROBE_EVERY / 2).as_secs_f64();
+        let payload = |outcome: &Outcome, size| outcome.up_bytes as f64 / HEADERS / size as f64;
         Ok(Costs {
-            machine: Duration::from_secs_f64((seconds - (PROBE_EVERY / 2).as_secs_f64()).max(0.0))
-                / whole(fast.size),
-            payload: bytes as f64 / HEADERS / clean.size as f64,
+            machine: Duration::from_secs_f64(worked.max(0.0)) / whole(fast.size),
+            packed: payload(&packed, clean.size),
+            streamed: payload(&streamed, fast.size),
         })
     }
 }
@@ -67,10 +71,17 @@ pub fn line(
 ) -> Result<Line> {
     let spec = sized(spec, link);
     let (outcome, native) = outcomes(&spec, stop, progress)?;
-    let bytes = wire_bytes(&link.link, costs.payload * spec.size as f64);
-    let time = transfer(&link.link, spec.seed, bytes).context("the link never carries it")?;
-    // The far end works while more is on its way.
+    let carried = |payload| {
+        let bytes = wire_bytes(&link.link, payload * spec.size as f64);
+        let time = transfer(&link.link, spec.seed, bytes).context("the link never carries it")?;
+        anyhow::Ok((bytes, time))
+    };
     let work = PROBE_EVERY / 2 + costs.machine * whole(spec.size);
+    let (mut bytes, mut time) = carried(costs.packed)?;
+    if time < work * PACKING {
+        (bytes, time) = carried(costs.streamed)?;
+    }
+    // The far end works while more is on its way, and its journal lies between: the slower of the two says.
     Ok(Line {
         link: link.name,
         forecast: time.max(work).as_secs_f64(),
@@ -131,6 +142,8 @@ pub fn names() -> Vec<String> {
 }
 
 const BUSY: Duration = Duration::from_secs(20);
+/// How many times as long as all else packets take to make, roughly.
+const PACKING: u32 = 2;
 /// About what a photo takes on the wire.
 const BYTES_EACH: u64 = 1_150;
 const SIZE_MIN: u64 = 200;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::{LOSS_MAX, MONTH, overtaken};
 use crate::emulator::wire;
 use crate::link::Link;
-use crate::link::course::Course;
+use crate::link::course::{self, Course};
 
 /// The time until so many bytes have arrived, lost ones included, beginning with the link at its time zero and nothing
 /// in flight; nothing if that takes more than a month. What takes long goes on as it was on average.
@@ -40,12 +40,15 @@ pub fn mean_rate(link: &Link, seed: u64) -> f64 {
     carried / flow.now.as_secs_f64()
 }
 
-/// How long a link has to be looked at to know it.
+/// How long a link has to be looked at to know it: an hour, or more for a recording that is longer, and always the whole
+/// of it.
 fn span(link: &Link) -> Duration {
-    match link.course {
-        Course::Recorded(moments) => moments.last().map_or(HOUR, |last| last.at.max(HOUR)),
-        Course::Steady | Course::Turns { .. } | Course::Periods(_) => HOUR,
-    }
+    let length = match link.course {
+        Course::Recorded(moments) => course::length(moments),
+        Course::Steady | Course::Turns { .. } | Course::Periods(_) => None,
+    };
+    let times = |length: Duration| HOUR.div_duration_f64(length).ceil();
+    length.map_or(HOUR, |length| length.mul_f64(times(length)))
 }
 
 /// A sender that always has something, on a link that begins.
@@ -194,7 +197,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::course::Periods;
+    use crate::link::course::{Moment, Periods};
 
     const fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -256,6 +259,20 @@ mod tests {
             let expected = 1_000_000.0 * 8.0 / wire.rate_bps() as f64;
             let time = transfer(&link, seed, 1_000_000.0).unwrap().as_secs_f64();
             assert!((0.0..2.0).contains(&(time - expected)), "seed {seed}: {time}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn a_recording_says_what_its_link_is_like_however_it_ends() {
+        const fn at(seconds: u64, up: bool) -> Moment {
+            Moment { at: ms(seconds * 1_000), rate_bps: 80_000, delay: ms(300), loss: 0.0, up }
+        }
+        static ENDS_DOWN: [Moment; 3] = [at(0, true), at(60, true), at(120, false)];
+        static ENDS_UP: [Moment; 3] = [at(0, false), at(60, true), at(120, true)];
+        for moments in [&ENDS_DOWN, &ENDS_UP] {
+            let link = Link::new(80_000, ms(300)).with_course(Course::Recorded(moments));
+            let share = mean_rate(&link, 1) / 10_000.0;
+            assert!((0.63..0.67).contains(&share), "two minutes of three, not {share}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart::{self, escape};
-use super::terminal::{each, remarks};
+use super::terminal::{each, floored, flush, remarks, verdict};
 use super::{Run, share};
 
 /// The whole page.
@@ -72,19 +72,25 @@ fn table(run: &Run) -> String {
     if let Some(floor) = run.floor {
         let _ = write!(
             html,
-            "<tr><td>zstd -19 --long</td><td></td><td>{}</td><td></td><td>of {} bytes of changes, \
+            "<tr><td>zstd -19 --long</td><td></td><td>{}</td><td></td><td>of {} bytes of {}, \
              as one file</td></tr>",
-            floor.compressed_bytes, floor.stream_bytes
+            floor.compressed_bytes,
+            floor.stream_bytes,
+            floored(run)
         );
     }
-    html + "</table>"
+    html += "</table>";
+    for line in flush(run).into_iter().chain(verdict(run)) {
+        let _ = write!(html, "<p>{}</p>", escape(&line));
+    }
+    html
 }
 
 const INTRODUCTION: &str = "Each contender ran alone on databases of its own, on the same emulated \
     link with the same data and the same seed of losses. Bytes are whole IP packets, lost ones \
     included. Grey bands are times without link. The floor is the whole stream of changes, \
-    compressed as one file that no link ever sees.";
-const STYLE: &str = "
+    or of a copy all rows, compressed as one file that no link ever sees.";
+pub(super) const STYLE: &str = "
 :root { --ink: #1c2430; --dim: #66707d; --paper: #fff; --band: #e8ebef; --c0: #0b6e99;
   --c1: #c2561a; --c2: #7a8794; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --dim: #98a2ae; --paper: #15191f;
@@ -109,7 +115,7 @@ code { font-size: 0.85rem; overflow-wrap: anywhere; }
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Floor, Outcome};
+    use crate::report::{Floor, Latency, Outcome};
 
     #[test]
     fn every_run_is_on_the_page_with_what_does_it_again() {
@@ -118,6 +124,7 @@ mod tests {
             link: "my<link>".into(),
             command: "thinwire-bench run --seed 7".into(),
             size: 10,
+            flush: Latency::of(vec![0.75]),
             floor: Some(Floor { stream_bytes: 5_000, compressed_bytes: 400 }),
             outcomes: vec![outcome],
             ..Run::default()
@@ -125,6 +132,7 @@ mod tests {
         let html = page(&[run.clone(), run]);
         assert_eq!(html.matches("<code>thinwire-bench run --seed 7</code>").count(), 2);
         assert!(html.contains("90.0 B") && html.contains("40.0 B"), "{html}");
+        assert!(html.contains("fdatasync p50 0.75 ms"), "{html}");
         assert!(!html.contains("<link>") && !html.contains("http"), "{html}");
     }
 }

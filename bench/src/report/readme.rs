@@ -24,6 +24,12 @@ pub const FORECASTS: Place = Place {
     end: "<!-- end of the forecasts -->",
 };
 
+/// Where what a sample promises is beside what came true.
+pub const PROMISES: Place = Place {
+    begin: "<!-- samples: `thinwire-bench plan --check --write README.md` writes what is between these lines -->",
+    end: "<!-- end of the samples -->",
+};
+
 impl Place {
     /// Fails if a file has no such place: before an hour is spent on what would go there.
     pub fn check(&self, file: &Path) -> Result<()> {
@@ -98,9 +104,10 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_both_places() {
+    fn the_readme_has_every_place() {
         let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
         LINKS.check(&readme).unwrap();
         FORECASTS.check(&readme).unwrap();
+        PROMISES.check(&readme).unwrap();
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use indicatif::DecimalBytes;
 
-use super::{Outcome, Run, Without, share};
+use super::{Latency, Outcome, Run, Without, share};
+use crate::contender::{native, thinwire};
+use crate::link::ladder;
+use crate::run::scenario::{self, Work};
 
 /// Writes a run as a table of what each contender did.
 pub fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
@@ -32,21 +35,28 @@ pub fn print(out: &mut impl Write, run: &Run) -> io::Result<()> {
     if let Some(floor) = run.floor {
         writeln!(
             out,
-            "{:<12}{:>10}{:>12}{:>12}{:>12.1}{:>8}  of {} of changes",
+            "{:<12}{:>10}{:>12}{:>12}{:>12.1}{:>8}  of {} of {}",
             "zstd -19",
             "",
             floor.compressed_bytes,
             "",
             share(floor.compressed_bytes, size.to_owned()),
             "",
-            DecimalBytes(floor.stream_bytes)
+            DecimalBytes(floor.stream_bytes),
+            floored(run)
         )?;
     }
-    if let Some(flush) = flush(run) {
-        writeln!(out, "{flush}")?;
+    for line in flush(run).into_iter().chain(verdict(run)) {
+        writeln!(out, "{line}")?;
     }
     writeln!(out, "again: {}", run.command)?;
     out.flush()
+}
+
+/// What the floor is of.
+pub(super) fn floored(run: &Run) -> &'static str {
+    let is_copy = scenario::find(&run.scenario).is_some_and(|it| it.work == Work::Copy);
+    if is_copy { "rows" } else { "changes" }
 }
 
 /// Bytes on the wire for one of the run's unit.
@@ -68,6 +78,25 @@ pub(crate) fn flush(run: &Run) -> Option<String> {
     let flush = run.flush?;
     Some(format!("fdatasync p50 {:.2} ms, p99 {:.2} ms", flush.p50_ms, flush.p99_ms))
 }
+
+/// Whether what is durable at both ends before it is applied is as quick as what is only applied, but for the two flushes
+/// that this takes, of the same percentile: said where the link is no reason to wait.
+pub(crate) fn verdict(run: &Run) -> Option<String> {
+    let of = |name: &str| run.outcomes.iter().find(|outcome| outcome.contender == name)?.latency;
+    let (ours, theirs, flush) = (of(thinwire::NAME)?, of(native::NAME)?, run.flush?);
+    if run.link != ladder::FAST.name {
+        return None;
+    }
+    let judge = |name: &str, of: fn(&Latency) -> f64| {
+        let (ours, allowed) = (of(&ours), of(&theirs) + FLUSHES * of(&flush));
+        let verdict = if ours <= allowed { "within" } else { "BEYOND" };
+        format!("{name} {ours:.1} ms, {verdict} native's and two fdatasyncs: {allowed:.1} ms")
+    };
+    Some([judge("p50", |it| it.p50_ms), judge("p99", |it| it.p99_ms)].join("; "))
+}
+
+/// One in the journal of each end.
+const FLUSHES: f64 = 2.0;
 
 /// Everything else that is to be said about an outcome.
 pub(crate) fn remarks(run: &Run, outcome: &Outcome) -> String {
@@ -92,6 +121,9 @@ pub(crate) fn remarks(run: &Run, outcome: &Outcome) -> String {
             seconds(mean)
         ));
     }
+    if let Some(settled) = outcome.settled_ms {
+        remarks.push(format!("everything {:.1} s after the last", settled / 1_000.0));
+    }
     if let Some(beside) = run.beside.as_ref().filter(|beside| beside.is_of(outcome)) {
         let ratio = beside.ratio(outcome);
         remarks.push(match beside.without {
@@ -109,4 +141,34 @@ pub(crate) fn remarks(run: &Run, outcome: &Outcome) -> String {
         remarks.push(format!("{} an hour", DecimalBytes(bytes)));
     }
     remarks.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_percentile_is_judged_by_natives_and_the_flushes_of_the_same_run() {
+        let latency = |p50_ms, p99_ms| Some(Latency { p50_ms, p99_ms, ..Latency::default() });
+        let run = |ours, link: &str| {
+            let outcome = |name: &str, latency| Outcome {
+                contender: name.into(),
+                latency,
+                ..Outcome::default()
+            };
+            let native = outcome(native::NAME, latency(11.0, 12.0));
+            let outcomes = vec![outcome(thinwire::NAME, ours), native];
+            Run { link: link.into(), flush: latency(0.5, 2.0), outcomes, ..Run::default() }
+        };
+        let judged = |p50, p99| {
+            let verdict = verdict(&run(latency(p50, p99), "fast")).unwrap();
+            let parts: Vec<&str> = verdict.split("; ").collect();
+            assert!(parts[0].starts_with("p50 ") && parts[1].starts_with("p99 "), "{verdict}");
+            [parts[0], parts[1]].map(|part| part.contains("within native's"))
+        };
+        assert_eq!(judged(11.9, 15.9), [true, true]);
+        assert_eq!(judged(12.1, 15.9), [false, true]);
+        assert_eq!(judged(11.9, 16.1), [true, false]);
+        assert_eq!(verdict(&run(latency(11.9, 15.9), "sat")), None, "the link says more");
+    }
 }

@@ -13,6 +13,8 @@ pub struct Scenario {
     pub work: Work,
     /// What happens to the link meanwhile.
     pub disturbance: Disturbance,
+    /// What each node's configuration says of the other besides what it must.
+    pub peer: &'static str,
 }
 
 /// What is to be done.
@@ -37,12 +39,25 @@ pub enum Work {
 }
 
 /// What happens to a link, beyond what it does by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Disturbance {
     /// How often it is cut for a second, and every middlebox forgets its connections.
     pub cut_every: Option<Duration>,
     /// How often the nearer end gets another address.
     pub readdress_every: Option<Duration>,
+    /// Outages that nobody is told of, one after the other, with [time](BETWEEN_OUTAGES) before each to calm down.
+    pub outages: &'static [Duration],
+}
+
+impl Disturbance {
+    /// Nothing.
+    pub const NONE: Disturbance =
+        Disturbance { cut_every: None, readdress_every: None, outages: &[] };
+
+    /// How long it takes until its last outage is over.
+    pub(crate) fn length(&self) -> Duration {
+        self.outages.iter().map(|outage| *outage + BETWEEN_OUTAGES).sum()
+    }
 }
 
 /// The plainest of all.
@@ -50,7 +65,7 @@ pub const BACKLOG: Scenario =
     Scenario::new("backlog", "draining what was committed while the link was down", Work::Backlog);
 
 /// All of them.
-pub const ALL: [Scenario; 11] = [
+pub const ALL: [Scenario; 12] = [
     Scenario::new("copy", "the first copy of a database", Work::Copy),
     Scenario::new(
         "copy-cuts",
@@ -77,7 +92,8 @@ pub const ALL: [Scenario; 11] = [
         "outages",
         "transactions at a pace through outages of 10, 20, 40 and 60 s",
         Work::Outages,
-    ),
+    )
+    .with_outages(&OUTAGES),
     Scenario::new(
         "apply",
         "applying what has arrived: the databases at work, and no link",
@@ -89,6 +105,12 @@ pub const ALL: [Scenario; 11] = [
         Work::Capture,
     ),
     Scenario::new("idle", "nothing to do: what it costs to stay in touch", Work::Idle),
+    Scenario::new(
+        "quiet",
+        "the same where nothing on the way forgets connections: with a sign of life every 100 s",
+        Work::Idle,
+    )
+    .with_peer("keep_alive = \"100s\""),
 ];
 
 /// The scenario of this name.
@@ -98,12 +120,21 @@ pub fn find(name: &str) -> Option<Scenario> {
 
 impl Scenario {
     const fn new(name: &'static str, what: &'static str, work: Work) -> Scenario {
-        let disturbance = Disturbance { cut_every: None, readdress_every: None };
-        Scenario { name, what, work, disturbance }
+        Scenario { name, what, work, disturbance: Disturbance::NONE, peer: "" }
     }
 
     const fn with_cuts(mut self, every: Duration) -> Scenario {
         self.disturbance.cut_every = Some(every);
+        self
+    }
+
+    const fn with_peer(mut self, peer: &'static str) -> Scenario {
+        self.peer = peer;
+        self
+    }
+
+    const fn with_outages(mut self, outages: &'static [Duration]) -> Scenario {
+        self.disturbance.outages = outages;
         self
     }
 
@@ -117,14 +148,14 @@ const CUT_EVERY: Duration = Duration::from_secs(6);
 const READDRESS_EVERY: Duration = Duration::from_secs(5);
 /// How long each cut is.
 pub(crate) const CUT: Duration = Duration::from_secs(1);
-/// The outages of transactions at a pace, with time between them to calm down.
-pub(crate) const OUTAGES: [Duration; 4] = [
+const OUTAGES: [Duration; 4] = [
     Duration::from_secs(10),
     Duration::from_secs(20),
     Duration::from_secs(40),
     Duration::from_secs(60),
 ];
-pub(crate) const BETWEEN_OUTAGES: Duration = Duration::from_secs(10);
+/// For whatever an outage stirred up to settle.
+pub const BETWEEN_OUTAGES: Duration = Duration::from_secs(10);
 /// More than the minute after which PostgreSQL gives up a connection that is silent.
 pub(crate) const WEEK: Duration = Duration::from_secs(75);
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::contender::{native, recvlogical, thinwire};
+use crate::contender::{native, pglogical, recvlogical, thinwire};
 use crate::link::ladder::{self, Rung};
 use crate::report::{Outcome, Run, Without, terminal};
 use crate::run::Spec;
@@ -27,7 +27,7 @@ struct Row {
 }
 
 /// In the order in which they are measured.
-const ROWS: [Row; 25] = [
+const ROWS: [Row; 27] = [
     Row::new(ladder::THIN, "pgbench", "backlog"),
     Row::new(ladder::SAT, "pgbench", "backlog"),
     Row::new(ladder::FLAPPY, "pgbench", "backlog"),
@@ -38,19 +38,22 @@ const ROWS: [Row; 25] = [
     Row::new(ladder::SAT, "pgbench", "copy"),
     Row::new(ladder::CONTACT, "pgbench", "copy"),
     Row::new(ladder::FLAPPY, "pgbench", "copy"),
+    // Of pgbench's rows the most is blanks.
+    Row::new(ladder::SAT, "orders", "copy"),
     // More than one window of contact.
     Row::new(ladder::CONTACT, "album", "copy").beside(Without::Outages),
     Row::new(ladder::FLAPPY, "album", "copy").beside(Without::Outages),
     Row::new(ladder::GEO, "bulk", "cuts").with_size(400_000),
     // Enough to fill several windows of contact, and for the beginning not to matter.
     Row::new(ladder::CONTACT, "photos", "backlog").with_size(2_000).beside(Without::Losses),
-    Row::new(ladder::RAIN, "photos", "backlog").beside(Without::Losses),
-    Row::new(ladder::STORM, "photos", "backlog").beside(Without::Losses),
+    Row::new(ladder::RAIN, "photos", "backlog").with_size(3_000).beside(Without::Losses),
+    Row::new(ladder::STORM, "photos", "backlog").with_size(3_000).beside(Without::Losses),
     Row::new(ladder::SAT, "orders", "address"),
     Row::new(ladder::SAT, "orders", "week"),
     Row::new(ladder::SAT, "orders", "trickle"),
     Row::new(ladder::SAT, "pgbench", "outages"),
     Row::new(ladder::SAT, "pgbench", "idle").with_seconds(300),
+    Row::new(ladder::SAT, "pgbench", "quiet").with_seconds(600),
     Row::new(ladder::FAST, "pgbench", "backlog").with_size(20_000),
     Row::new(ladder::FAST, "pgbench", "trickle").with_rate(100.0),
     Row::new(ladder::LAN, "pgbench", "apply").with_size(20_000),
@@ -97,6 +100,8 @@ impl Row {
 pub struct Options {
     /// Whether PostgreSQL's own logical replication is measured too.
     pub native: bool,
+    /// Whether pglogical is, where it is installed.
+    pub pglogical: bool,
     /// How the links are put between them.
     pub emulator: emulator::Kind,
     /// Names the data and the losses.
@@ -144,6 +149,8 @@ pub fn specs(options: Options, choice: &Choice) -> Vec<Spec> {
             seed: options.seed,
             patience: options.patience,
             trace: None,
+            peer: None,
+            pglogical: options.pglogical,
         };
         Some(spec)
     };
@@ -185,12 +192,19 @@ pub fn line(run: &Run) -> String {
     let shares = [ours, theirs].into_iter().flatten();
     let shares: Vec<String> =
         shares.map(|outcome| format!("{:.0} %", outcome.utilisation() * 100.0)).collect();
-    let more: Vec<String> = [("", ours), ("native: ", theirs)]
+    let third = of(pglogical::NAME);
+    let cost = |outcome: &Outcome| {
+        let (seconds, bytes) = (terminal::seconds(outcome), outcome.bytes());
+        format!("pglogical: {seconds} s, {bytes} bytes")
+    };
+    let more: Vec<String> = [("", ours), ("native: ", theirs), ("pglogical: ", third)]
         .into_iter()
         .filter_map(|(whose, outcome)| Some((whose, terminal::remarks(run, outcome?))))
         .filter(|(_, remarks)| !remarks.is_empty())
         .map(|(whose, remarks)| format!("{whose}{remarks}"))
+        .chain(third.map(cost))
         .chain(terminal::flush(run))
+        .chain(terminal::verdict(run))
         .collect();
     let floor = run.floor.map(|floor| floor.compressed_bytes.to_string()).unwrap_or_default();
     let fields = [
@@ -240,6 +254,7 @@ mod tests {
     fn a_line_has_its_name_in_the_table_and_can_be_asked_for_alone() {
         let options = Options {
             native: false,
+            pglogical: false,
             emulator: emulator::Kind::Udp,
             seed: 7,
             patience: Duration::ZERO,

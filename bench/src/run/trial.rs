@@ -1,13 +1,14 @@
 //! One contender, one scenario: from an empty bed to an outcome.
 
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use thinwire_cluster::Cluster;
 
-use crate::contender::bed::{Bed, DATABASE};
+use crate::contender::bed::{self, Bed, DATABASE};
 use crate::contender::native::{self, Native};
+use crate::contender::pglogical::{self, Pglogical};
 use crate::contender::recvlogical::{self, Recvlogical};
 use crate::contender::thinwire::Thinwire;
 use crate::contender::{Contender, Part};
@@ -17,8 +18,8 @@ use crate::progress::Progress;
 use crate::report::floor::{self, Floor};
 use crate::report::{Latency, Outcome};
 use crate::run::Spec;
-use crate::run::scenario::{BETWEEN_OUTAGES, Disturbance, OUTAGES, WEEK, Work};
-use crate::run::watch::{Until, Watch};
+use crate::run::scenario::{Disturbance, WEEK, Work};
+use crate::run::watch::{Ended, Mark, Until, Watch};
 use crate::stop::Stop;
 use crate::workload::Workload;
 use crate::workload::load::Load;
@@ -31,6 +32,8 @@ pub(crate) struct Trial<'a> {
     workload: Box<dyn Workload>,
     bed: Bed,
     contender: Box<dyn Contender>,
+    /// When each of the planned outages was over.
+    ended: Vec<Ended>,
 }
 
 impl<'a> Trial<'a> {
@@ -43,20 +46,27 @@ impl<'a> Trial<'a> {
     ) -> Result<Trial<'a>> {
         progress.begin(&format!("{}: preparing", spec.title(contender)));
         let mut workload = spec.workload.begin(spec.seed);
-        let bed = Bed::make(spec.emulator, spec.link.link, spec.seed, workload.as_mut(), stop)?;
+        let preload = (contender == pglogical::NAME).then_some(pglogical::LIBRARY);
+        let servers = bed::options(spec.emulator, preload);
+        let (kind, link) = (spec.emulator, spec.link.link);
+        let bed = Bed::make(kind, &servers, link, spec.seed, workload.as_mut(), stop)?;
         let contender: Box<dyn Contender> = match contender {
             native::NAME => Box::new(Native::new(&bed)?),
+            pglogical::NAME => Box::new(Pglogical::new(&bed)?),
             recvlogical::NAME => Box::new(Recvlogical::new(&bed)?),
-            _ => Box::new(Thinwire::new(&bed)?),
+            _ => Box::new(Thinwire::new(&bed, spec.peer())?),
         };
-        Ok(Trial { spec, stop, progress, workload, bed, contender })
+        Ok(Trial { spec, stop, progress, workload, bed, contender, ended: Vec::new() })
     }
 
     /// Plays the scenario. The floor is taken only if asked for.
     pub(crate) fn play(mut self, with_floor: bool) -> Result<(Outcome, Option<Floor>)> {
         let work = self.spec.scenario.work;
         if work == Work::Copy {
-            return Ok((self.copy()?, None));
+            let outcome = self.copy()?;
+            let floor =
+                with_floor.then(|| floor::of_rows(&self.bed.source, DATABASE)).transpose()?;
+            return Ok((outcome, floor));
         }
         let with_floor = with_floor && !matches!(work, Work::Idle | Work::Capture);
         if self.contender.name() != recvlogical::NAME {
@@ -87,8 +97,10 @@ impl<'a> Trial<'a> {
         let goal = self.bed.ask_source(&rows)?;
         self.say("first copy");
         self.begin_link();
+        // What it takes to begin, over the link, is a part of it.
+        let from = Mark::now(&self.bed);
         self.contender.start(&self.bed)?;
-        let mut outcome = self.watch(&Until::Answer(&rows, goal))?;
+        let mut outcome = self.watch(from, &Until::Answer(&rows, goal))?;
         self.judge(&mut outcome)?;
         Ok(outcome)
     }
@@ -98,14 +110,14 @@ impl<'a> Trial<'a> {
     /// nothing from it.
     fn become_equal(&mut self) -> Result<()> {
         self.say("becoming equal");
-        let is_native = self.contender.name() == native::NAME;
+        let is_native = [native::NAME, pglogical::NAME].contains(&self.contender.name());
         let link = if is_native { LAN } else { self.spec.link }.link;
         self.bed.emulator.wire().begin(link.with_course(Course::Steady), self.spec.seed);
         self.contender.start(&self.bed)?;
         let rows = self.bed.rows_query()?;
         let goal = self.bed.ask_source(&rows)?;
-        let quiet = Disturbance::default();
-        let outcome = self.watch_with(quiet, &Until::Answer(&rows, goal))?;
+        let (from, until) = (Mark::now(&self.bed), Until::Answer(&rows, goal));
+        let outcome = self.watch_with(Disturbance::NONE, from, &until)?;
         ensure!(outcome.finished, "no first copy in {:?}\n{}", self.spec.patience, self.log());
         let deadline = Instant::now() + self.spec.patience;
         while !self.contender.has_copied(&self.bed)? {
@@ -127,15 +139,16 @@ impl<'a> Trial<'a> {
         self.drain(true)
     }
 
-    /// Commits the backlog. Nobody waits for the disk until its end, when all of it is durable.
-    fn collect(&mut self) -> Result<()> {
+    /// Commits the backlog. Nobody waits for the disk until its end, when all of it is durable. Returns a position in the
+    /// source's log that nobody has reached who has not read all of it: within its last transaction, which has a change,
+    /// because one without is neither waited for by the server nor sent to anybody.
+    fn collect(&mut self) -> Result<String> {
         let sql = self.workload.backlog(self.spec.size);
         let sql = format!(
-            "set synchronous_commit = off;\n{sql}set synchronous_commit = on;\n\
-             select from pg_current_xact_id();\n"
+            "set synchronous_commit = off;\n{sql}set synchronous_commit = on;\n{LAST_OF_BACKLOG};\n"
         );
-        self.bed.source.psql(DATABASE, &sql)?;
-        Ok(())
+        let answers = self.bed.source.psql(DATABASE, &sql)?;
+        answers.lines().last().map(str::to_owned).context("the backlog has no end")
     }
 
     /// From the moment that it may apply what has arrived until it has.
@@ -153,22 +166,22 @@ impl<'a> Trial<'a> {
         let goal = self.bed.ask_source(&query)?;
         self.say("apply");
         self.contender.release(&self.bed, Part::Apply)?;
-        self.watch(&Until::Answer(&query, goal))
+        self.watch(Mark::now(&self.bed), &Until::Answer(&query, goal))
     }
 
-    /// From the moment that it may read the log until the source may forget what was in it.
+    /// From the moment before anybody reads the log, and its client starts, until the source may forget the backlog.
     fn capture(&mut self) -> Result<Outcome> {
         self.say("collecting a backlog");
         self.bed.emulator.wire().cut();
         self.contender.hold(&self.bed, Part::Capture)?;
-        self.collect()?;
-        let end = self.bed.source.psql(DATABASE, "select pg_current_wal_flush_lsn()")?;
+        let end = self.collect()?;
         let query = format!(
             "select count(*) from pg_replication_slots where confirmed_flush_lsn >= '{end}'"
         );
         self.say("capture");
+        let from = Mark::now(&self.bed);
         self.contender.release(&self.bed, Part::Capture)?;
-        let outcome = self.watch(&Until::Source(&query, 1))?;
+        let outcome = self.watch(from, &Until::Source(&query, 1))?;
         Ok(Outcome { goal: self.spec.size, ..outcome })
     }
 
@@ -198,18 +211,15 @@ impl<'a> Trial<'a> {
         if in_order {
             self.contender.meet(&self.bed)?;
         }
-        self.watch(&Until::Answer(&query, goal))
+        self.watch(Mark::now(&self.bed), &Until::Answer(&query, goal))
     }
 
     fn trickle(&mut self) -> Result<Outcome> {
         self.begin_link();
-        let (mut load, count) = self.load(self.spec.seconds)?;
+        let (mut load, count, from) = self.load(self.spec.seconds)?;
         self.say("trickle");
-        let outcome = self.watch(&Until::Answer(BEACONS, count))?;
-        // The last of it may be here before its writer has taken leave.
-        while outcome.finished && !load.finished()? {
-            self.pause(Duration::from_millis(50))?;
-        }
+        let outcome = self.watch(from, &Until::Answer(BEACONS, count))?;
+        self.finish(&mut load, &outcome)?;
         let latency = self.latency()?;
         Ok(Outcome { latency, ..outcome })
     }
@@ -217,33 +227,35 @@ impl<'a> Trial<'a> {
     /// Through one outage after the other, with transactions all the time.
     fn outages(&mut self) -> Result<Outcome> {
         self.begin_link();
-        let time = OUTAGES.iter().map(|outage| *outage + BETWEEN_OUTAGES).sum();
-        let (mut load, count) = self.load(time)?;
-        let mut ends = Vec::new();
-        for outage in OUTAGES {
-            self.say(&format!("calm, and then an outage of {outage:?}"));
-            self.pause(BETWEEN_OUTAGES)?;
-            self.bed.emulator.wire().cut();
-            self.pause(outage)?;
-            self.bed.emulator.wire().restore();
-            ends.push(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() * 1_000.0);
-        }
+        let time = match self.spec.scenario.disturbance.length() {
+            Duration::ZERO => self.spec.seconds,
+            length => length,
+        };
+        let (mut load, count, from) = self.load(time)?;
         self.say("outages");
-        let outcome = self.watch(&Until::Answer(BEACONS, count))?;
+        let outcome = self.watch(from, &Until::Answer(BEACONS, count))?;
+        self.finish(&mut load, &outcome)?;
+        let arrived = times(&self.bed.target, ARRIVED)?;
+        let first_after = |end: &Ended| {
+            let after = arrived.iter().filter(|at| **at >= end.at_ms);
+            after.copied().reduce(f64::min).map(|at| at - end.at_ms)
+        };
+        let stalls_ms = self.ended.iter().filter_map(first_after).collect();
+        let last = self.ended.last().filter(|_| outcome.finished);
+        let settled_ms = last.map(|end| (outcome.seconds - end.after.as_secs_f64()) * 1e3);
+        Ok(Outcome { stalls_ms, settled_ms, ..outcome })
+    }
+
+    /// The last of it may be here before its writer has taken leave.
+    fn finish(&self, load: &mut Load, outcome: &Outcome) -> Result<()> {
         while outcome.finished && !load.finished()? {
             self.pause(Duration::from_millis(50))?;
         }
-        let arrived = times(&self.bed.target, ARRIVED)?;
-        let first_after = |end: &f64| {
-            let after = arrived.iter().filter(|at| *at >= end);
-            after.copied().reduce(f64::min).map(|at| at - end)
-        };
-        let stalls_ms = ends.iter().filter_map(first_after).collect();
-        Ok(Outcome { stalls_ms, ..outcome })
+        Ok(())
     }
 
-    /// Begins to write transactions at the spec's rate for a while; also says how many.
-    fn load(&mut self, time: Duration) -> Result<(Load, u64)> {
+    /// Begins to write transactions at the spec's rate for a while; also says how many, and when.
+    fn load(&mut self, time: Duration) -> Result<(Load, u64, Mark)> {
         let count = (self.spec.rate * time.as_secs_f64()).round();
         let count: u64 = format!("{count:.0}").parse().context("counting transactions")?;
         let lines = (1..=count)
@@ -254,14 +266,15 @@ impl<'a> Trial<'a> {
             .collect();
         self.bed.target.psql(DATABASE, NOTE_ARRIVALS)?;
         let pause = Duration::from_secs_f64(1.0 / self.spec.rate);
-        Ok((Load::start(&self.bed.source, DATABASE, lines, pause)?, count))
+        let from = Mark::now(&self.bed);
+        Ok((Load::start(&self.bed.source, DATABASE, lines, pause)?, count, from))
     }
 
     fn idle(&mut self) -> Result<Outcome> {
         self.begin_link();
         self.pause(SETTLE)?;
         self.say("idle");
-        self.watch(&Until::Time(self.spec.seconds))
+        self.watch(Mark::now(&self.bed), &Until::Time(self.spec.seconds))
     }
 
     /// Both servers have the same clock here.
@@ -271,19 +284,22 @@ impl<'a> Trial<'a> {
         Ok(Latency::of(committed.iter().zip(arrived).map(|(from, to)| to - from).collect()))
     }
 
-    fn watch(&mut self, until: &Until<'_>) -> Result<Outcome> {
+    fn watch(&mut self, from: Mark, until: &Until<'_>) -> Result<Outcome> {
         let planned = self.spec.scenario.disturbance;
-        let own = Disturbance { cut_every: None, readdress_every: self.spec.link.readdress };
-        self.watch_with(
-            Disturbance {
-                cut_every: self.spec.cut_every.or(planned.cut_every),
-                readdress_every: planned.readdress_every.or(own.readdress_every),
-            },
-            until,
-        )
+        let disturbance = Disturbance {
+            cut_every: self.spec.cut_every.or(planned.cut_every),
+            readdress_every: planned.readdress_every.or(self.spec.link.readdress),
+            ..planned
+        };
+        self.watch_with(disturbance, from, until)
     }
 
-    fn watch_with(&mut self, disturbance: Disturbance, until: &Until<'_>) -> Result<Outcome> {
+    fn watch_with(
+        &mut self,
+        disturbance: Disturbance,
+        from: Mark,
+        until: &Until<'_>,
+    ) -> Result<Outcome> {
         let watch = Watch {
             bed: &mut self.bed,
             contender: self.contender.as_mut(),
@@ -291,8 +307,10 @@ impl<'a> Trial<'a> {
             patience: self.spec.patience,
             stop: self.stop,
             progress: self.progress,
+            from,
         };
-        let outcome = watch.until(until)?;
+        let (outcome, ended) = watch.until(until)?;
+        self.ended = ended;
         Ok(Outcome { contender: self.contender.name().into(), ..outcome })
     }
 
@@ -338,6 +356,7 @@ fn times(cluster: &Cluster, query: &str) -> Result<Vec<f64>> {
 const SETTLE: Duration = Duration::from_secs(3);
 const RETAINED: &str = "select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0)\
     ::bigint from pg_replication_slots where slot_name <> 'floor'";
+const LAST_OF_BACKLOG: &str = "insert into beacon values (0) returning pg_current_wal_insert_lsn()";
 const BEACONS: &str = "select count(*) from beacon";
 const COMMITTED: &str =
     "select extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000 from beacon order by id";

@@ -1,8 +1,9 @@
 //! The loop around a measurement: it looks, disturbs the link as planned, counts, and knows when it
 //! is over.
 
+use std::collections::VecDeque;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Result, bail};
 
@@ -12,7 +13,7 @@ use crate::emulator::wire::Stats;
 use crate::progress::{Look, Progress};
 use crate::report::{Outcome, Point};
 use crate::run::probe::Probe;
-use crate::run::scenario::{CUT, Disturbance};
+use crate::run::scenario::{BETWEEN_OUTAGES, CUT, Disturbance};
 use crate::stop::Stop;
 
 /// What is watched, and how long it may take.
@@ -23,6 +24,29 @@ pub(crate) struct Watch<'a> {
     pub(crate) patience: Duration,
     pub(crate) stop: &'a Stop,
     pub(crate) progress: &'a Progress,
+    pub(crate) from: Mark,
+}
+
+/// A moment from which is counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    since: Instant,
+    stats: Stats,
+}
+
+impl Mark {
+    pub(crate) fn now(bed: &Bed) -> Mark {
+        Mark { since: Instant::now(), stats: bed.emulator.wire().stats() }
+    }
+}
+
+/// When a planned outage was over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    /// Since counting began.
+    pub(crate) after: Duration,
+    /// In milliseconds since 1970.
+    pub(crate) at_ms: f64,
 }
 
 /// When it is over.
@@ -36,15 +60,16 @@ pub(crate) enum Until<'a> {
 }
 
 impl Watch<'_> {
-    /// Watches from this moment on.
-    pub(crate) fn until(mut self, until: &Until<'_>) -> Result<Outcome> {
+    /// Watches until it is over, and says when each outage was.
+    pub(crate) fn until(mut self, until: &Until<'_>) -> Result<(Outcome, Vec<Ended>)> {
         let asked = match until {
             Until::Source(..) => &self.bed.source,
             Until::Answer(..) | Until::Time(_) => &self.bed.target,
         };
         let mut probe = Probe::open(asked, DATABASE)?;
-        let mut count = Count::start(self.bed.emulator.wire().stats());
+        let mut count = Count::start(self.from);
         let mut weather = Weather::new(self.disturbance);
+        let (mut ended, patience) = (Vec::new(), self.patience + self.disturbance.length());
         let first = self.done(&mut probe, until, Duration::ZERO)?;
         loop {
             self.stop.check()?;
@@ -54,6 +79,10 @@ impl Watch<'_> {
             let elapsed = count.since.elapsed();
             while let Some(event) = weather.due(elapsed) {
                 event.happen(&mut self)?;
+                if event == Event::End {
+                    let at_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64() * 1e3;
+                    ended.push(Ended { after: count.since.elapsed(), at_ms });
+                }
             }
             let done = self.done(&mut probe, until, elapsed)?;
             let cost = count.since.elapsed() - elapsed;
@@ -63,9 +92,9 @@ impl Watch<'_> {
             let bytes = count.outcome.bytes();
             self.progress.show(&Look { elapsed, done, goal, bytes, up: wire.is_up() });
             let over = done == goal;
-            if over || elapsed > self.patience {
+            if over || elapsed > patience {
                 wire.restore();
-                return Ok(Outcome { finished: over, goal, ..count.finish() });
+                return Ok((Outcome { finished: over, goal, ..count.finish() }, ended));
             }
             thread::sleep(LOOK_EVERY.max(cost * LOOK_SHARE));
         }
@@ -99,10 +128,10 @@ struct Count {
 }
 
 impl Count {
-    fn start(before: Stats) -> Count {
+    fn start(from: Mark) -> Count {
         Count {
-            since: Instant::now(),
-            before,
+            since: from.since,
+            before: from.stats,
             looked: Duration::ZERO,
             capacity_bits: 0.0,
             last: Point::default(),
@@ -146,10 +175,14 @@ struct Weather {
     cuts: u32,
     addresses: u32,
     restore_at: Option<Duration>,
+    /// The planned outages' beginnings and ends.
+    outages: VecDeque<(Duration, Event)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
+    Begin,
+    End,
     Restore,
     Cut,
     Readdress,
@@ -157,11 +190,21 @@ enum Event {
 
 impl Weather {
     fn new(plan: Disturbance) -> Weather {
-        Weather { plan, cuts: 1, addresses: 1, restore_at: None }
+        let (mut now, mut outages) = (Duration::ZERO, VecDeque::new());
+        for outage in plan.outages {
+            now += BETWEEN_OUTAGES;
+            outages.push_back((now, Event::Begin));
+            now += *outage;
+            outages.push_back((now, Event::End));
+        }
+        Weather { plan, cuts: 1, addresses: 1, restore_at: None, outages }
     }
 
     /// The next thing that is due by now.
     fn due(&mut self, elapsed: Duration) -> Option<Event> {
+        if self.outages.front().is_some_and(|(at, _)| elapsed >= *at) {
+            return self.outages.pop_front().map(|(_, event)| event);
+        }
         if self.restore_at.is_some_and(|at| elapsed >= at) {
             self.restore_at = None;
             return Some(Event::Restore);
@@ -183,7 +226,8 @@ impl Event {
     fn happen(self, watch: &mut Watch<'_>) -> Result<()> {
         let Watch { bed, contender, .. } = watch;
         match self {
-            Event::Restore => bed.emulator.wire().restore(),
+            Event::Begin => bed.emulator.wire().cut(),
+            Event::End | Event::Restore => bed.emulator.wire().restore(),
             Event::Cut => {
                 contender.disconnect(bed)?;
                 bed.emulator.wire().cut();
@@ -210,7 +254,11 @@ mod tests {
     #[test]
     fn the_link_is_cut_and_back_and_moves_when_it_is_time() {
         let [cut, address] = [6, 4].map(|seconds| Some(Duration::from_secs(seconds)));
-        let mut weather = Weather::new(Disturbance { cut_every: cut, readdress_every: address });
+        let mut weather = Weather::new(Disturbance {
+            cut_every: cut,
+            readdress_every: address,
+            ..Disturbance::NONE
+        });
         let mut events = Vec::new();
         for second in 0..=13 {
             while let Some(event) = weather.due(Duration::from_secs(second)) {
@@ -220,19 +268,37 @@ mod tests {
         use Event::{Cut, Readdress, Restore};
         let first = [(4, Readdress), (6, Cut), (7, Restore), (8, Readdress)];
         assert_eq!(events, [&first[..], &[(12, Cut), (12, Readdress), (13, Restore)]].concat());
-        assert_eq!(Weather::new(Disturbance::default()).due(Duration::from_secs(99)), None);
+        assert_eq!(Weather::new(Disturbance::NONE).due(Duration::from_secs(99)), None);
+    }
+
+    #[test]
+    fn outages_come_after_calm_and_last_as_long_as_is_planned() {
+        const PLAN: Disturbance = Disturbance {
+            outages: &[Duration::from_secs(1), Duration::from_secs(5)],
+            ..Disturbance::NONE
+        };
+        let mut weather = Weather::new(PLAN);
+        let mut events = Vec::new();
+        for second in 0..=PLAN.length().as_secs() {
+            while let Some(event) = weather.due(Duration::from_secs(second)) {
+                events.push((second, event));
+            }
+        }
+        let expected = [(10, Event::Begin), (11, Event::End), (21, Event::Begin), (26, Event::End)];
+        assert_eq!(events, expected);
     }
 
     #[test]
     fn capacity_is_what_the_link_carried_while_it_was_up() {
-        let mut count = Count::start(Stats::default());
-        count.since = Instant::now() - Duration::from_secs(10);
+        let since = Instant::now() - Duration::from_secs(10);
+        let mut count = Count::start(Mark { since, stats: Stats::default() });
         count.look(Stats::default(), 80_000, 3, false);
         count.since -= Duration::from_secs(10);
         count.look(Stats::default(), 0, 7, true);
         let outcome = count.finish();
-        assert!((100_000..101_000).contains(&outcome.capacity_bytes), "{outcome:?}");
+        assert!((100_000..150_000).contains(&outcome.capacity_bytes), "{outcome:?}");
         assert_eq!(outcome.points.last().map(|point| (point.done, point.up)), Some((7, false)));
-        assert_eq!(outcome.first_seconds.map(f64::floor), Some(20.0));
+        let first = outcome.first_seconds.unwrap();
+        assert!((20.0..30.0).contains(&first), "{first}");
     }
 }

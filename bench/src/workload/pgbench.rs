@@ -5,11 +5,13 @@ use crate::random::Random;
 
 pub(super) struct Pgbench {
     random: Random,
+    /// Since the first transaction.
+    now_us: u64,
 }
 
 impl Pgbench {
     pub(super) fn new(seed: u64) -> Pgbench {
-        Pgbench { random: Random::new(seed) }
+        Pgbench { random: Random::new(seed), now_us: 0 }
     }
 }
 
@@ -31,12 +33,15 @@ impl Workload for Pgbench {
         let account = 1 + self.random.below(ACCOUNTS);
         let teller = 1 + self.random.below(TELLERS);
         let delta = i64::try_from(self.random.below(10_001)).unwrap_or_default() - 5_000;
+        self.now_us += 500 + self.random.below(6_000);
+        let now_us = self.now_us;
         format!(
             "update pgbench_accounts set abalance = abalance + {delta} where aid = {account}; \
              update pgbench_tellers set tbalance = tbalance + {delta} where tid = {teller}; \
              update pgbench_branches set bbalance = bbalance + {delta} where bid = 1; \
              insert into pgbench_history (tid, bid, aid, delta, mtime) \
-             values ({teller}, 1, {account}, {delta}, current_timestamp);"
+             values ({teller}, 1, {account}, {delta}, \
+             timestamp '2025-01-06 08:00' + {now_us} * interval '1 microsecond');"
         )
     }
 
