@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help test demo bench lint soak fuzz fuzz-smoke postgres-versions prerequisites linters
+.PHONY: help test test-versions demo bench lint soak fuzz fuzz-smoke postgres-versions prerequisites linters
 
 # Where rustup puts cargo, for shells that have not been restarted since.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
@@ -13,19 +13,38 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile
 
-# Two million power cuts, every outcome of every short life of a journal, ten thousand lives of a link, and every
-# mistake on purpose.
+# Two million power cuts, every outcome of every short life of a journal, ten thousand lives of a link, every
+# mistake on purpose, and whether the README's tables of the journal have the columns that `make bench` writes.
 test: prerequisites ## all tests, the end-to-end ones on real Postgres servers included
+	ran=$$(mktemp)
+	trap 'rm -f "$$ran"' EXIT
 	THINWIRE_CRASHES=$${THINWIRE_CRASHES:-2000000} THINWIRE_SCOPE=$${THINWIRE_SCOPE:-4} \
 	    THINWIRE_LINK_SEEDS=$${THINWIRE_LINK_SEEDS:-10000} THINWIRE_LINK_DAYS=$${THINWIRE_LINK_DAYS:-30} \
-	    cargo test --workspace --exclude thinwire-fuzz
+	    cargo test --workspace --exclude thinwire-fuzz | tee "$$ran"
+	THINWIRE_TESTS_RAN=$$ran cargo test --workspace --exclude thinwire-fuzz --test tap
 	cargo test -p thinwire-engine --features mutants --test mutants
+	THINWIRE_BENCH=smoke cargo test -p thinwire-engine --bench journal >/dev/null
 
 # The tests across versions find them there; what is not there, they do without, unless THINWIRE_PG_REQUIRED lists it.
 postgres-versions: ## PostgreSQL 14 to 18 into target/postgres, for the tests across versions
 	bench/cluster/versions.sh $${CARGO_TARGET_DIR:-target}/postgres
 
-soak: prerequisites ## every process killed thirty times under load, a hundred million power cuts, 20,000 on real file systems, a million lives of a link
+# What is said to a server and read from it: the schema, and what is chosen and published. Keys, values and transactions are
+# compared across versions by `make test`, which uses one of them for the rest; any other that is missing fails.
+test-versions: postgres-versions ## the end-to-end tests on each version of PostgreSQL but the one that `make test` uses
+	root=$$(realpath "$${CARGO_TARGET_DIR:-target}")/postgres
+	used=$$(printf '%s\n' /usr/lib/postgresql/*/bin/postgres | sort -V | tail -n 1)
+	for major in 14 15 16 17 18; do
+	    case $$used in */"$$major"/bin/postgres) continue ;; esac
+	    export THINWIRE_PG_BIN=$$root/$$major/bin
+	    [ -x "$$THINWIRE_PG_BIN/postgres" ] || THINWIRE_PG_BIN=/usr/lib/postgresql/$$major/bin
+	    "$$THINWIRE_PG_BIN/postgres" --version
+	    THINWIRE_SCHEMAS=2 cargo test --workspace --exclude thinwire-fuzz --test it -- --test-threads 4 \
+	        schema:: definitions:: setup:: choice:: published:: publication:: slots:: partitions:: bits:: \
+	        --skip versions:: --skip are_chosen_on
+	done
+
+soak: prerequisites ## every process killed thirty times under load, a hundred million power cuts, 20,000 on real file systems, a million lives of a link, five on each rung, 24,000 tables
 	THINWIRE_KILL_CYCLES=30 cargo test -p thinwire-sidecar --test it -- --nocapture kills
 	THINWIRE_CRASHES=100000000 THINWIRE_SCOPE=5 THINWIRE_WORKLOADS=10000 THINWIRE_IMAGES=10000000 \
 	    THINWIRE_RECOVERY_CRASHES=10000000 \
@@ -33,6 +52,9 @@ soak: prerequisites ## every process killed thirty times under load, a hundred m
 	THINWIRE_REAL_POWER_CUTS=5000 THINWIRE_REAL_FAILED_BLOCKS=1000 THINWIRE_REAL_FULL_CYCLES=1000 \
 	    THINWIRE_REAL_CALLS_PERCENT=100 cargo test -p thinwire-engine --test real -- --nocapture
 	THINWIRE_LINK_SEEDS=1000000 THINWIRE_LINK_DAYS=365 cargo test -p thinwire-transport --test it -- weather cut
+	THINWIRE_LADDER_SEEDS=5 cargo test -p thinwire-transport --test it -- every_rung
+	THINWIRE_STILL_SECONDS=60 cargo test -p thinwire-sidecar --test it -- --nocapture stands_still
+	THINWIRE_SCHEMAS=2000 cargo test -p thinwire-sidecar --test it -- --nocapture values_of_every_type
 	THINWIRE_CALL_CYCLES=200 cargo test -p thinwire-sidecar --test it -- --nocapture syscalls
 
 # Seconds that each target is fuzzed for.
