@@ -72,12 +72,18 @@ pub(crate) fn renew_names(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         return disk.sync_dir(dir);
     }
     let probe = dir.join(PROBE);
-    match disk.create(&probe) {
-        // One that is there is of a process that was killed.
-        Ok(_) => disk.remove(&probe)?,
+    let changed = match disk.create(&probe) {
+        Ok(_) => disk.remove(&probe),
+        // One that is there is of a process that was killed, or of one that renews the same folder at this moment.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.remove(&probe),
+        Err(error) => Err(error),
+    };
+    match changed {
+        Ok(()) => {}
         Err(error) => match error.kind() {
-            io::ErrorKind::AlreadyExists => disk.remove(&probe)?,
-            io::ErrorKind::PermissionDenied
+            // The other one has removed it, and so changed the folder.
+            io::ErrorKind::NotFound
+            | io::ErrorKind::PermissionDenied
             | io::ErrorKind::ReadOnlyFilesystem
             | io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded => {}

@@ -433,6 +433,25 @@ fn a_second_process_is_refused() {
 }
 
 #[test]
+fn journals_beside_one_another_are_opened_at_once() {
+    let above = TempDir::new().unwrap();
+    let options = Place::new().options;
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let above = above.path();
+            scope.spawn(move || {
+                for round in 0..50 {
+                    let dir = above.join(format!("{thread}-{round}"));
+                    Journal::open(Arc::new(RealDisk), &dir, options).unwrap();
+                }
+            });
+        }
+    });
+    let left = fs::read_dir(above.path()).unwrap().count();
+    assert_eq!(left, 8 * 50, "nothing but the journals is left in the folder above them");
+}
+
+#[test]
 fn a_segment_of_an_unknown_version_is_refused_and_not_touched() {
     let place = Place::new();
     drop(place.open().unwrap());
