@@ -13,14 +13,19 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' Makefile
 
+# What to do where tests fail, with the file of what they printed: continuous integration gives them a second chance.
+AGAIN ?= false
+
 # Two million power cuts, every outcome of every short life of a journal, ten thousand lives of a link, every
 # mistake on purpose, and whether the README's tables of the journal have the columns that `make bench` writes.
 test: prerequisites ## all tests, the end-to-end ones on real Postgres servers included
 	ran=$$(mktemp)
 	trap 'rm -f "$$ran"' EXIT
-	THINWIRE_CRASHES=$${THINWIRE_CRASHES:-2000000} THINWIRE_SCOPE=$${THINWIRE_SCOPE:-4} \
-	    THINWIRE_LINK_SEEDS=$${THINWIRE_LINK_SEEDS:-10000} THINWIRE_LINK_DAYS=$${THINWIRE_LINK_DAYS:-30} \
-	    cargo test --workspace --exclude thinwire-fuzz | tee "$$ran"
+	(
+	    export THINWIRE_CRASHES=$${THINWIRE_CRASHES:-2000000} THINWIRE_SCOPE=$${THINWIRE_SCOPE:-4}
+	    export THINWIRE_LINK_SEEDS=$${THINWIRE_LINK_SEEDS:-10000} THINWIRE_LINK_DAYS=$${THINWIRE_LINK_DAYS:-30}
+	    cargo test --workspace --exclude thinwire-fuzz --no-fail-fast 2>&1 | tee "$$ran" || $(AGAIN) "$$ran"
+	)
 	THINWIRE_TESTS_RAN=$$ran cargo test --workspace --exclude thinwire-fuzz --test tap
 	cargo test -p thinwire-engine --features mutants --test mutants
 	THINWIRE_BENCH=smoke cargo test -p thinwire-engine --bench journal >/dev/null
@@ -33,15 +38,17 @@ postgres-versions: ## PostgreSQL 14 to 18 into target/postgres, for the tests ac
 # compared across versions by `make test`, which uses one of them for the rest; any other that is missing fails.
 test-versions: postgres-versions ## the end-to-end tests on each version of PostgreSQL but the one that `make test` uses
 	root=$$(realpath "$${CARGO_TARGET_DIR:-target}")/postgres
+	ran=$$(mktemp)
+	trap 'rm -f "$$ran"' EXIT
 	used=$$(printf '%s\n' /usr/lib/postgresql/*/bin/postgres | sort -V | tail -n 1)
 	for major in 14 15 16 17 18; do
 	    case $$used in */"$$major"/bin/postgres) continue ;; esac
-	    export THINWIRE_PG_BIN=$$root/$$major/bin
+	    export THINWIRE_SCHEMAS=2 THINWIRE_PG_BIN=$$root/$$major/bin
 	    [ -x "$$THINWIRE_PG_BIN/postgres" ] || THINWIRE_PG_BIN=/usr/lib/postgresql/$$major/bin
 	    "$$THINWIRE_PG_BIN/postgres" --version
-	    THINWIRE_SCHEMAS=2 cargo test --workspace --exclude thinwire-fuzz --test it -- --test-threads 4 \
+	    cargo test --workspace --exclude thinwire-fuzz --test it --no-fail-fast -- --test-threads 4 \
 	        schema:: definitions:: setup:: choice:: published:: publication:: slots:: partitions:: bits:: \
-	        --skip versions:: --skip are_chosen_on
+	        --skip versions:: --skip are_chosen_on 2>&1 | tee "$$ran" || $(AGAIN) "$$ran"
 	done
 
 soak: prerequisites ## every process killed thirty times under load, a hundred million power cuts, 20,000 on real file systems, a million lives of a link, five on each rung, 24,000 tables
