@@ -219,6 +219,50 @@ fn every_test_that_a_promise_names_is_there() {
 }
 
 #[test]
+fn every_code_that_halts_a_stream_is_explained() {
+    let page = read("docs/halts.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let explained: BTreeSet<&str> = rows
+        .flat_map(|row| row.split(" | ").next().unwrap_or_default().split(", "))
+        .map(|code| code.trim_matches('`'))
+        .collect();
+    let code: Vec<(String, String)> =
+        rust_files().into_iter().filter(|(path, _)| !is_test(path)).collect();
+    let mut complaints = Vec::new();
+    for (path, text) in &code {
+        for said in halt_codes(before_tests(text), &code) {
+            if !explained.contains(&*said) {
+                complaints.push(format!("docs/halts.md: lacks `{said}` of {path}"));
+            }
+        }
+    }
+    for explained in explained {
+        let quoted = format!("\"{explained}\"");
+        if !code.iter().any(|(_, text)| before_tests(text).contains(&quoted)) {
+            complaints.push(format!("docs/halts.md: nothing halts with `{explained}`"));
+        }
+    }
+    report(complaints);
+}
+
+/// The codes with which halts are made, where the code is written or is a constant of any file.
+fn halt_codes(text: &str, code: &[(String, String)]) -> BTreeSet<String> {
+    let constant = |name: &str| {
+        let line = format!("const {name}: &str = \"");
+        code.iter().find_map(|(_, text)| text.split_once(&line).map(|(_, value)| value))
+    };
+    let makers = ["Halt::new(", "refused(", " halt("];
+    let made = makers.iter().flat_map(|maker| text.split(maker).skip(1));
+    made.filter_map(|made| {
+        let first = made.trim_start();
+        let name = first.split([',', ')']).next().unwrap_or_default();
+        let value = first.strip_prefix('"').or_else(|| constant(name))?;
+        value.split('"').next().filter(|code| !code.contains('.')).map(str::to_owned)
+    })
+    .collect()
+}
+
+#[test]
 fn a_map_is_read_line_by_line() {
     let text = "x\n```text\nREADME.md  what\nengine/\n  src/{a,b}.rs   two\n  tests/  t\n\n\
                 bench/cluster/  c\n```\n`engine/src/c.rs` and ```text\nnot/ a map\n```\n";
