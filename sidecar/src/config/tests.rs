@@ -67,6 +67,26 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn the_page_of_the_configuration_has_every_key_and_is_read() {
+    let page = include_str!("../../../docs/configuration.md");
+    let text = page.split("```").nth(1).and_then(|block| block.strip_prefix("toml\n")).unwrap();
+    let key = thinwire_transport::Identity::generate().unwrap().public().to_string();
+    let config = Config::parse(Path::new("shop.toml"), &text.replace("tw1…", &key)).unwrap();
+    let empty = Config::parse(Path::new("shop.toml"), "[node]\nname = \"shop\"").unwrap();
+    assert_eq!(format!("{:?}", config.journal), format!("{:?}", empty.journal), "its defaults");
+    let shapes = include_str!("file.rs").lines().filter_map(|line| {
+        let (name, kind) = line.trim().strip_prefix("pub(super) ")?.split_once(": ")?;
+        (kind.contains("Spanned") || kind.contains("Map")).then_some(name)
+    });
+    let written: Vec<&str> =
+        text.lines().filter_map(|line| line.split([' ', ']']).next()).collect();
+    for key in shapes {
+        let table = format!("[capture.{key}");
+        assert!(written.iter().any(|it| *it == key || *it == table), "{key} is not on the page");
+    }
+}
+
+#[test]
 fn a_name_is_enough() {
     let config = Config::parse(Path::new("some/n.toml"), "[node]\nname = \"n\"").unwrap();
     assert_eq!(config.dir, Path::new("some/n"));
