@@ -62,7 +62,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// Whose colour it is: the same in every chart.
-fn tone(name: &str) -> u8 {
+pub(super) fn tone(name: &str) -> u8 {
     match name {
         thinwire::NAME => 0,
         native::NAME => 1,

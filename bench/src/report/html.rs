@@ -103,8 +103,9 @@ figcaption { color: var(--dim); font-size: 0.85rem; } .bars { display: flex; fle
 svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--dim); }
 svg .end { text-anchor: end; } svg .middle { text-anchor: middle; }
 .axis { stroke: var(--dim); } .down { fill: var(--band); }
-.l0, .l1 { fill: none; stroke-width: 2; } .l0 { stroke: var(--c0); } .l1 { stroke: var(--c1); }
-svg .n0 { fill: var(--c0); } svg .n1 { fill: var(--c1); }
+.l0, .l1, .l2 { fill: none; stroke-width: 2; }
+.l0 { stroke: var(--c0); } .l1 { stroke: var(--c1); } .l2 { stroke: var(--c2); }
+svg .n0 { fill: var(--c0); } svg .n1 { fill: var(--c1); } svg .n2 { fill: var(--c2); }
 .f0 { fill: var(--c0); } .f1 { fill: var(--c1); } .f2 { fill: var(--c2); }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; }
 td, th { text-align: right; padding: 0.2rem 0.5rem; border-bottom: 1px solid var(--band); }
@@ -115,6 +116,7 @@ code { font-size: 0.85rem; overflow-wrap: anywhere; }
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::{native, pglogical, recvlogical, thinwire};
     use crate::report::{Floor, Latency, Outcome};
 
     #[test]
@@ -134,5 +136,21 @@ mod tests {
         assert!(html.contains("90.0 B") && html.contains("40.0 B"), "{html}");
         assert!(html.contains("fdatasync p50 0.75 ms"), "{html}");
         assert!(!html.contains("<link>") && !html.contains("http"), "{html}");
+    }
+
+    /// What SVG is not told to leave empty, or to colour, it fills with black.
+    #[test]
+    fn whoever_is_drawn_has_a_line_without_an_area_and_a_name_of_its_colour() {
+        let hollow = STYLE.lines().find(|line| line.contains("fill: none")).unwrap();
+        let hollow = hollow.split_once('{').unwrap().0;
+        for name in [thinwire::NAME, native::NAME, pglogical::NAME, recvlogical::NAME, "zstd -19"] {
+            let tone = chart::tone(name);
+            assert!(hollow.split(',').any(|it| it.trim() == format!(".l{tone}")), "{name}");
+            assert!(STYLE.contains(&format!(".l{tone} {{ stroke: var(--c{tone}); }}")), "{name}");
+            for part in ["svg .n", ".f"] {
+                let rule = format!("{part}{tone} {{ fill: var(--c{tone}); }}");
+                assert!(STYLE.contains(&rule), "{name}: {rule}");
+            }
+        }
     }
 }
