@@ -19,7 +19,7 @@ mod psql;
 mod sample;
 mod words;
 
-use flow::{mean_rate, transfer};
+use flow::{mean_rate, round_trip, transfer};
 pub use words::{HEADING, row};
 
 /// What a database asks of a link.
@@ -42,6 +42,11 @@ impl Demand {
         let copy_bytes = database_bytes as f64 / TYPICAL_RATIO;
         Demand { rate, bytes_each, alone_each: bytes_each * LONELY, copy_bytes }
     }
+
+    /// Bytes in packets until all rows are there, from the moment when both ends do not know each other.
+    fn begin_bytes(&self) -> f64 {
+        DIAL_BYTES + self.copy_bytes
+    }
 }
 
 /// What is to be expected.
@@ -62,7 +67,9 @@ pub fn forecast(rung: &Rung, demand: &Demand, seed: u64) -> Forecast {
     let link = rung.link;
     let carried = mean_rate(&link, seed);
     let load = demand.rate * wire_bytes(&link, demand.bytes_each) / carried.max(1.0);
-    let copy = transfer(&link, seed, wire_bytes(&link, demand.copy_bytes));
+    let copy = transfer(&link, seed, wire_bytes(&link, demand.begin_bytes()));
+    // Who is known is probed; who is not is dialled first, and keys go back and forth before anything else does.
+    let copy = copy.map(|time| time + round_trip(&link, seed));
     let backlog = demand.rate * demand.bytes_each * DAY.as_secs_f64();
     // While it catches up, the changes go on.
     let room = (1.0 - load).max(0.0);
@@ -119,6 +126,8 @@ const LONELY: f64 = 1.6;
 /// Headers around a transaction that travels alone, and all that is said back and forth about it.
 const PACKET_UP: f64 = 120.0;
 const PACKET_DOWN: f64 = 100.0;
+/// What a handshake and the hello behind it take towards the target.
+const DIAL_BYTES: f64 = 2_665.0;
 const IDLE_BYTES_AN_HOUR: f64 = 20_000.0;
 const DAY: Duration = Duration::from_secs(86_400);
 /// 30 days.
@@ -143,6 +152,18 @@ mod tests {
         assert!(slow.day < busy.day && hopeless.day.is_none());
         assert!(slow.month_bytes < busy.month_bytes);
         assert!(busy.month_bytes < 40.0 * slow.month_bytes, "many compress better than one");
+    }
+
+    #[test]
+    fn who_begins_dials_first() {
+        let copy = |copy_bytes| forecast(&THIN, &Demand { copy_bytes, ..DEMAND }, 1).copy.unwrap();
+        let known = |bytes| transfer(&THIN.link, 1, wire_bytes(&THIN.link, bytes)).unwrap();
+        // A round trip of 600 ms, and some 2.9 kB at 16 kB a second.
+        for bytes in [50_000.0, 500_000.0] {
+            let dial = (copy(bytes) - known(bytes)).as_secs_f64();
+            assert!((0.75..0.8).contains(&dial), "{dial}");
+        }
+        assert_eq!(DEMAND.begin_bytes() - DEMAND.copy_bytes, DIAL_BYTES);
     }
 
     #[test]

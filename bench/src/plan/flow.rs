@@ -40,6 +40,11 @@ pub fn mean_rate(link: &Link, seed: u64) -> f64 {
     carried / flow.now.as_secs_f64()
 }
 
+/// There and back, when the link begins.
+pub fn round_trip(link: &Link, seed: u64) -> Duration {
+    Flow::new(link, seed).path().round
+}
+
 /// How long a link has to be looked at to know it: an hour, or more for a recording that is longer, and always the whole
 /// of it.
 fn span(link: &Link) -> Duration {

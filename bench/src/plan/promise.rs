@@ -80,7 +80,7 @@ impl Promise {
         let spec = Spec { link: LINK, workload, scenario, size, rate, seconds, ..spec.clone() };
         let outcome = outcomes(&Spec { native: false, ..spec }, stop, progress)?.0;
         let (time, payload, work) = match scenario.work {
-            Work::Copy => (told.copy, demand.copy_bytes, format!("{} rows", outcome.goal)),
+            Work::Copy => (told.copy, demand.begin_bytes(), format!("{} rows", outcome.goal)),
             _ => (told.day, demand.bytes_each * size as f64, format!("{size} {}", workload.unit)),
         };
         let mut line = Line {
