@@ -212,6 +212,30 @@ impl PlanArgs {
         }
     }
 
+    /// What asks for it again, as it is typed. The URL of a database is left out: it may have a password, and reports are
+    /// passed on.
+    pub(crate) fn command(&self) -> String {
+        let mut words = vec!["thinwire-bench plan".to_owned()];
+        words.extend(self.trace.as_ref().map(|path| format!("--trace {}", path.display())));
+        words.extend(self.link.iter().map(|link| format!("--link {}", link.name)));
+        words.extend(self.workload.iter().map(|kind| format!("--workload {}", kind.name)));
+        words.push(match (self.check, &self.url) {
+            (true, _) => self.checking(),
+            (false, Some(_)) => format!("--url \"$URL\" --seconds {}", self.seconds),
+            (false, None) => {
+                let PlanArgs { rate, bytes, database_bytes, .. } = self;
+                format!("--rate {rate} --bytes {bytes} --database-bytes {database_bytes}")
+            }
+        });
+        words.push(format!("--seed {}", self.seed));
+        words.join(" ")
+    }
+
+    fn checking(&self) -> String {
+        let (alone, emulator) = (if self.alone { " --alone" } else { "" }, self.spec().emulator);
+        format!("--check{alone} --emulator {} --patience {}", emulator.name(), self.patience)
+    }
+
     /// The links on which forecasts are compared with backlogs.
     pub(crate) fn checked(&self) -> Result<Vec<Rung>> {
         if self.workload.is_empty() { self.links() } else { Ok(Vec::new()) }
@@ -382,6 +406,30 @@ mod tests {
         assert_eq!((again[0].patience, again[0].pglogical), (Duration::from_secs(77), true));
         assert_eq!(again[0].command(), asked[1].command());
         assert_eq!((again[0].link, again[0].size), (ladder::LTE, 70));
+    }
+
+    fn plan(text: &str) -> PlanArgs {
+        match Cli::parse_from(text.split_whitespace()).command {
+            Command::Plan(arguments) => arguments,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_of_a_forecast_asks_for_the_same_forecast() {
+        for (asked, more) in [
+            ("--link sat --link lte --rate 0.5 --bytes 70 --database-bytes 9000 --seed 5", ""),
+            ("--trace my.csv --rate 1 --bytes 500 --database-bytes 100000000 --seed 1", ""),
+            ("--link thin --check --alone --emulator tun --patience 77 --seed 5", " --plain"),
+            ("--workload orders --check --emulator udp --patience 600 --seed 1", " --out reports"),
+        ] {
+            let command = format!("thinwire-bench plan {asked}");
+            assert_eq!(plan(&format!("{command}{more}")).command(), command);
+        }
+        let url = "thinwire-bench plan --url host=ship,password=secret --seconds 9 --seed 3";
+        let told = "thinwire-bench plan --url \"$URL\" --seconds 9 --seed 3";
+        assert_eq!(plan(url).command(), told);
+        assert_eq!(plan(told).command(), told, "the shell puts it there");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::Parser;
 use thinwire_bench::plan::{self, Demand, check, promise};
 use thinwire_bench::progress::Progress;
+use thinwire_bench::report::table::Table;
 use thinwire_bench::report::{self, Run, terminal};
 use thinwire_bench::run::{self, Spec};
 use thinwire_bench::stop::Stop;
@@ -125,8 +126,13 @@ fn forecasts(arguments: &PlanArgs, stop: &Stop) -> Result<()> {
         rows.push(plan::row(&rung, &plan::forecast(&rung, &demand, arguments.seed)));
         writeln!(out, "{}", rows[rows.len() - 1])?;
     }
+    let command = arguments.command();
+    writeln!(out, "again: {command}")?;
+    let (name, heading) = ("forecasts", plan::HEADING);
     match &arguments.out {
-        Some(folder) => report::table::write(folder, "forecasts", plan::HEADING, &rows),
+        Some(folder) => {
+            report::table::write(folder, &Table { name, heading, rows: &rows, command: &command })
+        }
         None => Ok(()),
     }
 }
@@ -158,6 +164,7 @@ fn check(arguments: &PlanArgs, stop: &Stop) -> Result<bool> {
         }
         came_true &= checked.came_true;
     }
+    writeln!(io::stdout(), "again: {}", arguments.command())?;
     Ok(came_true)
 }
 
@@ -189,8 +196,12 @@ impl Checked<'_> {
         if let Some(file) = &self.arguments.write {
             self.place.join(file, self.heading, &self.rows, names)?;
         }
+        let Checked { name, heading, rows, .. } = self;
+        let command = self.arguments.command();
         match &self.arguments.out {
-            Some(folder) => report::table::write(folder, self.name, self.heading, &self.rows),
+            Some(folder) => {
+                report::table::write(folder, &Table { name, heading, rows, command: &command })
+            }
             None => Ok(()),
         }
     }
