@@ -1,8 +1,9 @@
 //! A small run on each emulator, with everything real: servers, sidecars, packets.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +16,14 @@ use thinwire_bench::report::{self, Outcome, Run};
 use thinwire_bench::run::scenario::{self, BETWEEN_OUTAGES, Disturbance};
 use thinwire_bench::run::{Spec, run};
 use thinwire_bench::stop::Stop;
-use thinwire_bench::{link::ladder, link::trace, node, workload};
+use thinwire_bench::{
+    link::{
+        Link,
+        ladder::{self, Rung},
+        trace,
+    },
+    node, workload,
+};
 
 /// A little of a workload, at once.
 fn spec(emulator: Kind, scenario: &str) -> Spec {
@@ -133,6 +141,18 @@ fn a_backlog_drains_through_cuts_and_new_addresses() {
 }
 
 #[test]
+fn a_copy_comes_to_its_end_through_cuts_that_leave_time_for_a_part_of_it() {
+    // A megabyte and a half at 250 kB a second, two seconds of every three.
+    let link = Rung::new("line", "", Link::new(2_000_000, Duration::from_millis(30)));
+    let (workload, cut_every) = (workload::find("album").unwrap(), Some(Duration::from_secs(3)));
+    let cut = Spec { link, workload, cut_every, ..spec(Kind::Udp, "copy-cuts") };
+    let Some(outcome) = equal(&cut) else { return };
+    assert_eq!(outcome.goal, 1_500, "{outcome:?}");
+    assert!(outcome.seconds > 8.0, "{outcome:?}");
+    assert!(outcome.points.windows(2).filter(|pair| pair[0].up && !pair[1].up).count() > 1);
+}
+
+#[test]
 fn each_transaction_of_a_trickle_is_timed() {
     let Some(outcome) = equal(&spec(Kind::Udp, "trickle")) else { return };
     let latency = outcome.latency.unwrap();
@@ -191,18 +211,50 @@ fn a_recorded_link_is_played_over_and_over() {
     assert!(outcome.points.windows(2).filter(|pair| pair[0].up && !pair[1].up).count() > 1);
 }
 
+/// Two thousand transactions over a satellite. Bytes are those of whole IP packets in both directions.
+fn over_a_satellite(workload: &str) -> Option<Run> {
+    let (workload, patience) = (workload::find(workload).unwrap(), Duration::from_secs(300));
+    let spec = spec(Kind::Udp, "backlog");
+    let run = played(&Spec { link: ladder::SAT, workload, size: 2_000, patience, ..spec })?;
+    assert_eq!((run.outcomes[0].equal, run.size), (Some(true), 2_000), "{run:?}");
+    Some(run)
+}
+
+#[test]
+fn a_transaction_of_pgbench_takes_35_bytes_at_most() {
+    let Some(run) = over_a_satellite("pgbench") else { return };
+    assert!(run.outcomes[0].bytes() <= 70_000, "{run:?}");
+}
+
+#[test]
+fn orders_take_hardly_more_than_all_of_them_in_one_file_under_zstd() {
+    let Some(run) = over_a_satellite("orders") else { return };
+    let floor = run.floor.unwrap().compressed_bytes;
+    assert!(run.outcomes[0].bytes() * 100 <= floor * 115, "{run:?}");
+}
+
 #[test]
 fn who_is_interrupted_leaves_nothing_behind() {
     if node::binary().is_err() {
         eprintln!("skipped: there is no program `thinwire`");
         return;
     }
+    interrupted(Kind::Udp);
+    if Kind::best() == Kind::Tun && Path::new("/dev/net/tun").exists() {
+        interrupted(Kind::Tun);
+    } else {
+        eprintln!("skipped in part: only root can make network namespaces and TUN devices");
+    }
+}
+
+fn interrupted(emulator: Kind) {
     let folder = tempfile::tempdir().unwrap();
     // Servers may run as somebody else.
     fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
-    let words = "run --scenario trickle --workload state --seconds 600 --emulator udp --link geo";
+    let words = "run --scenario trickle --workload state --seconds 600 --alone --link geo";
     let mut child = Command::new(env!("CARGO_BIN_EXE_thinwire-bench"))
         .args(words.split_whitespace())
+        .args(["--emulator", emulator.name()])
         .env("TMPDIR", folder.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -216,7 +268,15 @@ fn who_is_interrupted_leaves_nothing_behind() {
             thread::sleep(Duration::from_millis(100));
         }
     };
-    until("nothing has begun", &mut || users(folder.path()) >= 4);
+    until("nothing has begun", &mut || users(folder.path()).len() >= 4);
+    let mut ends = BTreeSet::new();
+    if emulator == Kind::Tun {
+        until("nobody is at both ends of a link", &mut || {
+            ends = users(folder.path()).iter().filter_map(|user| namespace(user)).collect();
+            ends.remove(&namespace(Path::new("/proc/self")).unwrap());
+            ends.len() == 2
+        });
+    }
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     kill_process(pid, Signal::INT).unwrap();
     let mut status = None;
@@ -225,14 +285,32 @@ fn who_is_interrupted_leaves_nothing_behind() {
         status.is_some()
     });
     assert_eq!(status.and_then(|status| status.code()), Some(130));
-    until("processes are left", &mut || users(folder.path()) == 0);
+    until("processes are left", &mut || users(folder.path()).is_empty());
     until("files are left", &mut || fs::read_dir(folder.path()).unwrap().next().is_none());
+    let is_there = |user: &PathBuf| namespace(user).is_some_and(|it| ends.contains(&it));
+    until("somebody is left at an end of the link", &mut || !processes().any(|it| is_there(&it)));
+    let of_it = format!("thinwire-{}-", child.id());
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let left: Vec<_> = named.map(|entry| entry.file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(&of_it)), "{left:?}");
 }
 
-/// How many processes have a folder on their command line.
-fn users(folder: &Path) -> usize {
+/// The network namespace that a process is in, as far as that is told.
+fn namespace(process: &Path) -> Option<PathBuf> {
+    fs::read_link(process.join("ns/net")).ok()
+}
+
+/// The processes that have a folder on their command line.
+fn users(folder: &Path) -> Vec<PathBuf> {
     let folder = folder.to_str().unwrap();
-    let lines = fs::read_dir("/proc").unwrap().flatten();
-    let lines = lines.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.filter(|line| String::from_utf8_lossy(line).contains(folder)).count()
+    let has_it = |process: &PathBuf| {
+        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(folder)
+    };
+    processes().filter(has_it).collect()
+}
+
+/// All there are, as the folders that the kernel shows of them.
+fn processes() -> impl Iterator<Item = PathBuf> {
+    fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path())
 }
