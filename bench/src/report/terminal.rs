@@ -128,7 +128,7 @@ pub(crate) fn remarks(run: &Run, outcome: &Outcome) -> String {
         let ratio = beside.ratio(outcome);
         remarks.push(match beside.without {
             Without::Outages => format!("{ratio:.2} times the bytes of an uncut run"),
-            Without::Losses => format!("{:.0} % of the link carried new bytes", ratio * 100.0),
+            Without::Losses => format!("{:.1} % of the link carried new bytes", ratio * 100.0),
         });
     }
     if let Some(bytes) = outcome.retained_wal_bytes {

@@ -27,7 +27,7 @@ struct Row {
 }
 
 /// In the order in which they are measured.
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 28] = [
     Row::new(ladder::THIN, "pgbench", "backlog"),
     Row::new(ladder::SAT, "pgbench", "backlog"),
     Row::new(ladder::FLAPPY, "pgbench", "backlog"),
@@ -43,6 +43,7 @@ const ROWS: [Row; 27] = [
     // More than one window of contact.
     Row::new(ladder::CONTACT, "album", "copy").beside(Without::Outages),
     Row::new(ladder::FLAPPY, "album", "copy").beside(Without::Outages),
+    Row::new(ladder::SAT, "album", "copy-cuts").beside(Without::Outages),
     Row::new(ladder::GEO, "bulk", "cuts").with_size(400_000),
     // Enough to fill several windows of contact, and for the beginning not to matter.
     Row::new(ladder::CONTACT, "photos", "backlog").with_size(2_000).beside(Without::Losses),
