@@ -574,6 +574,16 @@ BEGIN
         JOIN thinwire.parts AS p ON p.id = d.objid AND p.publication = capture.publication
         WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0
         UNION ALL
+        -- An index that nobody knows may be one that got another number unseen, as REINDEX CONCURRENTLY gives it, or another
+        -- type of a column to what partitions have for themselves. It was one of a table of which a known one is missing.
+        SELECT p.part_of FROM thinwire.parts AS p
+        WHERE p.publication = capture.publication
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.oid = p.id)
+        AND EXISTS (
+            SELECT FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
+            WHERE d.object_type = 'index' AND (d.original OR d.normal) AND NOT d.is_temporary
+            AND NOT EXISTS (SELECT FROM thinwire.parts AS k WHERE k.id = d.objid AND k.publication = capture.publication))
+        UNION ALL
         SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', d.address_names[1], d.address_names[2]))
         FROM pg_catalog.pg_event_trigger_dropped_objects() AS d
         WHERE d.object_type IN ('table column', 'table constraint', 'default value') AND NOT d.is_temporary

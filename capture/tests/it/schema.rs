@@ -7,11 +7,14 @@ use thinwire_capture::{
     slot::{self, InitOptions},
 };
 use thinwire_engine::{
-    model::{Body, Definitions, Record, RelationId, Schema, Sequence},
+    model::{Body, Definitions, Record, RelationId, Schema, Sequence, Table},
     storage::disk::RealDisk,
 };
 
-use crate::rig::{NARROWS, Node, PACE, Rig, SLOT, init_options};
+use crate::{
+    model::Model,
+    rig::{NARROWS, Node, PACE, Rig, SLOT, init_options},
+};
 
 pub(crate) fn options(patterns: &[&str]) -> InitOptions {
     InitOptions { ddl: Ddl::Replicate, ..init_options(patterns) }
@@ -122,6 +125,46 @@ async fn columns_constraints_and_indexes_are_told_as_they_are() {
     assert!(added.missing.unwrap().ends_with("+00"), "old rows get the value of that moment");
 }
 
+/// A table as it was told last.
+fn last_told(model: &Model, name: &str) -> Table {
+    let told = model.schemas.iter().flat_map(|it| definitions(it).objects);
+    let tables = told.filter_map(|it| match it.body {
+        Body::Table(table) if it.name == name => Some(table),
+        _ => None,
+    });
+    tables.last().unwrap()
+}
+
+fn indexes(model: &Model, name: &str) -> Vec<String> {
+    last_told(model, name).indexes.into_iter().map(|it| it.name).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_got_another_number_is_missed_all_the_same() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    rig.sql(
+        "create table u (id int not null, v text); create unique index u_id on u (id);
+         alter table u replica identity using index u_id; create unique index u_v on u (v);
+         create table p (id int not null, v text) partition by range (id);
+         create table p1 partition of p for values from (0) to (10);
+         create unique index p1_v on p1 (v); insert into u values (1, 'x'); insert into p values (1, 'x')",
+    );
+    let model = node_model(&rig, &node).await;
+    assert_eq!(indexes(&model, "u"), ["u_id", "u_v"]);
+    assert_eq!(indexes(&model, "p1"), ["p1_v"]);
+    rig.sql("reindex index concurrently u_v; drop index u_v; insert into u values (2, 'x')");
+    rig.sql(
+        "alter table p alter v type varchar(50); drop index p1_v; insert into p values (2, 'x')",
+    );
+    let model = node_model(&rig, &node).await;
+    assert_eq!(indexes(&model, "u"), ["u_id"]);
+    assert_eq!(indexes(&model, "p1"), [""; 0]);
+    rig.sql("reindex table concurrently u; drop index u_id; update u set v = 'y' where id = 1");
+    let model = rig.check(&node, &["public.u"]).await;
+    assert_eq!(indexes(&model, "u"), [""; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_value_that_old_rows_have_is_told_whatever_type_it_has() {
     let rig = Rig::new(START);
@@ -147,7 +190,7 @@ async fn the_value_that_old_rows_have_is_told_whatever_type_it_has() {
 }
 
 /// The model, without a comparison of rows.
-async fn node_model(rig: &Rig, node: &Node) -> crate::model::Model {
+async fn node_model(rig: &Rig, node: &Node) -> Model {
     rig.check(node, &[]).await
 }
 
