@@ -479,11 +479,18 @@ DECLARE
     objects oid[];
     created oid[];
 BEGIN
-    WITH RECURSIVE command AS (
+    WITH RECURSIVE reported AS (
         SELECT w.class, w.object, c.command_tag, c.objsubid <> 0 AS is_column
         FROM pg_catalog.pg_event_trigger_ddl_commands() AS c
         CROSS JOIN LATERAL thinwire.whole(c.classid, c.objid) AS w
         WHERE NOT c.in_extension AND c.schema_name IS DISTINCT FROM 'pg_temp'
+    ), command AS (
+        SELECT r.class, r.object, r.command_tag, r.is_column FROM reported AS r
+        UNION ALL
+        -- What a command did to a type it did to the tables of that type.
+        SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, 'ALTER TABLE', r.is_column FROM reported AS r
+        JOIN pg_catalog.pg_class AS c ON c.reloftype = r.object
+        WHERE r.class = 'pg_catalog.pg_type'::pg_catalog.regclass AND r.command_tag = 'ALTER TYPE'
     ), heir (id, is_column) AS (
         SELECT h.inhrelid, c.is_column FROM command AS c JOIN pg_catalog.pg_inherits AS h ON h.inhparent = c.object
         WHERE c.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.command_tag = 'ALTER TABLE'

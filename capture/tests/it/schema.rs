@@ -166,6 +166,30 @@ async fn an_index_that_got_another_number_is_missed_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_a_type_is_told_of_the_tables_of_that_type() {
+    let rig = Rig::new(START);
+    let node = ready(&rig).await;
+    let columns = |model: &Model, name: &str| -> Vec<String> {
+        last_told(model, name).columns.into_iter().map(|it| it.name).collect()
+    };
+    rig.sql(
+        "create type pair as (a int, b text); create table typed of pair (primary key (a));
+         create table parted of pair partition by list (a);
+         create table parted_1 partition of parted for values in (1)",
+    );
+    rig.sql("alter type pair rename attribute b to d cascade; insert into typed values (1, 'x')");
+    rig.sql("alter type pair add attribute c int cascade; insert into typed values (2, 'y', 3)");
+    let model = rig.check(&node, &["public.typed"]).await;
+    for table in ["typed", "parted"] {
+        assert_eq!(columns(&model, table), ["a", "d", "c"], "{table}");
+    }
+    assert_eq!(columns(&model, "parted_1")[..2], ["a", "d"]);
+    rig.sql("alter type pair drop attribute d cascade; insert into typed values (3, 4)");
+    let model = rig.check(&node, &[]).await;
+    assert_eq!(columns(&model, "typed"), ["a", "c"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_value_that_old_rows_have_is_told_whatever_type_it_has() {
     let rig = Rig::new(START);
     let node = ready(&rig).await;
