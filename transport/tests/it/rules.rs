@@ -276,8 +276,8 @@ fn a_new_way_to_a_peer_is_tried_at_once_and_never_more_than_once_a_second() {
         let routed = Arc::new(Routed { host: sim.host(1), route: Mutex::new(None) });
         sim.set_up(false);
         edge.start_on(routed.clone(), None, vec![hub.as_dialled()]);
-        // Long enough for dials to be seconds apart and to take long.
-        sleep(Duration::from_secs(61)).await;
+        // Into a dial that is patient, and says nothing again for half a minute.
+        sleep(Duration::from_secs(97)).await;
         sim.set_up(true);
         routed.turn(Some(1));
         let took = until("connected", LONG, || edge.status(&hub).connected).await;
