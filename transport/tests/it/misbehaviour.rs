@@ -106,6 +106,49 @@ fn a_handshake_without_a_hello_is_given_up() {
 }
 
 #[test]
+fn acks_of_less_than_before_say_nothing() {
+    simulate(async {
+        let (sim, edge, hub) = hub_and_raw(14).await;
+        hub.append(&transaction(1, 1, 1));
+        let mut raw = connect(&sim, &edge, &hub).await;
+        raw.say_hello(vec![]).await;
+        until("shipped", LONG, || marks(&hub, &edge) == [3, 0, 0]).await;
+        acknowledge(&mut raw, 3, 0, Some(hub.held(hub.own_id()).1)).await;
+        until("acked", LONG, || marks(&hub, &edge) == [3, 3, 0]).await;
+        acknowledge(&mut raw, 0, 0, None).await;
+        // What it says of the database is new, and tells when it was read.
+        acknowledge(&mut raw, 1, 1, None).await;
+        until("applied", LONG, || marks(&hub, &edge)[2] == 1).await;
+        assert_eq!(marks(&hub, &edge), [3, 3, 1]);
+        assert!(raw.connection.close_reason().is_none());
+    });
+}
+
+#[test]
+fn an_ack_of_other_records_stops_the_stream_by_name_for_who_says_it_alone() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 15);
+        let (edge, mut other, mut hub) = (Site::new(1), Site::new(3), Site::new(2));
+        hub.start(&sim, vec![edge.as_peer(), other.as_peer()]);
+        hub.append(&transaction(1, 1, 1));
+        let mut raw = connect(&sim, &edge, &hub).await;
+        raw.say_hello(vec![]).await;
+        until("shipped", LONG, || marks(&hub, &edge) == [3, 0, 0]).await;
+        acknowledge(&mut raw, 3, 0, Some(Running::new(7))).await;
+        let error = || hub.status(&edge).last_error.unwrap_or_default();
+        let sentence = format!("site1 holds other records of {} up to 3", hub.own_id());
+        until("named", LONG, || error().contains(&sentence)).await;
+        other.start(&sim, vec![hub.as_dialled()]);
+        hub.append(&transaction(2, 1, 1));
+        until_equal(&hub, &other, hub.own_id(), LONG).await;
+        // Nothing that it says counts, and it is sent no more.
+        assert_eq!(marks(&hub, &edge), [0, 0, 0]);
+        assert_eq!(*hub.own().halted().borrow(), None);
+        assert!(raw.connection.close_reason().is_none());
+    });
+}
+
+#[test]
 fn acks_of_what_does_not_exist_end_the_connection() {
     simulate(async {
         let (sim, edge, hub) = hub_and_raw(6).await;
@@ -113,8 +156,7 @@ fn acks_of_what_does_not_exist_end_the_connection() {
         let mut raw = connect(&sim, &edge, &hub).await;
         raw.say_hello(vec![]).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let ack = Ack { index: 0, durable: Offset::new(4), applied: Offset::ZERO, running: None };
-        raw.say(&Control::Acks(vec![ack])).await;
+        acknowledge(&mut raw, 4, 0, None).await;
         assert_eq!(raw.closed().await.error_code, 4_u32.into());
         assert!(hub.status(&edge).streams.iter().all(|stream| stream.acked == Offset::ZERO));
     });
@@ -251,6 +293,19 @@ pub async fn hub_and_raw(seed: u64) -> (Arc<Sim>, Site, Site) {
     let (edge, mut hub) = (Site::new(1), Site::new(2));
     hub.start(&sim, vec![edge.as_peer()]);
     (sim, edge, hub)
+}
+
+/// How far a hub's own stream is at the edge: what was sent, what is durable there, and what is in its database.
+fn marks(hub: &Site, edge: &Site) -> [u64; 3] {
+    let streams = hub.status(edge).streams;
+    let own = streams.iter().find(|stream| stream.id == hub.own_id());
+    own.map_or([0; 3], |at| [at.shipped, at.acked, at.applied].map(Offset::get))
+}
+
+/// Says of the first stream how far it is.
+async fn acknowledge(raw: &mut Raw, durable: u64, applied: u64, running: Option<Running>) {
+    let (durable, applied) = (Offset::new(durable), Offset::new(applied));
+    raw.say(&Control::Acks(vec![Ack { index: 0, durable, applied, running }])).await;
 }
 
 pub async fn connect(sim: &Arc<Sim>, edge: &Site, hub: &Site) -> Raw {
