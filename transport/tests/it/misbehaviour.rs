@@ -11,9 +11,10 @@ use thinwire_transport::{
     frame::{Ack, Control, Holding, Opening, PROTOCOL_VERSION, Prefix, data_header, put_opening},
     wire::Outlet,
 };
+use tokio::time::timeout;
 
 use crate::{
-    raw::Raw,
+    raw::{Raw, closed, listener},
     sim::{SATELLITE, Sim},
     site::{Site, simulate, transaction, until, until_equal},
 };
@@ -102,6 +103,27 @@ fn a_handshake_without_a_hello_is_given_up() {
         let (sim, edge, hub) = hub_and_raw(5).await;
         let raw = connect(&sim, &edge, &hub).await;
         assert_eq!(raw.closed().await.error_code, 2_u32.into());
+    });
+}
+
+#[test]
+fn a_listener_that_greets_nobody_is_given_up_and_dialled_again() {
+    simulate(async {
+        let sim = Sim::new(SATELLITE, 13);
+        let (mut edge, mut hub) = (Site::new(1), Site::new(2));
+        let mute = listener(&*sim.host(2), &hub.identity, hub.address().parse().unwrap());
+        edge.start(&sim, vec![hub.as_dialled()]);
+        for _ in 0..2 {
+            let dialled = timeout(LONG, mute.accept()).await.unwrap().unwrap().await.unwrap();
+            assert_eq!(closed(&dialled).await.error_code, 2_u32.into());
+            assert!(!edge.status(&hub).connected);
+        }
+        let error = edge.status(&hub).last_error.unwrap();
+        assert!(error.contains("no hello came"), "{error}");
+        drop(mute);
+        hub.start(&sim, vec![edge.as_peer()]);
+        edge.append(&transaction(1, 1, 1));
+        until_equal(&edge, &hub, edge.own_id(), LONG).await;
     });
 }
 

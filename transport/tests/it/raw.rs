@@ -4,16 +4,21 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{
     ApplicationClose, ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig,
-    SendStream, TokioRuntime, TransportConfig, WriteError, crypto::rustls::QuicClientConfig,
+    SendStream, ServerConfig, TokioRuntime, TransportConfig, WriteError,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls::{
-    DigitallySignedStruct, Error, SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::{
         ResolvesClientCert,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::ring,
     pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    server::{
+        ClientHello, ResolvesServerCert,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     sign::CertifiedKey,
 };
 use thinwire_transport::{
@@ -70,12 +75,16 @@ impl Raw {
 
     /// What the other side closes the connection with.
     pub async fn closed(&self) -> ApplicationClose {
-        until("closed", Duration::from_secs(120), || self.connection.close_reason().is_some())
-            .await;
-        match self.connection.close_reason() {
-            Some(ConnectionError::ApplicationClosed(close)) => close,
-            other => panic!("{other:?}"),
-        }
+        closed(&self.connection).await
+    }
+}
+
+/// What the other side closes a connection with.
+pub async fn closed(connection: &Connection) -> ApplicationClose {
+    until("closed", Duration::from_secs(120), || connection.close_reason().is_some()).await;
+    match connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(close)) => close,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -87,6 +96,25 @@ pub fn endpoint(network: &dyn Network) -> Endpoint {
     let socket = network.bind("0.0.0.0:0".parse().unwrap()).unwrap();
     let (config, runtime) = (EndpointConfig::default(), Arc::new(TokioRuntime));
     Endpoint::new_with_abstract_socket(config, None, socket, runtime).unwrap()
+}
+
+/// Something to be dialled at, with a node's key, that lets in whoever dials.
+pub fn listener(network: &dyn Network, identity: &Identity, at: SocketAddr) -> Endpoint {
+    let mut config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_client_cert_verifier(Arc::new(Anybody))
+            .with_cert_resolver(Arc::new(Own(own_key(identity, identity))));
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicServerConfig::try_from(config).unwrap();
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    let mut transport = TransportConfig::default();
+    transport.max_idle_timeout(None);
+    config.transport_config(Arc::new(transport));
+    let (socket, runtime) = (network.bind(at).unwrap(), Arc::new(TokioRuntime));
+    let endpoint = EndpointConfig::default();
+    Endpoint::new_with_abstract_socket(endpoint, Some(config), socket, runtime).unwrap()
 }
 
 /// Trusts everybody, and shows what it is told to show.
@@ -145,6 +173,16 @@ impl ResolvesClientCert for Own {
     }
 }
 
+impl ResolvesServerCert for Own {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
 #[derive(Debug)]
 struct Anybody;
 
@@ -158,6 +196,47 @@ impl ServerCertVerifier for Anybody {
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ClientCertVerifier for Anybody {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
