@@ -157,7 +157,7 @@ impl Site {
     }
 
     /// Fails if the node ever had more memory than is promised: 64 MB, and 32 MB for each peer but the first.
-    fn check_memory(&self) {
+    pub(crate) fn check_memory(&self) {
         let Some(pid) = self.node.pid() else { return };
         let peers = self.peers.matches("[[peer]]").count() as u64;
         let limit_kb = (64 + 32 * peers.saturating_sub(1)) * 1_000_000 / 1_024;

@@ -97,6 +97,9 @@ fn a_hub_forwards_between_two_edges() {
     wait_for("more of the right one", Duration::from_secs(60), || {
         (left.sql("select v from b where id = 0") == "more").then_some(())
     });
+    for site in [&left, &right, &hub, &other] {
+        site.check_memory();
+    }
 }
 
 #[test]
