@@ -75,10 +75,13 @@ impl Drop for Device {
         if let Some(node) = self.node.take() {
             let _ = program::run("losetup", &["--detach", &node]);
         }
+        let below = self.folder.join(BELOW);
         if let Some(session) = self.session.take() {
+            // The kernel lets go of the disk only when nobody looks into the device any more, as udev does now and then.
+            unmount(&below);
             let _ = session.umount_and_join();
         }
-        for folder in [self.folder.join(BELOW), self.folder.join(ABOVE), self.folder.clone()] {
+        for folder in [below, self.folder.join(ABOVE), self.folder.clone()] {
             let _ = fs::remove_dir(folder);
         }
     }
@@ -100,21 +103,26 @@ impl Mounted<'_> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        let path = self.path.to_string_lossy();
         // A program that another thread is just starting has all our files open until it runs.
-        let unmounted = (0..UNMOUNT_ATTEMPTS).any(|attempt| {
-            thread::sleep(Duration::from_millis(10 * attempt));
-            program::run("umount", &[&path]).is_ok()
-        });
-        if !unmounted {
-            // Somebody has a file open in it, most likely because a test is failing.
-            let _ = program::run("umount", &["-l", &path]);
-        }
+        unmount(&self.path);
     }
 }
 
-/// Waiting longer each time, two seconds in all.
-const UNMOUNT_ATTEMPTS: u64 = 20;
+/// Unmounts, if need be under whoever goes on using it.
+fn unmount(path: &Path) {
+    let path = path.to_string_lossy();
+    let unmounted = (0..UNMOUNT_ATTEMPTS).any(|attempt| {
+        thread::sleep(Duration::from_millis(10 * attempt));
+        program::run("umount", &[&path]).is_ok()
+    });
+    if !unmounted {
+        // Somebody has a file open in it, most likely because a test is failing.
+        let _ = program::run("umount", &["-l", &path]);
+    }
+}
+
+/// Waiting longer each time, twenty seconds in all.
+const UNMOUNT_ATTEMPTS: u64 = 64;
 /// Where the disk is a file.
 const BELOW: &str = "disk";
 /// Where the file system is mounted.
