@@ -2,14 +2,14 @@
 //! the group that holds its own records.
 
 use std::{
-    io,
-    path::Path,
+    fs, io,
+    path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex,
         mpsc::{Sender, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
@@ -21,7 +21,7 @@ use thinwire_engine::{
 };
 
 /// How long is waited for what must happen; far more than it takes.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 
 /// A disk whose fdatasyncs wait to be let through, one by one, once it was closed.
 #[derive(Clone, Debug, Default)]
@@ -160,6 +160,20 @@ fn sync_aside(stream: &Arc<Stream>, done: &Sender<Offset>) {
     thread::spawn(move || done.send(stream.sync().unwrap()));
 }
 
+/// Where the kernel says what this thread does.
+fn this_thread() -> PathBuf {
+    Path::new("/proc").join(fs::read_link("/proc/thread-self").unwrap()).join("stat")
+}
+
+/// Waits until a thread sleeps: that stands behind its name, which is in parentheses.
+fn await_sleep(thread: &Path) {
+    let begun = Instant::now();
+    while !fs::read_to_string(thread).unwrap().contains(") S ") {
+        assert!(begun.elapsed() < SOON, "{} never sleeps", thread.display());
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn all_that_is_staged_during_a_write_is_one_more_write_whatever_the_number_of_producers() {
     for producers in [1, 4, 16, 64] {
@@ -236,19 +250,17 @@ fn whose_records_are_durable_does_not_wait_for_those_of_others() {
     let first = stream.append(transaction(1)).unwrap();
     sync_aside(&stream, &done);
     disk.await_syncs(1);
-    // These have nothing but what is being written. Nothing tells that they wait already, but in this time at least
-    // one of so many that are about to does.
+    // These have nothing but what is being written, and wait for it already: there is nothing else that they sleep for.
     let followers = 8;
     let (ready, begun) = channel();
     for _ in 0..followers {
         let (stream, done, ready) = (stream.clone(), done.clone(), ready.clone());
         thread::spawn(move || {
-            ready.send(()).unwrap();
+            ready.send(this_thread()).unwrap();
             done.send(stream.sync().unwrap())
         });
     }
-    (0..followers).for_each(|_| begun.recv_timeout(SOON).unwrap());
-    thread::sleep(Duration::from_millis(100));
+    (0..followers).for_each(|_| await_sleep(&begun.recv_timeout(SOON).unwrap()));
     let second = stream.append(transaction(2)).unwrap();
     sync_aside(&stream, &done);
     disk.allow(1);
