@@ -189,5 +189,5 @@ pub(crate) fn act(
     }
 }
 
-/// One second in all.
-const LOCK_ATTEMPTS: u32 = 100;
+/// One minute in all.
+const LOCK_ATTEMPTS: u32 = 6_000;

@@ -202,7 +202,7 @@ fn whatever_else_lies_in_the_folders_is_named() {
 
 /// Whether what looks torn is whole once the writer, which this machine may have put to sleep, has gone on.
 fn settles(dir: &Path, mut report: SegmentReport) -> bool {
-    for _ in 0..500 {
+    for _ in 0..6_000 {
         match &report.damage {
             None => return true,
             Some(damage) if !damage.torn => return false,
