@@ -198,7 +198,7 @@ async fn passwords_are_proven_by_scram_and_a_wrong_one_is_said() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pausing_stops_reading_and_resuming_goes_on() {
     // A server that is not told lets go of the slot after this.
-    let options = options().with("wal_sender_timeout", "8s");
+    let options = options().with("wal_sender_timeout", "60s");
     let rig = Rig::with(options, "create table t (id int primary key)");
     let node = rig.ready().await;
     node.capture.pause();
@@ -211,7 +211,7 @@ async fn pausing_stops_reading_and_resuming_goes_on() {
     soon(node.shutdown()).await;
     let started = std::time::Instant::now();
     rig.slot_is_free().await;
-    assert!(started.elapsed() < Duration::from_secs(7), "the server was told");
+    assert!(started.elapsed() < Duration::from_secs(40), "the server was told");
 }
 
 #[tokio::test(flavor = "multi_thread")]
