@@ -49,7 +49,7 @@ async fn both(database: &Database, one: &Feed, two: &Feed) {
         assert_eq!(database.offset(feed), feed.last().to_string());
     }
     // A session's counts are told when it ends, if not before.
-    for _ in 0..100 {
+    for _ in 0..2_400 {
         if deadlocks(database) > 0 {
             return;
         }
