@@ -22,14 +22,20 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 /// of its own.
 pub(crate) fn kill_family(parent: &mut Child) {
     signal(parent.id(), Signal::STOP);
+    // It may be making a child at this moment, and stands still only when that is there.
+    wait_until(|| stands_still(parent.id()));
     let children = children_of(parent.id());
     for &child in &children {
         signal(child, Signal::KILL);
     }
     signal(parent.id(), Signal::KILL);
     let _ = parent.wait();
-    let deadline = Instant::now() + GONE_TIMEOUT;
-    while children.iter().any(|&child| runs(child)) && Instant::now() < deadline {
+    wait_until(|| !children.iter().any(|&child| runs(child)));
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + KERNEL_TIMEOUT;
+    while !is_so() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -50,6 +56,11 @@ pub(crate) fn runs(pid: u32) -> bool {
     state_and_parent(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
 }
 
+/// Whether a process executes nothing until it is continued, or ever.
+fn stands_still(pid: u32) -> bool {
+    state_and_parent(pid).is_none_or(|(state, _)| matches!(state, 'T' | 't' | 'Z' | 'X'))
+}
+
 fn state_and_parent(pid: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
     parse(&stat)
@@ -65,8 +76,8 @@ fn parse(stat: &str) -> Option<(char, u32)> {
     Some((state, parent))
 }
 
-/// SIGKILL is not refused; this bounds the wait for a process stuck in the kernel.
-const GONE_TIMEOUT: Duration = Duration::from_secs(10);
+/// SIGSTOP and SIGKILL are not refused; this bounds the wait for a process stuck in the kernel.
+const KERNEL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -89,5 +100,28 @@ mod tests {
         }
         kill_family(&mut parent);
         assert!(!children.iter().any(|&child| runs(child)));
+    }
+
+    #[test]
+    fn a_child_that_is_being_made_is_killed_with_the_rest() {
+        for round in 0..8 {
+            // Whoever is made has this on its command line.
+            let mark = format!("100.{}{round:03}", std::process::id());
+            let script = format!("for i in $(seq 400); do sleep {mark} & done; wait");
+            let mut parent = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+            while children_of(parent.id()).len() < 20 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            kill_family(&mut parent);
+            let marked = |pid: &u32| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                runs(*pid) && String::from_utf8_lossy(&line).contains(&mark)
+            };
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            let left: Vec<u32> = all.filter(marked).collect();
+            left.iter().for_each(|&pid| signal(pid, Signal::KILL));
+            assert!(left.is_empty(), "{left:?} are left in round {round}");
+        }
     }
 }
