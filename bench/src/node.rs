@@ -135,7 +135,8 @@ impl Node {
     /// Fails if it has ended by itself, with the end of its log.
     pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-            self.take()?;
+            let ended = self.take()?;
+            self.warden.forget(ended.id());
             bail!("the node {} ended with {status}:\n{}", self.name, self.log());
         }
         Ok(())

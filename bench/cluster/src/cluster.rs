@@ -228,6 +228,9 @@ impl Cluster {
         if held.as_mut().is_some_and(|server| !server.ended()) {
             return Err(Error::State("running"));
         }
+        if let Some(ended) = held.take() {
+            self.warden.forget(ended.pid());
+        }
         let mut attempts = 0;
         loop {
             match start_on(&self.place, &self.warden, self.port) {
