@@ -38,14 +38,15 @@ pub(super) async fn run(config: Config) -> Result<u8> {
         let page = page.map_err(|error| anyhow!(page::unopened(address, &error)))?;
         tokio::spawn(page.serve(node.clone()));
     }
+    // Before anybody can see that it runs, and tell it something.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let listener = match control::listen(&control_path) {
         Ok(listener) => listener,
         Err(error) => bail!("cannot open the control socket {}: {error}", control_path.display()),
     };
     let server = tokio::spawn(control::serve(listener, node.clone()));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let failure = loop {
         select! {
             _ = terminate.recv() => break None,
