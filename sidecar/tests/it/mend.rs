@@ -1,6 +1,12 @@
 //! Damaged segments on real nodes: fetched back from the peer that holds their records, else halted and not touched.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 use crate::site::{APPLY, CAPTURE, Pair, Site, lively, wait_for};
 
@@ -42,10 +48,12 @@ fn flip(path: &PathBuf) -> Vec<u8> {
     flip_at(path, fs::metadata(path).unwrap().len() / 2)
 }
 
+/// Flips a bit, and writes nothing else: a node may read the file at any moment.
 fn flip_at(path: &PathBuf, at: u64) -> Vec<u8> {
     let mut bytes = fs::read(path).unwrap();
-    bytes[usize::try_from(at).unwrap()] ^= 0x10;
-    fs::write(path, &bytes).unwrap();
+    let byte = &mut bytes[usize::try_from(at).unwrap()];
+    *byte ^= 0x10;
+    File::options().write(true).open(path).unwrap().write_all_at(&[*byte], at).unwrap();
     bytes
 }
 
@@ -133,10 +141,9 @@ fn what_came_for_one_gap_does_not_come_again_while_nobody_has_another() {
     }
     pair.source.node.stop().unwrap();
     let segment = segments(&pair.source).remove(0);
-    let sound = fs::read(&segment).unwrap();
     // The target has the records of the first, and not those of the second.
-    flip_at(&segment, ends[1] - 100);
-    flip_at(&segment, ends[5] - 100);
+    let flip_both = || [ends[1], ends[5]].map(|end| flip_at(&segment, end - 100));
+    let [_, damaged] = flip_both();
     pair.source.node.start().unwrap();
     pair.link.restore();
     let log = pair.source.node.config().with_extension("log");
@@ -147,8 +154,9 @@ fn what_came_for_one_gap_does_not_come_again_while_nobody_has_another() {
     let before = lines(failed);
     wait_for("more attempts", LONG, || (lines(failed) >= before + 2).then_some(()));
     assert_eq!(lines(back), 1, "{}", pair.source.node.log());
-    assert_eq!(fs::read(&segment).unwrap().len(), sound.len(), "the damaged file is still there");
-    fs::write(&segment, &sound).unwrap();
+    assert!(fs::read(&segment).unwrap() == damaged, "the damaged file is still there");
+    // It is sound again.
+    flip_both();
     pair.wait_equal(Duration::from_secs(150));
 }
 
@@ -208,10 +216,7 @@ fn what_no_peer_holds_halts_with_the_place_and_is_not_touched() {
         pair.target.status().streams.first().and_then(|stream| stream.synced.filter(|at| *at > 100))
     });
     assert!(Some(target) < before);
-    // Whoever has a sound copy of the file puts it back, and it goes on by itself.
-    let mut sound = bytes;
-    let middle = sound.len() / 2;
-    sound[middle] ^= 0x10;
-    fs::write(damaged, &sound).unwrap();
+    // Whoever makes the file sound again has it go on by itself.
+    flip(damaged);
     pair.wait_equal(Duration::from_secs(150));
 }
