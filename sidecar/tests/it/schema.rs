@@ -569,11 +569,16 @@ fn a_target_that_takes_over_repeats_no_value_of_a_sequence_however_many_were_use
         }
         let next = "select nextval(pg_get_serial_sequence('t', 'other')) > max(other), nextval('loose') > max(n) from t";
         assert_eq!(pair.target.sql(next), "t|t", "after {text}");
-        pair.source.node.start().unwrap();
         // The next look in turn tells all that a node that begins has not told yet.
+        pair.target
+            .sql("select setval('t_id_seq', 1), setval('t_other_seq', 1), setval('loose', 1)");
+        pair.source.node.start().unwrap();
         pair.source.sql("insert into t default values");
         pair.wait_equal(SOON);
-        sleep(Duration::from_secs(12));
+        wait_for("its sequences to be told", SOON, || {
+            let least = "select least(a.last_value, b.last_value, c.last_value) > 1 from t_id_seq a, t_other_seq b, loose c";
+            (pair.target.sql(least) == "t").then_some(())
+        });
     }
 }
 
