@@ -89,6 +89,7 @@ fn errors_of_copies_and_of_changes_are_counted_apart() {
     pair.target.sql("alter table t drop constraint t_v_check");
     pair.target.node.run(&["retry"]).unwrap();
     pair.wait_equal(PATIENCE);
+    pair.target.goes_on();
     let copies = counts(&pair.target).copy_errors;
     assert_eq!(counts(&pair.target).apply_errors, 0);
 

@@ -663,6 +663,7 @@ fn a_copy_that_the_target_refuses_goes_on_once_it_is_mended() {
     // PostgreSQL: 004_sync 1, 2
     // PostgreSQL: 029_on_error 1
     equal(&pair, &["t", "u"], "mended");
+    pair.target.goes_on();
     // Afterwards rows that are there already halt, and go on once they are gone.
     pair.target.sql("insert into t values (2000, 'here')");
     pair.source.sql("insert into t values (2000, 'there')");
