@@ -13,12 +13,15 @@ const SCHEMA: &str =
     "create table t (id int primary key, v text); create table u (id int primary key)";
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a server waits for a client that says nothing, by default.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// Nothing that is asked for here may wait.
 const AT_ONCE: &str = "set statement_timeout = '10s'; set lock_timeout = '5s';";
 
 /// All in a database, and in the cluster for it, that is not rows of the users' tables.
 const OBJECTS: &str = "
-    select 'slot ' || slot_name from pg_replication_slots
+    select 'slot ' || slot_name from pg_replication_slots where not temporary
     union all select 'publication ' || pubname from pg_publication
     union all select 'origin ' || roname from pg_replication_origin
     union all select 'progress ' || external_id from pg_replication_origin_status

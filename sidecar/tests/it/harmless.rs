@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SHUTDOWN: Duration = Duration::from_secs(25);
 
 /// The same where the session has been given up already.
-const SHUTDOWN_AT_ONCE: Duration = Duration::from_secs(10);
+const SHUTDOWN_AT_ONCE: Duration = Duration::from_secs(20);
 
 /// How long a node stands still under load: `THINWIRE_STILL_SECONDS`, or longer than its session is waited for.
 fn still() -> Duration {

@@ -145,7 +145,7 @@ fn a_cluster_vanishes_with_a_process_that_is_killed() {
 }
 
 fn wait_for<T>(mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         if let Some(value) = condition() {
             return value;
