@@ -20,6 +20,7 @@ use std::{
 
 use thinwire_cluster::{Options, digest, installations};
 
+pub(crate) use self::choice::narrows;
 use crate::site::{APPLY, CAPTURE, DB, Pair, Site, lively, wait_for};
 
 /// How long anything may take that is not slow by itself, on a machine that does much else.

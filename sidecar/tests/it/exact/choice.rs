@@ -6,7 +6,7 @@ use super::{FENCE, PATIENCE, catch_up, server, start};
 use crate::site::{APPLY, CAPTURE, Pair, Site, lively, wait_for};
 
 /// Whether rows and columns of tables can be chosen, which is since PostgreSQL 15; else it says that a test is skipped.
-pub(super) fn narrows(site: &Site) -> bool {
+pub(crate) fn narrows(site: &Site) -> bool {
     let version: u32 = site.sql("show server_version_num").parse().unwrap();
     let narrows = version >= 150_000;
     if !narrows {
