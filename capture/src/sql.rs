@@ -228,6 +228,10 @@ pub(crate) const FREE: &str = "\
                - (SELECT count(*) FROM pg_catalog.pg_stat_activity \
                   WHERE backend_type = 'walsender')";
 
+/// Which standbys commits wait for.
+pub(crate) const SYNCHRONOUS_STANDBYS: &str =
+    "SELECT pg_catalog.current_setting('synchronous_standby_names')";
+
 /// After how many milliseconds of silence the server gives a replication session up; 0 is never.
 pub(crate) const WAL_SENDER_TIMEOUT: &str = "\
     SELECT setting::pg_catalog.int8 FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
@@ -629,6 +633,7 @@ mod tests {
             SLOT_HOLDER,
             END_OWN_SENDER,
             FREE,
+            SYNCHRONOUS_STANDBYS,
             WAL_SENDER_TIMEOUT,
             FLUSHED,
             UNREADABLE,

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     replication::Connection,
     slot::name_for,
-    source::Source,
+    source::{APPLICATION_NAME, Source},
     sql,
 };
 
@@ -79,6 +79,7 @@ async fn all(
     slot(client, name, checks).await?;
     publication(client, name, options, checks).await?;
     following(client, name, options, checks).await?;
+    standbys(client, checks).await?;
     room(client, checks).await
 }
 
@@ -261,6 +262,28 @@ async fn left_out(client: &Client, name: &str) -> Result<Option<Check>> {
     }))
 }
 
+/// A logical sender cannot say that it is no standby.
+async fn standbys(client: &Client, checks: &mut Checks) -> Result<()> {
+    let row = client.query_one(sql::SYNCHRONOUS_STANDBYS, &[]).await?;
+    if means_us(row.try_get(0)?) {
+        checks.advises(
+            "commits may wait for this node: synchronous_standby_names means it",
+            "name the standbys that are meant".into(),
+        );
+    }
+    Ok(())
+}
+
+/// Whether a list of standbys has our sessions' name in it, or means all.
+fn means_us(standbys: &str) -> bool {
+    let is_ours = |name: &str| name == "*" || name.eq_ignore_ascii_case(APPLICATION_NAME);
+    // Every second part is a name in quotes.
+    standbys.split('"').enumerate().any(|(at, part)| match at % 2 {
+        0 => part.split(|it: char| it.is_whitespace() || "(),".contains(it)).any(is_ours),
+        _ => is_ours(part),
+    })
+}
+
 async fn room(client: &Client, checks: &mut Checks) -> Result<()> {
     let row = client.query_one(sql::FREE, &[]).await?;
     for (free, setting, what) in [
@@ -299,5 +322,24 @@ mod tests {
             assert_eq!(heedful_minor(version), minor, "{version}");
         }
         assert_eq!(heedful_minor(180_000), None);
+    }
+
+    #[test]
+    fn a_list_of_standbys_means_us_by_our_name_or_as_one_of_all() {
+        for ours in [
+            "*",
+            "a,*",
+            "FIRST 1 (a, Thinwire)",
+            "any 2(*)",
+            "\"a b\", \"thinwire\"",
+            "a,\nthinwire",
+        ] {
+            assert!(means_us(ours), "{ours}");
+        }
+        for others in
+            ["", "a", "thinwire_a, a_thinwire", "1 (\"a, thinwire\")", "\"thinwire \"", "\"a *\""]
+        {
+            assert!(!means_us(others), "{others}");
+        }
     }
 }

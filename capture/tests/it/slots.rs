@@ -289,6 +289,20 @@ async fn a_slot_that_is_made_and_dropped_at_once_leaves_the_server_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn that_commits_may_wait_for_the_node_is_said() {
+    let rig = Rig::new(SCHEMA);
+    rig.init(&["*.*"]).await;
+    let says = "commits may wait for this node: synchronous_standby_names means it";
+    // Nothing is written from here on that has a commit to wait for.
+    for (standbys, is_said) in [("other", false), ("*", true), ("other, thinwire", true)] {
+        rig.cluster.set("synchronous_standby_names", standbys).unwrap();
+        let checks = slot::check(&rig.source(), &init_options(&["*.*"])).await;
+        let said = checks.iter().find(|it| it.what == says);
+        assert_eq!(said.is_some_and(|it| it.ok && it.cure.is_some()), is_said, "{checks:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_travel_is_named_with_its_number() {
     let rig = Rig::new(
         "create role reader; create table t (id int primary key) partition by range (id);
