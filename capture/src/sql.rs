@@ -252,6 +252,24 @@ pub(crate) const UNREADABLE: &str = "\
     JOIN pg_catalog.pg_class AS c ON c.oid = t.relid \
     JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace ORDER BY 1";
 
+/// How many sequences the tables of a publication and their partitions have: their columns', and others that defaults ask.
+pub(crate) const OWN_SEQUENCES: &str = "\
+    WITH captured (id) AS ( \
+        SELECT coalesce(t.relid::pg_catalog.oid, r.prrelid) \
+        FROM pg_catalog.pg_publication_rel AS r \
+        JOIN pg_catalog.pg_publication AS p ON p.oid = r.prpubid \
+        LEFT JOIN LATERAL pg_catalog.pg_partition_tree(r.prrelid) AS t ON true \
+        WHERE p.pubname = $1) \
+    SELECT count(DISTINCT s.oid) FROM pg_catalog.pg_depend AS d \
+    LEFT JOIN pg_catalog.pg_attrdef AS a \
+        ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND a.oid = d.objid \
+    JOIN pg_catalog.pg_class AS s ON s.relkind = 'S' \
+        AND s.oid = CASE WHEN a.oid IS NULL THEN d.objid ELSE d.refobjid END \
+    WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass \
+    AND (a.oid IS NOT NULL \
+         OR d.classid = d.refclassid AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')) \
+    AND coalesce(a.adrelid, d.refobjid) IN (SELECT c.id FROM captured AS c)";
+
 /// Those of some sequences that are there.
 pub(crate) const SEQUENCES_THERE: &str = "\
     SELECT coalesce(pg_catalog.array_agg(c.oid), '{}') FROM pg_catalog.pg_class AS c \
@@ -638,6 +656,7 @@ mod tests {
             FLUSHED,
             UNREADABLE,
             OLDEST_TRANSACTION,
+            OWN_SEQUENCES,
             SEQUENCES_THERE,
             DROP_SLOT,
             CREATE_SLOT,

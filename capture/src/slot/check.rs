@@ -235,7 +235,7 @@ async fn following(
                 }
             }
         }
-        return Ok(());
+        return sequences(client, name, checks).await;
     }
     let problem = match following::problem(client, name).await? {
         None => following::misjudged(client, name, &options.choice).await?,
@@ -247,6 +247,18 @@ async fn following(
             checks.0.extend(left_out(client, name).await?);
         }
         Some(problem) => checks.fails(problem, "run `thinwire init` as a superuser".into()),
+    }
+    Ok(())
+}
+
+/// That sequences stand still at the target where schema changes are not followed.
+async fn sequences(client: &Client, name: &str, checks: &mut Checks) -> Result<()> {
+    let many: i64 = client.query_one(sql::OWN_SEQUENCES, &[&name]).await?.try_get(0)?;
+    if many > 0 {
+        checks.advises(
+            format!("not carried: {many} sequences of captured tables"),
+            "set `ddl = \"replicate\"`, or run `setval` before the target takes over".into(),
+        );
     }
     Ok(())
 }

@@ -325,3 +325,29 @@ async fn what_does_not_travel_is_named_with_its_number() {
                     1 text search objects, 2 triggers, 1 unlogged tables";
     assert_eq!(named, Some(expected), "{checks:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sequences_that_stand_still_at_the_target_are_counted() {
+    let rig = Rig::new(
+        "create sequence lonely; create sequence shared; create table left_out (id serial primary key);
+         create table t (id serial primary key, a int generated always as identity, b int default nextval('shared'),
+             c int default nextval('shared'));
+         create table p (id serial primary key) partition by range (id); create table p1 partition of p default;
+         create table bare (id int primary key)",
+    );
+    let says = |checks: &[Check]| {
+        let found = checks.iter().find(|it| it.what.starts_with("not carried: "));
+        found.map(|it| (it.ok && it.cure.is_some(), it.what.clone()))
+    };
+    for (patterns, expected) in [
+        (&["public.bare"][..], None),
+        (&["*.*", "!public.left_out"], Some((true, "not carried: 4 sequences of captured tables"))),
+    ] {
+        rig.init(patterns).await;
+        let checks = slot::check(&rig.source(), &init_options(patterns)).await;
+        assert_eq!(says(&checks), expected.map(|(ok, what)| (ok, what.to_owned())), "{checks:?}");
+    }
+    let options = InitOptions { ddl: thinwire_capture::Ddl::Replicate, ..init_options(&["*.*"]) };
+    slot::init(&rig.source(), &options).await.unwrap();
+    assert_eq!(says(&slot::check(&rig.source(), &options).await), None);
+}
