@@ -260,7 +260,11 @@ fn whose_records_are_durable_does_not_wait_for_those_of_others() {
             done.send(stream.sync().unwrap())
         });
     }
-    (0..followers).for_each(|_| await_sleep(&begun.recv_timeout(SOON).unwrap()));
+    let threads: Vec<_> = (0..followers).map(|_| begun.recv_timeout(SOON).unwrap()).collect();
+    threads.iter().for_each(|thread| await_sleep(thread));
+    // One of them may have slept for a moment on its way there.
+    thread::sleep(Duration::from_millis(100));
+    threads.iter().for_each(|thread| await_sleep(thread));
     let second = stream.append(transaction(2)).unwrap();
     sync_aside(&stream, &done);
     disk.allow(1);
