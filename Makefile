@@ -34,9 +34,9 @@ test: prerequisites ## all tests, the end-to-end ones on real Postgres servers i
 postgres-versions: ## PostgreSQL 14 to 18 into target/postgres, for the tests across versions
 	bench/cluster/versions.sh $${CARGO_TARGET_DIR:-target}/postgres
 
-# What is said to a server and read from it: the schema, and what is chosen and published, identified, applied, or left
-# behind. Keys, values and transactions are compared across versions by `make test`, which uses one of them for the rest; any
-# other that is missing fails.
+# All that captures and applies, and end to end what is said to a server and read from it: the schema, and what is chosen,
+# published and identified. Keys, values and transactions are compared across versions by `make test`, which uses one of them
+# for the rest; any other that is missing fails.
 test-versions: postgres-versions ## the end-to-end tests on each version of PostgreSQL but the one that `make test` uses
 	root=$$(realpath "$${CARGO_TARGET_DIR:-target}")/postgres
 	ran=$$(mktemp)
@@ -48,10 +48,9 @@ test-versions: postgres-versions ## the end-to-end tests on each version of Post
 	    export THINWIRE_PG_BIN=$$root/$$major/bin
 	    [ -x "$$THINWIRE_PG_BIN/postgres" ] || THINWIRE_PG_BIN=/usr/lib/postgresql/$$major/bin
 	    "$$THINWIRE_PG_BIN/postgres" --version
-	    some --workspace --exclude thinwire-fuzz --test it --no-fail-fast -- --test-threads 4 \
-	        schema:: definitions:: setup:: choice:: published:: publication:: slots:: partitions:: bits:: \
-	        identities:: changes:: rivals:: origins:: skips:: --skip versions:: --skip are_chosen_on
-	    some -p thinwire-apply --test it --no-fail-fast -- --test-threads 4 halts:: copies:: hostile::
+	    some -p thinwire-capture -p thinwire-apply --test it --no-fail-fast -- --test-threads 4
+	    some -p thinwire-sidecar --test it --no-fail-fast -- --test-threads 4 \
+	        schema:: publication:: choice:: published:: bits:: --skip versions:: --skip are_chosen_on
 	done
 
 soak: prerequisites ## every process killed thirty times under load, a hundred million power cuts, 20,000 on real file systems, a million lives of a link, five on each rung, 24,000 tables
