@@ -83,6 +83,8 @@ fn read(file: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{check, promise};
+    use crate::run::table;
 
     #[test]
     fn lines_that_were_measured_replace_their_like_and_others_stay() {
@@ -101,6 +103,25 @@ mod tests {
         let wider = both.replace("| h |", "| h | i |");
         assert_eq!(join(&wider, &["| y | 3 |"]), first.replace("| 1 |", "| 3 |"), "other columns");
         assert!(place.joined("<b><a>", heading, &[], &[]).is_err());
+    }
+
+    /// Who changes what is measured, measures it.
+    #[test]
+    fn the_readme_has_a_line_for_whatever_is_measured_and_no_other() {
+        let readme = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+        for (place, heading, names) in [
+            (LINKS, table::heading(), table::names()),
+            (FORECASTS, check::HEADING.into(), check::names()),
+            (PROMISES, promise::HEADING.into(), promise::names()),
+        ] {
+            let [_, table, _] = place.split(&readme).unwrap();
+            let rows = table.trim().strip_prefix(&heading).expect(&heading);
+            let rows: Vec<&str> = rows.trim().lines().collect();
+            let has = |name: &String| rows.iter().any(|row| row.starts_with(name));
+            let missing: Vec<&String> = names.iter().filter(|name| !has(name)).collect();
+            assert!(missing.is_empty(), "not measured: {missing:#?}");
+            assert_eq!(rows.len(), names.len(), "lines that nobody measures: {rows:#?}");
+        }
     }
 
     #[test]
